@@ -59,6 +59,9 @@ class Stimuli:
         ``name -> PIL.Image`` for pictures that are drawn instead of read from `root`.
     fingerprinter : callable, optional
         ``name -> str`` for such pictures: a hash of everything that determines the picture.
+    all_concepts, all_labels : sequence of str, optional
+        Every concept of the dataset and its words, kept by subsets: a stimulus's shuffled label must not
+        depend on which other stimuli it is asked for with. By default those of the stimuli given.
 
     Raises
     ------
@@ -82,6 +85,8 @@ class Stimuli:
     dataset: str = ""
     opener: Callable[[str], Image.Image] | None = field(default=None, repr=False)
     fingerprinter: Callable[[str], str] | None = field(default=None, repr=False)
+    all_concepts: tuple[str, ...] = field(default=(), repr=False)
+    all_labels: tuple[str, ...] = field(default=(), repr=False)
     _position: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +104,10 @@ class Stimuli:
                     f"{len(values)} {column} were given for {len(names)} stimuli. Give one a stimulus."
                 )
             object.__setattr__(self, column, values)
+        if not self.all_concepts:
+            words = dict(zip(self.concepts, self.labels, strict=True))
+            object.__setattr__(self, "all_concepts", tuple(words))
+            object.__setattr__(self, "all_labels", tuple(words.values()))
         object.__setattr__(self, "_position", {name: row for row, name in enumerate(names)})
         if len(self._position) != len(names):
             twice = sorted({name for row, name in enumerate(names) if self._position[name] != row})
@@ -130,11 +139,6 @@ class Stimuli:
         if isinstance(which, (int, np.integer)):
             row = int(which)
             return Stimulus(self.names[row], self.concepts[row], self.labels[row], self.captions[row])
-        if isinstance(which, str):
-            raise BadInputError(
-                f"Stimuli are indexed by position, not by {which!r}. "
-                "Use `stimuli.select([name])`, or `stimuli[stimuli.index(name)]` for one."
-            )
         return self._rows(self._positions(which))
 
     def index(self, name: str) -> int:
