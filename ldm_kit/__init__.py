@@ -1,0 +1,55 @@
+"""ldm_kit: see how human the inside of a diffusion model is.
+
+Everything public is here: ``import ldm_kit as lk``. Names are loaded when first used, so that the import
+itself takes no time (and no torch).
+
+Examples
+--------
+>>> import ldm_kit as lk
+>>> model = lk.load_model("tiny-ldm")  # doctest: +SKIP
+>>> data = lk.load_dataset("toybox")  # doctest: +SKIP
+>>> store = lk.extract(model, data.stimuli, conditioning=["none", "label"])  # doctest: +SKIP
+>>> table = lk.odd_one_out(store, data.triplets)  # doctest: +SKIP
+>>> lk.plots.block_noise_heatmap(table)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Where each public name lives.
+_HOMES: dict[str, str] = {
+    "load_model": "models.loading",
+    "registered_models": "models.registry",
+    "shuffled_concepts": "models.prompts",
+    "load_dataset": "datasets",
+    "fetch_things": "datasets",
+    "read_triplets": "datasets",
+    "Dataset": "datasets.dataset",
+    "Stimuli": "datasets.stimuli",
+    "Triplets": "datasets.triplets",
+    "extract": "features.extraction",
+    "FeatureStore": "features.store",
+    "Results": "results",
+}
+_MODULES = ("plots", "widgets", "batch", "datasets", "models", "features", "measures", "training")
+
+__all__ = ["__version__", *_HOMES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"ldm_kit.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"ldm_kit.{name}")
+    else:
+        raise AttributeError(f"module 'ldm_kit' has no attribute {name!r}; see dir(ldm_kit)")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,288 @@
+"""The feature store: one labelled array per block × noise level × conditioning, in zarr."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import zarr
+
+from ldm_kit.errors import BadInputError, MismatchError, unknown_name
+
+FORMAT = 1
+
+
+class CellKey(NamedTuple):
+    """What names one array of a store."""
+
+    block: str
+    noise_level: float
+    conditioning: str
+
+    @property
+    def path(self) -> str:
+        """The array's path in the zarr hierarchy, e.g. ``up_blocks.1/0.3/label``."""
+        return f"{self.block}/{self.noise_level:.6g}/{self.conditioning}"
+
+
+class FeatureStore:
+    """Read features that `extract` wrote.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        The store's root.
+    where : str
+        Its path, for messages; ``"memory"`` if it has none.
+    keys : sequence of CellKey, optional
+        Show only these cells.
+    names : sequence of str, optional
+        Show only these stimuli, in this order.
+
+    Examples
+    --------
+    >>> store = lk.FeatureStore.open("outputs/run/features")  # doctest: +SKIP
+    >>> store["up_blocks.1", 0.3, "label"].shape  # doctest: +SKIP
+    (56, 96)
+    >>> store.select(blocks=["mid_block"], names=store.names[:10])  # doctest: +SKIP
+
+    Notes
+    -----
+    On disk it is a plain zarr v3 hierarchy, ``BLOCK/LEVEL/CONDITIONING``, each array (stimuli, channels)
+    in float32 with zstd, NaN where nothing was computed yet. The root's attribute ``ldm_kit`` holds the
+    request, the stimuli's names, concepts and fingerprints, the prompts and the package versions; each
+    array's attributes hold its block, depth, noise level, timestep, sigma, conditioning and pooling.
+    """
+
+    def __init__(
+        self,
+        group: zarr.Group,
+        where: str = "memory",
+        keys: Sequence[CellKey] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self._group = group
+        self._about: dict[str, Any] = dict(group.attrs["ldm_kit"])  # type: ignore[arg-type]
+        self.where = where
+        self._keys = tuple(keys) if keys is not None else tuple(_keys_in(group))
+        self._names = tuple(names) if names is not None else tuple(self._about["stimuli"]["names"])
+        position = {name: row for row, name in enumerate(self._about["stimuli"]["names"])}
+        self._rows = np.array([position[name] for name in self._names], dtype=np.int64)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> FeatureStore:
+        """Open a store for reading.
+
+        Raises
+        ------
+        BadInputError
+            If there is none at `path`, or it has another format.
+        """
+        try:
+            group = zarr.open_group(str(path), mode="r")
+            about: Any = group.attrs["ldm_kit"]
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise BadInputError(
+                f"There is no feature store at {str(path)!r}. Make one with `lk.extract(..., out={str(path)!r})`, "
+                "or check the path."
+            ) from error
+        if about.get("format") != FORMAT:
+            raise BadInputError(
+                f"The store {str(path)!r} has format {about.get('format')!r}; this version reads format {FORMAT}. "
+                "Extract again into another folder."
+            )
+        return cls(group, str(path))
+
+    # What is there --------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Stimulus names, one a row of every array."""
+        return self._names
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """The object that each stimulus shows."""
+        concepts = self._about["stimuli"]["concepts"]
+        return tuple(concepts[row] for row in self._rows)
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The store's identity, as plain data."""
+        return dict(self._about["request"])
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that the store was begun with."""
+        return dict(self._about["versions"])
+
+    def cells(self) -> tuple[CellKey, ...]:
+        """Keys of all arrays: by depth, then noise level, then conditioning."""
+        return self._keys
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Blocks, in network order."""
+        return tuple(dict.fromkeys(key.block for key in self._keys))
+
+    @property
+    def noise_levels(self) -> tuple[float, ...]:
+        """Noise levels, ascending."""
+        return tuple(sorted({key.noise_level for key in self._keys}))
+
+    @property
+    def conditionings(self) -> tuple[str, ...]:
+        """Conditionings, in the order in which they were first asked for."""
+        return tuple(dict.fromkeys(key.conditioning for key in self._keys))
+
+    def prompts(self, conditioning: str) -> tuple[str, ...]:
+        """Give the prompt of each stimulus under a conditioning."""
+        prompts = self._about["prompts"]
+        if conditioning not in prompts:
+            raise unknown_name(
+                "conditioning", conditioning, prompts, "Extract it first, into the same `out`."
+            )
+        return tuple(prompts[conditioning][row] for row in self._rows)
+
+    def labels(self, key: CellKey) -> dict[str, Any]:
+        """Give the columns of the tidy table that describe the array at `key`."""
+        attributes = dict(self._array(key).attrs)
+        request = self._about["request"]
+        shared = {"model": request["model"], "dataset": request["dataset"], "seed": request["seed"]}
+        return {**shared, **attributes}
+
+    def table(self) -> pd.DataFrame:
+        """List what is there: one row an array, with its labels, shape and share computed.
+
+        Examples
+        --------
+        >>> store.table()  # doctest: +SKIP
+        """
+        rows = []
+        for key in self._keys:
+            done = ~np.isnan(_first_column(self._array(key)))[self._rows]
+            shape = self._array(key).shape[1:]
+            rows.append({**self.labels(key), "n": len(self), "shape": shape, "done": done.mean()})
+        return pd.DataFrame(rows)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return (
+            f"FeatureStore({len(self)} stimuli × {len(self.blocks)} blocks × {len(self.noise_levels)} noise levels "
+            f"× {len(self.conditionings)} conditionings of {self._about['request']['model']}, in {self.where})"
+        )
+
+    # Getting at it --------------------------------------------------------------------------------
+
+    def __getitem__(self, key: tuple[str, float, str]) -> npt.NDArray[np.floating]:
+        """Return the array of one cell, (n, channels), rows as in `names`.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such block, noise level or conditioning; the nearest come first.
+        MismatchError
+            If some of its stimuli were never computed.
+        """
+        array = np.asarray(self._array(self._find(key))[:])[self._rows]
+        missing = np.isnan(array.reshape(len(array), -1)[:, 0])
+        if missing.any():
+            first = self._names[int(np.flatnonzero(missing)[0])]
+            raise MismatchError(
+                f"{int(missing.sum())} of {len(self)} stimuli have no features at {tuple(key)} yet, the first is "
+                f"{first!r}. Run the same `lk.extract` again: it computes only what is missing."
+            )
+        return array
+
+    def select(
+        self,
+        *,
+        blocks: Sequence[str] | None = None,
+        noise_levels: Sequence[float] | None = None,
+        conditioning: str | Sequence[str] | None = None,
+        names: Iterable[str] | None = None,
+    ) -> FeatureStore:
+        """Show a part of the store; nothing is copied.
+
+        Parameters
+        ----------
+        blocks, noise_levels, conditioning : sequence, optional
+            What to keep; None keeps all.
+        names : iterable of str, optional
+            Stimuli to keep, in this order.
+
+        Raises
+        ------
+        UnknownNameError
+            For anything that is not there.
+        """
+        conditioning = [conditioning] if isinstance(conditioning, str) else conditioning
+        kept = set(self._keys)
+        for field, wanted in (
+            ("block", blocks),
+            ("noise_level", noise_levels),
+            ("conditioning", conditioning),
+        ):
+            if wanted is not None:
+                there = sorted({getattr(key, field) for key in self._keys})
+                matched = {_match(field.replace("_", " "), item, there) for item in wanted}
+                kept = {key for key in kept if getattr(key, field) in matched}
+        chosen = self._names
+        if names is not None:
+            chosen = tuple(names)
+            for name in set(chosen) - set(self._names):
+                raise unknown_name("stimulus", name, self._names, "`store.names` lists them.")
+        return FeatureStore(self._group, self.where, [k for k in self._keys if k in kept], chosen)
+
+    def _find(self, key: tuple[str, float, str]) -> CellKey:
+        if not isinstance(key, tuple) or len(key) != 3:
+            raise BadInputError(
+                f"A cell is named by three things, store[block, noise_level, conditioning]; got {key!r}."
+            )
+        block = _match("block", key[0], self.blocks)
+        level = _match("noise level", key[1], self.noise_levels)
+        conditioning = _match("conditioning", key[2], self.conditionings)
+        found = CellKey(block, level, conditioning)
+        if found not in self._keys:
+            raise unknown_name(
+                "cell", found.path, [k.path for k in self._keys], "`store.table()` lists what is there."
+            )
+        return found
+
+    def _array(self, key: CellKey) -> zarr.Array[Any]:
+        array = self._group[key.path]
+        assert isinstance(array, zarr.Array)
+        return array
+
+
+def _match(kind: str, given: Any, there: Sequence[Any]) -> Any:
+    """Find `given` in `there`; noise levels match within rounding."""
+    for item in there:
+        same = abs(item - given) < 1e-9 if isinstance(item, float) and not isinstance(given, str) else item == given
+        if same:
+            return item
+    raise unknown_name(kind, given, there, "`store.table()` lists what is there; extract the rest.")
+
+
+def _keys_in(group: zarr.Group) -> list[CellKey]:
+    """Find all cells by the arrays' own attributes, in network order."""
+    found: list[tuple[int, float, int, CellKey]] = []
+    order = list(group.attrs["ldm_kit"]["prompts"])  # type: ignore[index, call-overload, arg-type]
+    for _, member in group.members(max_depth=None):
+        if isinstance(member, zarr.Array):
+            about: Any = dict(member.attrs)
+            key = CellKey(about["block"], float(about["noise_level"]), about["conditioning"])
+            found.append((about["depth"], key.noise_level, order.index(key.conditioning), key))
+    return [key for *_, key in sorted(found)]
+
+
+def _first_column(array: zarr.Array[Any]) -> npt.NDArray[np.floating]:
+    """Read one number a stimulus: NaN there says that nothing was computed."""
+    return np.asarray(array[(slice(None), *(0,) * (array.ndim - 1))])

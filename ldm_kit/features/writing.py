@@ -1,0 +1,172 @@
+"""Making and growing a store: what is missing is known from the arrays themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from filelock import FileLock, Timeout
+
+from ldm_kit.atomic import CANNOT_WRITE, cannot_write
+from ldm_kit.datasets.stimuli import Stimuli
+from ldm_kit.errors import BadInputError, MismatchError
+from ldm_kit.features.request import check_same_request, package_versions, warn_of_other_versions
+from ldm_kit.features.store import FORMAT, CellKey, _first_column
+
+
+@contextmanager
+def opened_for_writing(out: str | os.PathLike[str] | None) -> Iterator[tuple[zarr.Group, str]]:
+    """Open (or begin) a store under a lock, and sweep what a killed write left behind.
+
+    Parameters
+    ----------
+    out : path-like, optional
+        None keeps the store in memory.
+
+    Yields
+    ------
+    group : zarr.Group
+    where : str
+
+    Raises
+    ------
+    BadInputError
+        If the folder cannot be written to, or holds something else.
+    """
+    if out is None:
+        yield zarr.group(store=zarr.storage.MemoryStore(), zarr_format=3), "memory"
+        return
+    path = Path(out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_dir():
+            raise BadInputError(f"{str(path)!r} is a file. Choose a folder as `out`; nothing was changed.")
+        if path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").exists():
+            raise BadInputError(
+                f"The folder {str(path)!r} holds other things than a feature store. Choose a new or empty folder "
+                "as `out`; nothing was changed."
+            )
+        with _locked(path):
+            for orphan in path.rglob("*.partial"):
+                orphan.unlink(missing_ok=True)
+            yield zarr.open_group(str(path), mode="a", zarr_format=3), str(path)
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise cannot_write(path, error) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # The lock lies beside the store, which stays pure zarr. The system frees it when a process dies.
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"Another process is writing to {str(path)!r}; waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def prepare(
+    group: zarr.Group,
+    where: str,
+    request: Mapping[str, Any],
+    stimuli: Stimuli,
+    prompts: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """Check a store against a request, or begin it; add stimuli and prompts that are new.
+
+    Returns
+    -------
+    list of str
+        All names of the store, in the order of its rows.
+
+    Raises
+    ------
+    MismatchError
+        If the store was made by another request, or a picture or prompt has changed since.
+    """
+    about: Any = dict(group.attrs.get("ldm_kit", {}))  # type: ignore[arg-type, call-overload]
+    if about:
+        check_same_request(about["request"], dict(request), where)
+        warn_of_other_versions(about["versions"], where)
+    else:
+        about = {
+            "format": FORMAT,
+            "request": dict(request),
+            "versions": package_versions(),
+            "stimuli": {"names": [], "concepts": [], "fingerprints": []},
+            "prompts": {},
+        }
+    before = {name: row for row, name in enumerate(about["stimuli"]["names"])}
+    for i, name in enumerate(stimuli.names):
+        fingerprint = stimuli.fingerprint(name)
+        if name in before:
+            if about["stimuli"]["fingerprints"][before[name]] != fingerprint:
+                raise MismatchError(
+                    f"The picture {name!r} has changed since its features were stored in {where!r}. "
+                    "Choose another `out`; nothing was changed."
+                )
+            continue
+        before[name] = len(before)
+        about["stimuli"]["names"].append(name)
+        about["stimuli"]["concepts"].append(stimuli.concepts[i])
+        about["stimuli"]["fingerprints"].append(fingerprint)
+    for conditioning, given in prompts.items():
+        known = about["prompts"].setdefault(conditioning, [])
+        known.extend([None] * (len(before) - len(known)))
+        for name, prompt in zip(stimuli.names, given, strict=True):
+            if known[before[name]] not in (None, prompt):
+                raise MismatchError(
+                    f"The prompt of {name!r} for {conditioning!r} is {known[before[name]]!r} in the store {where!r} and "
+                    f"{prompt!r} here. Choose another `out`; nothing was changed."
+                )
+            known[before[name]] = prompt
+    if group.attrs.get("ldm_kit") != about:
+        group.attrs["ldm_kit"] = about
+    return list(before)
+
+
+def array_for(
+    group: zarr.Group,
+    key: CellKey,
+    n: int,
+    shape: Sequence[int],
+    chunk: int,
+    attributes: Mapping[str, Any],
+) -> zarr.Array[Any]:
+    """Open the array of a cell, make it, or lengthen it to `n` stimuli."""
+    if key.path in group:
+        array = group[key.path]
+        assert isinstance(array, zarr.Array)
+        if array.shape[0] < n:
+            array.resize((n, *array.shape[1:]))
+        return array
+    channels = f"{key.block} channel"
+    dimensions = {1: [channels], 2: ["token", channels], 3: [channels, "y", "x"]}[len(shape)]
+    return group.create_array(
+        key.path,
+        shape=(n, *shape),
+        chunks=(chunk, *shape),
+        dtype="float32",
+        fill_value=float("nan"),
+        dimension_names=["stimulus", *dimensions],
+        attributes=dict(attributes),
+        # A chunk of NaN must exist too, or a resumed run could not tell it from one never written.
+        config={"write_empty_chunks": True},
+    )
+
+
+def missing_rows(array: zarr.Array[Any]) -> npt.NDArray[np.bool_]:
+    """Tell which stimuli of an array were never computed."""
+    return np.isnan(_first_column(array))

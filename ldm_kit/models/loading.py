@@ -1,0 +1,310 @@
+"""Open a model by name, hub id or folder, through diffusers' own loading code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldm_kit.errors import BadInputError, LdmKitError, ModelNotFoundError, unknown_name
+from ldm_kit.models.opened import Identity, OpenedModel
+from ldm_kit.models.registry import packaged, registered_models
+from ldm_kit.models.stable_diffusion import StableDiffusion
+from ldm_kit.offline import is_offline
+
+# Which adapter opens a pipeline, by the class that its model_index.json names. Only these classes are
+# ever loaded: a repository cannot bring code of its own.
+FAMILIES: dict[str, type[StableDiffusion]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionImg2ImgPipeline": StableDiffusion,
+    "StableDiffusionInpaintPipeline": StableDiffusion,
+}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def load_model(
+    name: str | os.PathLike[str] = "tiny-ldm",
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+    pretrained: bool = True,
+    seed: int = 0,
+    offline: bool | None = None,
+) -> OpenedModel:
+    """Open a diffusion model for looking inside.
+
+    Parameters
+    ----------
+    name : str or path-like
+        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"sd2.1"``, ``"sd-turbo"``), a hub
+        id (``"owner/model"``) or a local folder in diffusers format.
+    device : str, optional
+        By default the first of CUDA, Apple's MPS and the CPU that is there.
+    dtype : {"float32", "float16", "bfloat16"}, optional
+        Of the denoiser and text encoder; by default float16 on CUDA and float32 elsewhere. The VAE always
+        computes in float32, where float16 overflows.
+    revision : str, optional
+        Branch, tag or commit of a hub repository.
+    pretrained : bool
+        False gives the untrained control: the same network with random weights, seeded by `seed`. The VAE
+        and the text encoder stay as they are.
+    seed : int
+        Of the untrained control.
+    offline : bool, optional
+        True makes no network call at all; by default as `ldm_kit.offline.is_offline` says.
+
+    Returns
+    -------
+    OpenedModel
+
+    Raises
+    ------
+    UnknownNameError
+        If `name` is no registered name, hub id or folder.
+    ModelNotFoundError
+        If the model is missing, gated, incomplete, or not to be had offline; the message says what to do.
+    BadInputError
+        If its pipeline is of no known family, or device or dtype do not exist.
+
+    Examples
+    --------
+    >>> model = lk.load_model("tiny-ldm")  # doctest: +SKIP
+    >>> model.blocks().head()  # doctest: +SKIP
+    """
+    chosen_device = _device(device)
+    chosen_dtype = _dtype(dtype, chosen_device)
+    offline = is_offline() if offline is None else offline
+    source, registered_revision, label = _resolve(str(name))
+    revision = revision or registered_revision
+    local = Path(source).is_dir()
+    index = _pipeline_index(source, revision, offline)
+    family = _family(index, source)
+    missing = [part for part in family.NEEDED if part not in index]
+    if missing:
+        raise ModelNotFoundError(
+            f"The model {source!r} lacks {', '.join(missing)}; its model_index.json names {sorted(index)}. "
+            "Download or save it again, whole."
+        )
+    with _explained(source, offline), _quiet(local):
+        # The class is one of diffusers' own, named in FAMILIES; safetensors only.
+        pipeline = _pipeline_class(index).from_pretrained(
+            source,
+            revision=revision,
+            dtype=chosen_dtype,
+            use_safetensors=True,
+            local_files_only=offline or local,
+            **{part: None for part in ("safety_checker", "feature_extractor", "image_encoder") if part in index},
+        )
+    parts = {part: getattr(pipeline, part) for part in family.NEEDED}
+    denoiser = parts[family.DENOISER]
+    if not pretrained:
+        denoiser = _untrained(denoiser, seed).to(chosen_dtype)
+        label += "-untrained"
+        revision = f"seed-{seed}"
+    elif local:
+        revision = fingerprint(Path(source))
+    else:
+        revision = _commit(source, revision)
+    for part, module in parts.items():
+        if isinstance(module, torch.nn.Module):
+            module.eval().requires_grad_(False).to(chosen_device)
+            if part == "vae":
+                module.to(torch.float32)
+    denoiser.eval().requires_grad_(False).to(chosen_device)
+    identity = Identity(
+        label,
+        Path(source).name if local else source,
+        revision,
+        str(chosen_dtype).removeprefix("torch."),
+        family.__name__,
+    )
+    return family(identity, denoiser, parts, chosen_device)
+
+
+def fingerprint(folder: Path) -> str:
+    """Tell one folder of weights from another: a hash over names, sizes and both ends of each file.
+
+    Examples
+    --------
+    >>> fingerprint(packaged("tiny-ldm"))  # doctest: +SKIP
+    'sha256:0c5b…'
+    """
+    digest = hashlib.sha256()
+    ends = 1 << 20
+    for path in sorted(folder.rglob("*")):
+        if path.suffix not in (".safetensors", ".json", ".txt", ".model") or not path.is_file():
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()}\n{size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(ends))
+            if size > 2 * ends:
+                file.seek(-ends, os.SEEK_END)
+            digest.update(file.read(ends))
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(found)
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInputError(
+            f"Device {str(device)!r} cannot be used ({str(error).splitlines()[0]}). "
+            "Leave `device` out to take the best there is, or give 'cpu'."
+        ) from error
+    return chosen
+
+
+def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise unknown_name("dtype", name, DTYPES, "Choose one of these.")
+    return DTYPES[name]
+
+
+def _resolve(name: str) -> tuple[str, str | None, str]:
+    """Return source, revision and the label that tables carry."""
+    models = registered_models()
+    if name in models:
+        row = models[name]
+        if row.source.startswith("package:"):
+            return str(packaged(row.source.removeprefix("package:"))), None, row.name
+        return row.source, row.revision, row.name
+    if Path(name).expanduser().is_dir():
+        return str(Path(name).expanduser()), None, Path(name).resolve().name
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1
+    if looks_like_path:
+        raise unknown_name(
+            "model",
+            name,
+            models,
+            "Or give a hub id such as 'stabilityai/sd-turbo', or a folder that exists, in diffusers format.",
+        )
+    return name, None, name
+
+
+def _pipeline_index(source: str, revision: str | None, offline: bool) -> dict[str, Any]:
+    if Path(source).is_dir():
+        path = Path(source) / "model_index.json"
+        if not path.is_file():
+            raise ModelNotFoundError(
+                f"The folder {source!r} has no model_index.json: it is not a model in diffusers format. "
+                f"It holds {sorted(p.name for p in Path(source).iterdir())[:10]}. Save one with "
+                "`pipeline.save_pretrained(folder)`; single-file checkpoints must be converted first."
+            )
+    else:
+        from huggingface_hub import hf_hub_download
+
+        with _explained(source, offline):
+            path = Path(
+                hf_hub_download(source, "model_index.json", revision=revision, local_files_only=offline)
+            )
+    try:
+        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelNotFoundError(
+            f"The model_index.json of {source!r} is damaged ({error}). Download or save it again."
+        ) from error
+    return index
+
+
+def _family(index: dict[str, Any], source: str) -> type[StableDiffusion]:
+    name = index.get("_class_name")
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise unknown_name(
+            "pipeline class", name, FAMILIES, f"{source!r} is of a family that ldm_kit cannot open yet."
+        )
+    return FAMILIES[name]
+
+
+def _pipeline_class(index: dict[str, Any]) -> Any:
+    import diffusers
+
+    return getattr(diffusers, index["_class_name"])
+
+
+def _untrained(denoiser: torch.nn.Module, seed: int) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        twin: torch.nn.Module = type(denoiser).from_config(denoiser.config)  # type: ignore[attr-defined]
+    return twin
+
+
+def _commit(source: str, revision: str | None) -> str:
+    """Find the commit that was loaded: a branch moves on, a store must not mix its states."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source, "model_index.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else str(revision)
+
+
+@contextmanager
+def _quiet(local: bool) -> Iterator[None]:
+    """Keep the libraries' remarks on missing torchvision and deprecated settings off the notebook's page.
+
+    Bars stay for what is downloaded, and are dropped for a folder that loads in a second.
+    """
+    import diffusers.utils.logging as of_diffusers
+    import transformers.utils.logging as of_transformers
+
+    verbosity = of_diffusers.get_verbosity(), of_transformers.get_verbosity()
+    of_diffusers.set_verbosity_error()
+    of_transformers.set_verbosity_error()
+    if local:
+        of_diffusers.disable_progress_bar()
+        of_transformers.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        of_diffusers.set_verbosity(verbosity[0])
+        of_transformers.set_verbosity(verbosity[1])
+        of_diffusers.enable_progress_bar()
+        of_transformers.enable_progress_bar()
+
+
+@contextmanager
+def _explained(source: str, offline: bool) -> Iterator[None]:
+    """Turn what the hub's client raises into errors that say what to do."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except LdmKitError:
+        raise
+    except errors.GatedRepoError as error:
+        raise ModelNotFoundError(
+            f"The model {source!r} is gated: accept its licence on its hub page while logged in, then run "
+            "`hf auth login` here (or set HF_TOKEN) and try again."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"The hub has no model {source!r}, or it is private. Check the spelling; if it moved, name its new "
+            "place in a file of your own (environment variable LDM_KIT_MODELS), or give a local folder."
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        why = "the offline switch is on" if offline else "the hub could not be reached"
+        raise ModelNotFoundError(
+            f"The model {source!r} is not in this machine's cache and {why}. Download it where there is a "
+            f"network with `hf download {source}`, or give a local folder. 'tiny-ldm' needs no download."
+        ) from error
+    except (errors.HfHubHTTPError, OSError, ValueError, KeyError) as error:
+        raise ModelNotFoundError(
+            f"The model {source!r} could not be loaded: {str(error).strip().splitlines()[0]} "
+            "If a file is missing or damaged, download or save it again; weights must be safetensors."
+        ) from error

@@ -1,0 +1,131 @@
+"""Noise that depends on the seed and the stimulus's name alone, and the levels it is added at."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ldm_kit.errors import BadInputError
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """One noise level told three ways.
+
+    Parameters
+    ----------
+    level : float
+        Position in the training schedule, 0 (clean) to 1 (noise).
+    timestep : int
+        The denoiser's own step, 0 to T - 1.
+    sigma : float
+        Standard deviation of the noise over that of the signal, sqrt((1 - ᾱ) / ᾱ).
+    signal : float
+        What the clean latent is multiplied with, sqrt(ᾱ).
+    noise : float
+        What the noise is multiplied with, sqrt(1 - ᾱ).
+
+    Examples
+    --------
+    >>> NoiseLevel(0.5, 500, 1.0, 0.7071, 0.7071).timestep
+    500
+    """
+
+    level: float
+    timestep: int
+    sigma: float
+    signal: float
+    noise: float
+
+
+def draw_noise(
+    name: str, shape: Sequence[int], seed: int = 0, draw: int = 0
+) -> npt.NDArray[np.float32]:
+    """Draw the noise of one stimulus: standard normal, the same on every machine.
+
+    Parameters
+    ----------
+    name : str
+        The stimulus's name.
+    shape : sequence of int
+        Shape of one latent, (channels, height, width).
+    seed : int
+        The request's seed.
+    draw : int
+        Which of several draws, when features are averaged over draws.
+
+    Returns
+    -------
+    ndarray of float32
+        The same draw for every noise level, block, conditioning, batch size, order and device. A
+        counter-based generator (Philox) is keyed by a hash, so that no draw depends on another one.
+
+    Examples
+    --------
+    >>> bool((draw_noise("apple.png", (4, 2, 2)) == draw_noise("apple.png", (4, 2, 2))).all())
+    True
+    """
+    digest = hashlib.sha256(f"{seed}\n{draw}\n{name}".encode()).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    return generator.standard_normal(tuple(shape), dtype=np.float32)
+
+
+def variance_preserving_level(level: float, alphas_cumprod: npt.NDArray[np.float64]) -> NoiseLevel:
+    """Place a noise level in a variance-preserving schedule (DDPM, and all that sample from it).
+
+    Parameters
+    ----------
+    level : float
+        0 to 1.
+    alphas_cumprod : ndarray, shape (T,)
+        ᾱ of the training schedule (Ho et al. 2020, eq. 4).
+
+    Returns
+    -------
+    NoiseLevel
+        With ``timestep = min(T - 1, round(level * T))``. The denoiser's input is
+        ``signal * latent + noise * draw``. Samplers that scale differently (Euler's sigma space)
+        give the network this same input after their `scale_model_input`, so none is needed here.
+
+    Raises
+    ------
+    BadInputError
+        If `level` is not within 0–1.
+
+    Examples
+    --------
+    >>> variance_preserving_level(0.5, np.linspace(0.999, 0.001, 1000)).timestep
+    500
+    """
+    check_level(level)
+    steps = len(alphas_cumprod)
+    timestep = min(steps - 1, round(level * steps))
+    alpha = float(alphas_cumprod[timestep])
+    sigma = ((1 - alpha) / alpha) ** 0.5 if alpha > 0 else float("inf")
+    return NoiseLevel(float(level), timestep, sigma, alpha**0.5, (1 - alpha) ** 0.5)
+
+
+def check_level(level: float) -> None:
+    """Raise unless `level` is a number within 0–1.
+
+    Examples
+    --------
+    >>> check_level(30)
+    Traceback (most recent call last):
+        ...
+    ldm_kit.errors.BadInputError: Noise level 30 is outside 0 to 1. It is a share of the training \
+schedule: for 30 percent write 0.3, for timestep 30 of 1000 write 0.03.
+    """
+    if isinstance(level, bool) or not isinstance(level, (int, float, np.number)):
+        raise BadInputError(
+            f"Noise level {level!r} is not a number. Give numbers from 0 (clean) to 1 (noise)."
+        )
+    if not 0 <= level <= 1:
+        raise BadInputError(
+            f"Noise level {level:g} is outside 0 to 1. It is a share of the training schedule: "
+            f"for {level:g} percent write {level / 100:g}, for timestep {level:g} of 1000 write {level / 1000:g}."
+        )
