@@ -222,8 +222,8 @@ class Stimuli:
             return [self._position[name]]
         rows = [row for row, concept in enumerate(self.concepts) if concept == name]
         if not rows:
-            # Concepts are names too, but a list of both would say everything twice.
-            known = dict.fromkeys([*self.concepts, *self.names] if "." not in name else self.names)
+            # Concepts would do too, but a list of both would say everything twice.
+            known = self.names if "." in name or "/" in name else dict.fromkeys(self.concepts)
             raise unknown_name(
                 "stimulus", name, known, "Use a stimulus's name or its concept; `stimuli.names` lists them."
             )

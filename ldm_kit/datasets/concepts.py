@@ -1,0 +1,95 @@
+"""The THINGS concepts in their canonical order, with words and definitions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ldm_kit.datasets.stimuli import label_of
+from ldm_kit.errors import BadInputError, MismatchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The file names under which THINGS and THINGS-data release the list, the richest first.
+TABLES = ("things_concepts.tsv", "concepts-metadata_things.tsv", "_concepts-metadata_things.tsv")
+PLAIN = "unique_id.txt"
+
+
+def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read the canonical list of concepts from a folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        Holds ``things_concepts.tsv`` (with a column ``uniqueID``, perhaps ``Word`` and one that begins
+        ``Definition``), or ``unique_id.txt`` (one name a line), or both, which must then agree.
+
+    Returns
+    -------
+    pandas.DataFrame, shape (1854, 2) for THINGS
+        Indexed by concept (``uniqueID``), in canonical order; columns ``label`` (words for prompts) and
+        ``definition`` (str, or None where there is none).
+
+    Raises
+    ------
+    BadInputError
+        If no list is there, it has no column ``uniqueID``, or a concept comes twice.
+    MismatchError
+        If the two lists disagree.
+
+    Examples
+    --------
+    >>> read_concepts("../shared/things").loc["bat1", "label"]  # doctest: +SKIP
+    'bat'
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    tables = [folder / name for name in TABLES if (folder / name).is_file()]
+    plain = folder / PLAIN
+    names = plain.read_text(encoding="utf-8-sig").split() if plain.is_file() else None
+    if tables:
+        frame = _read_table(tables[0])
+        if names is not None and names != list(frame.index):
+            row = next((r for r, (a, b) in enumerate(zip(names, frame.index, strict=False)) if a != b), -1)
+            raise MismatchError(
+                f"{PLAIN!r} ({len(names)} names) and {tables[0].name!r} ({len(frame)}) in {str(folder)!r} "
+                f"differ{f' in row {row}' if row >= 0 else ''}. Keep the one that your judgements refer to."
+            )
+    elif names is not None:
+        frame = pd.DataFrame({"label": map(label_of, names), "definition": None}, index=names, dtype=object)
+    else:
+        raise BadInputError(
+            f"{str(folder)!r} holds neither {TABLES[0]!r} nor {PLAIN!r}, so nothing tells which row is which "
+            "concept. Copy one of them there: they come with THINGS (https://osf.io/jum2f) and THINGS-data "
+            "(https://osf.io/f5rn6), and `ldm_kit.fetch_things('concepts')` fetches one."
+        )
+    if not frame.index.is_unique:
+        twice = frame.index[frame.index.duplicated()][0]
+        raise BadInputError(f"The concept {twice!r} comes twice in the list in {str(folder)!r}. Remove one.")
+    return frame
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    if "uniqueID" not in table:
+        raise BadInputError(
+            f"{str(path)!r} has no column 'uniqueID'; it has {', '.join(map(str, table.columns[:6]))}, …. "
+            "It should be THINGS' own table of concepts, separated by tabs."
+        )
+    concepts = table["uniqueID"].str.strip().tolist()
+    words = table["Word"].str.strip().tolist() if "Word" in table else [""] * len(table)
+    about = next((column for column in table if str(column).startswith("Definition")), None)
+    definitions = table[about].str.strip().tolist() if about is not None else [""] * len(table)
+    return pd.DataFrame(
+        {
+            "label": [word or label_of(concept) for word, concept in zip(words, concepts, strict=True)],
+            "definition": [text or None for text in definitions],
+        },
+        index=concepts,
+        dtype=object,
+    )

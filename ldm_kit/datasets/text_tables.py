@@ -1,0 +1,160 @@
+"""Small tables in text files: what parts the columns, is there a header, are these numbers?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldm_kit.errors import BadInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Layout:
+    r"""What the first line of a text table tells.
+
+    Parameters
+    ----------
+    separator : str
+        As pandas takes it: a tab, comma or semicolon, or ``r"\\s+"`` for white space.
+    cells : tuple of str
+        The first line's cells.
+    numbers : bool
+        Whether all of them are numbers.
+    """
+
+    separator: str
+    cells: tuple[str, ...]
+    numbers: bool
+
+
+def layout_of(path: Path, expected: str) -> Layout:
+    """Look at the first line that is not blank.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    expected : str
+        What the file should hold, for the error: "A file of triplets has …".
+
+    Raises
+    ------
+    BadInputError
+        If there is no such file, or no such line.
+
+    Examples
+    --------
+    >>> layout_of(Path("human_triplets_50k.txt"), "…").cells  # doctest: +SKIP
+    ('470', '1710', '1685')
+    """
+    if not path.is_file():
+        raise BadInputError(f"There is no file at {str(path)!r}. {expected}")
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        line = next((line.strip("\r\n") for line in file if line.strip()), "")
+    if not line:
+        raise BadInputError(f"{str(path)!r} is empty. {expected}")
+    mark = next((mark for mark in "\t,;" if mark in line), None)
+    cells = tuple(cell.strip().strip('"') for cell in line.split(mark))
+    return Layout(mark or r"\s+", cells, all(map(is_number, cells)))
+
+
+def is_number(cell: str) -> bool:
+    """Tell whether a cell reads as a number.
+
+    Examples
+    --------
+    >>> is_number("1e3"), is_number("apple")
+    (True, False)
+    """
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def read_frame(
+    path: Path, layout: Layout, expected: str, *, header: bool, columns: list[str] | None = None
+) -> pd.DataFrame:
+    """Read a text table with pandas' C parser.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    layout : Layout
+    expected : str
+        What the file should hold, for the error.
+    header : bool
+        Whether the first line names the columns.
+    columns : list of str, optional
+        Which of them to read; all by default.
+
+    Raises
+    ------
+    BadInputError
+        If the lines do not make a table.
+
+    Examples
+    --------
+    >>> read_frame(path, layout_of(path, "…"), "…", header=False).shape  # doctest: +SKIP
+    (50000, 3)
+    """
+    import pandas as pd
+
+    options: dict[str, Any] = {"header": 0 if header else None, "usecols": columns, "low_memory": False}
+    try:
+        frame: pd.DataFrame = pd.read_csv(
+            path,
+            sep=layout.separator,
+            skipinitialspace=True,
+            encoding="utf-8-sig",
+            encoding_errors="replace",
+            **options,
+        )
+    except ValueError as error:  # pandas' own ParserError is one
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        raise BadInputError(f"{str(path)!r} cannot be read as a table ({reason}). {expected}") from error
+    return frame
+
+
+def whole_numbers(array: npt.NDArray[Any], path: Path, expected: str) -> npt.NDArray[np.int64]:
+    """Return whole numbers as int64, also those stored as floats; anything else is an error.
+
+    Parameters
+    ----------
+    array : ndarray of any shape, its first axis the rows
+    path : pathlib.Path
+        Where they are from, for the error.
+    expected : str
+        What the file should hold, for the error.
+
+    Raises
+    ------
+    BadInputError
+        If a value is not a whole number; the message gives the first such row.
+
+    Examples
+    --------
+    >>> whole_numbers(np.array([[0.0, 2.0]]), Path("a.npy"), "…")
+    array([[0, 2]])
+    """
+    if np.issubdtype(array.dtype, np.integer):
+        return array.astype(np.int64, copy=False)
+    if not np.issubdtype(array.dtype, np.floating):
+        rows = array.reshape(len(array), -1).tolist()
+        bad = next((i for i, row in enumerate(rows) if not all(is_number(str(cell)) for cell in row)), 0)
+        raise BadInputError(f"{str(path)!r}: row {bad} is not made of numbers: {rows[bad]}. {expected}")
+    fine = np.isfinite(array) & (array == np.round(array))
+    wrong = np.flatnonzero(~fine.reshape(len(array), -1).all(axis=1))
+    if wrong.size:
+        raise BadInputError(
+            f"{str(path)!r}: {wrong.size} rows hold something other than whole numbers, the first is row "
+            f"{wrong[0]}: {array[wrong[0]].tolist()}. Is a line cut short? {expected}"
+        )
+    return array.astype(np.int64)
