@@ -52,7 +52,7 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
-        os.replace(aside, path)
+        aside.replace(path)
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise

@@ -103,9 +103,7 @@ def extract(
     paths = model.select_blocks(blocks)
     levels = _distinct_levels(model, noise_levels)
     conditionings = [conditioning] if isinstance(conditioning, str) else list(conditioning)
-    prompts = {
-        name: prompts_for(name, stimuli, template=template, seed=seed) for name in conditionings
-    }
+    prompts = {name: prompts_for(name, stimuli, template=template, seed=seed) for name in conditionings}
     request = {
         **model.identity.as_dict(),
         "dataset": stimuli.dataset,
@@ -114,7 +112,7 @@ def extract(
         "seed": seed,
         "template": template,
     }
-    table = model.blocks().set_index("block")
+    table: Any = model.blocks().set_index("block")
     with opened_for_writing(out) as (group, where):
         names = prepare(group, where, request, stimuli, prompts)
         arrays = {}
@@ -158,9 +156,7 @@ def _fill(
     """Compute what is missing, chunk by chunk."""
     asked = np.array([name in stimuli for name in names])
     missing = {key: missing_rows(array) & asked for key, array in arrays.items()}
-    passes = {
-        (key.noise_level, key.conditioning): np.zeros(len(names), dtype=bool) for key in arrays
-    }
+    passes = {(key.noise_level, key.conditioning): np.zeros(len(names), dtype=bool) for key in arrays}
     for key, rows in missing.items():
         passes[key.noise_level, key.conditioning] |= rows
     todo = sum(int(rows.sum()) for rows in passes.values())
@@ -207,18 +203,14 @@ def _fill(
                 arrays[key][rows[0] : rows[-1] + 1] = chunk
 
 
-def _batches(
-    rows: npt.NDArray[np.int64], missing: Missing, batch: int
-) -> Iterator[npt.NDArray[np.int64]]:
+def _batches(rows: npt.NDArray[np.int64], missing: Missing, batch: int) -> Iterator[npt.NDArray[np.int64]]:
     """Cut the rows of a chunk that miss anything into batches; no batch spans two chunks."""
     open_rows = rows[np.any([wanted[rows] for wanted in missing.values()], axis=0)]
     for start in range(0, len(open_rows), batch):
         yield open_rows[start : start + batch]
 
 
-def _checked(
-    tensor: torch.Tensor, key: CellKey, names: Sequence[str]
-) -> npt.NDArray[np.float32]:
+def _checked(tensor: torch.Tensor, key: CellKey, names: Sequence[str]) -> npt.NDArray[np.float32]:
     values: npt.NDArray[np.float32] = tensor.cpu().numpy()
     bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     if bad.any():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -265,7 +264,11 @@ class FeatureStore:
 def _match(kind: str, given: Any, there: Sequence[Any]) -> Any:
     """Find `given` in `there`; noise levels match within rounding."""
     for item in there:
-        same = abs(item - given) < 1e-9 if isinstance(item, float) and not isinstance(given, str) else item == given
+        same = (
+            abs(item - given) < 1e-9
+            if isinstance(item, float) and not isinstance(given, str)
+            else item == given
+        )
         if same:
             return item
     raise unknown_name(kind, given, there, "`store.table()` lists what is there; extract the rest.")
@@ -285,4 +288,7 @@ def _keys_in(group: zarr.Group) -> list[CellKey]:
 
 def _first_column(array: zarr.Array[Any]) -> npt.NDArray[np.floating]:
     """Read one number a stimulus: NaN there says that nothing was computed."""
-    return np.asarray(array[(slice(None), *(0,) * (array.ndim - 1))])
+    column: npt.NDArray[np.floating] = (
+        np.asarray(array[:, 0]) if array.ndim == 2 else np.asarray(array[:, 0, 0])
+    )
+    return column.reshape(len(column), -1)[:, 0]

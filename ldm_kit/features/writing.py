@@ -96,7 +96,7 @@ def prepare(
     MismatchError
         If the store was made by another request, or a picture or prompt has changed since.
     """
-    about: Any = dict(group.attrs.get("ldm_kit", {}))  # type: ignore[arg-type, call-overload]
+    about: Any = dict(group.attrs.get("ldm_kit", {}))  # type: ignore[arg-type]
     if about:
         check_same_request(about["request"], dict(request), where)
         warn_of_other_versions(about["versions"], where)
@@ -169,4 +169,5 @@ def array_for(
 
 def missing_rows(array: zarr.Array[Any]) -> npt.NDArray[np.bool_]:
     """Tell which stimuli of an array were never computed."""
-    return np.isnan(_first_column(array))
+    missing: npt.NDArray[np.bool_] = np.isnan(_first_column(array))
+    return missing

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
-from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError
+from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError, unknown_name
 
 
 @runtime_checkable
@@ -38,6 +38,7 @@ class Cell:
     labels: dict[str, Any]
     names: tuple[str, ...] | None
     _read: Any = field(repr=False)
+    key: Any = None
 
     def matrix(self) -> npt.NDArray[np.floating]:
         """Read the array, (n, d), checked to be finite numbers."""
@@ -64,14 +65,70 @@ def cells_of(features: Any) -> Iterator[Cell]:
     """
     if isinstance(features, Mapping):
         for block, array in features.items():
-            yield Cell({"block": str(block)}, None, lambda array=array: array)
+            yield Cell({"block": str(block)}, None, lambda array=array: array, block)
     elif isinstance(features, Store) and not isinstance(features, np.ndarray):
         for key in features.cells():
-            yield Cell(
-                dict(features.labels(key)), tuple(features.names), lambda key=key: features[key]
-            )
+            yield Cell(dict(features.labels(key)), tuple(features.names), lambda key=key: features[key], key)
     else:
         yield Cell({"block": "features"}, None, lambda: features)
+
+
+def n_cells(features: Any) -> int:
+    """How many cells `cells_of` will yield.
+
+    Examples
+    --------
+    >>> n_cells(np.ones((3, 2)))
+    1
+    """
+    if isinstance(features, Mapping):
+        return len(features)
+    if isinstance(features, Store) and not isinstance(features, np.ndarray):
+        return len(features.cells())
+    return 1
+
+
+def table_labels(cell: Cell, triplets: Triplets | npt.ArrayLike | None = None) -> dict[str, Any]:
+    """Columns that say what a row is about: the cell's labels, and who judged.
+
+    Examples
+    --------
+    >>> t = Triplets(np.array([[0, 1, 2]]), names=("a", "b", "c"), dataset="toy")
+    >>> table_labels(next(cells_of(np.ones((3, 2)))), t)
+    {'judgements': 'human', 'dataset': 'toy', 'block': 'features'}
+    """
+    labels = dict(cell.labels)
+    if isinstance(triplets, Triplets):
+        labels = {"judgements": triplets.judgements, "dataset": triplets.dataset} | {
+            name: value for name, value in labels.items() if name != "dataset" or value
+        }
+    return labels
+
+
+def rows_named(chosen: Any, cell: Cell) -> npt.NDArray[np.int64] | None:
+    """Turn stimulus names, rows or a mask into rows of the cell's array; None stays None.
+
+    Examples
+    --------
+    >>> rows_named([2, 0], next(cells_of(np.ones((3, 2))))).tolist()
+    [2, 0]
+    """
+    if chosen is None:
+        return None
+    chosen = np.asarray(chosen)
+    if chosen.dtype == bool:
+        return np.flatnonzero(chosen)
+    if np.issubdtype(chosen.dtype, np.integer) or not chosen.size:
+        return chosen.astype(np.int64)
+    if cell.names is None:
+        raise MismatchError(
+            "Stimuli were named, but a plain array has no names. Give their rows instead, or measure a store."
+        )
+    position = {name: row for row, name in enumerate(cell.names)}
+    for name in chosen:
+        if name not in position:
+            raise unknown_name("stimulus", str(name), position, "Name stimuli of the store.")
+    return np.array([position[name] for name in chosen], dtype=np.int64)
 
 
 def rows_for(cell: Cell, triplets: Triplets | npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:

@@ -135,9 +135,7 @@ def select_blocks(table: pd.DataFrame, wanted: str | Sequence[str] | None) -> li
         return list(table.loc[table["stage"], "block"])
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     if not names:
-        raise BadInputError(
-            "No block was asked for. Give paths, patterns or kinds, or None for all stages."
-        )
+        raise BadInputError("No block was asked for. Give paths, patterns or kinds, or None for all stages.")
     chosen: set[str] = set()
     for name in names:
         pattern = _as_regex(str(name))

@@ -98,10 +98,15 @@ def load_model(
         pipeline = _pipeline_class(index).from_pretrained(
             source,
             revision=revision,
-            dtype=chosen_dtype,
+            # The VAE overflows in float16; it runs once an image, so precision costs little.
+            dtype={"default": chosen_dtype, "vae": torch.float32},
             use_safetensors=True,
             local_files_only=offline or local,
-            **{part: None for part in ("safety_checker", "feature_extractor", "image_encoder") if part in index},
+            **{
+                part: None
+                for part in ("safety_checker", "feature_extractor", "image_encoder")
+                if part in index
+            },
         )
     parts = {part: getattr(pipeline, part) for part in family.NEEDED}
     denoiser = parts[family.DENOISER]
@@ -113,11 +118,9 @@ def load_model(
         revision = fingerprint(Path(source))
     else:
         revision = _commit(source, revision)
-    for part, module in parts.items():
+    for module in parts.values():
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False).to(chosen_device)
-            if part == "vae":
-                module.to(torch.float32)
     denoiser.eval().requires_grad_(False).to(chosen_device)
     identity = Identity(
         label,
@@ -258,9 +261,11 @@ def _quiet(local: bool) -> Iterator[None]:
 
     Bars stay for what is downloaded, and are dropped for a folder that loads in a second.
     """
-    import diffusers.utils.logging as of_diffusers
-    import transformers.utils.logging as of_transformers
+    import diffusers.utils.logging
+    import transformers.utils.logging
 
+    of_diffusers: Any = diffusers.utils.logging
+    of_transformers: Any = transformers.utils.logging
     verbosity = of_diffusers.get_verbosity(), of_transformers.get_verbosity()
     of_diffusers.set_verbosity_error()
     of_transformers.set_verbosity_error()

@@ -42,9 +42,7 @@ class NoiseLevel:
     noise: float
 
 
-def draw_noise(
-    name: str, shape: Sequence[int], seed: int = 0, draw: int = 0
-) -> npt.NDArray[np.float32]:
+def draw_noise(name: str, shape: Sequence[int], seed: int = 0, draw: int = 0) -> npt.NDArray[np.float32]:
     """Draw the noise of one stimulus: standard normal, the same on every machine.
 
     Parameters

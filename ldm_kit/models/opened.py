@@ -69,7 +69,7 @@ class OpenedModel:
     """
 
     identity: Identity
-    denoiser: nn.Module
+    denoiser: Any
     parts: Mapping[str, Any]
     device: torch.device
     _prompts: dict[str, Text] = field(default_factory=dict, repr=False)
@@ -115,7 +115,8 @@ class OpenedModel:
     @property
     def dtype(self) -> torch.dtype:
         """What the denoiser computes in."""
-        return next(self.denoiser.parameters()).dtype
+        dtype: torch.dtype = next(self.denoiser.parameters()).dtype
+        return dtype
 
     @property
     def steps(self) -> int:
@@ -223,7 +224,7 @@ class OpenedModel:
     def _table(self) -> pd.DataFrame:
         # A twin without weights on the meta device: shapes and order for nothing, at any model size.
         with torch.device("meta"):
-            twin = type(self.denoiser).from_config(self.denoiser.config)  # type: ignore[attr-defined]
+            twin = type(self.denoiser).from_config(self.denoiser.config)
             level = self.level(0.5)
             noised = torch.zeros(1, *self.latent_shape)
             text = self.dummy_text(torch.device("meta"))

@@ -13,9 +13,7 @@ CONDITIONINGS = ("none", "label", "caption", "shuffled")
 TEMPLATE = "a photo of a {name}"
 
 
-def prompts_for(
-    conditioning: str, stimuli: Stimuli, *, template: str = TEMPLATE, seed: int = 0
-) -> list[str]:
+def prompts_for(conditioning: str, stimuli: Stimuli, *, template: str = TEMPLATE, seed: int = 0) -> list[str]:
     """Give the prompt of each stimulus under one conditioning.
 
     Parameters
@@ -57,9 +55,7 @@ def prompts_for(
             )
         return [str(caption) for caption in stimuli.captions]
     if conditioning not in CONDITIONINGS:
-        raise unknown_name(
-            "conditioning", conditioning, CONDITIONINGS, "Choose among these four."
-        )
+        raise unknown_name("conditioning", conditioning, CONDITIONINGS, "Choose among these four.")
     if "{name}" not in template:
         raise BadInputError(
             f"The prompt template {template!r} has no {{name}}. Write for example {TEMPLATE!r}."

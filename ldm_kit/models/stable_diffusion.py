@@ -72,7 +72,8 @@ class StableDiffusion(OpenedModel):
             latents = vae.encode(images.to(vae.dtype)).latent_dist.mode().float()
         if not torch.isfinite(latents).all():
             raise NonFiniteError("The VAE's latents are NaN or infinite. Load the model in float32.")
-        return latents * float(vae.config.scaling_factor)
+        scaled: Tensor = latents * float(vae.config.scaling_factor)
+        return scaled
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Decode latents to pictures."""
@@ -121,6 +122,4 @@ class StableDiffusion(OpenedModel):
             return level.signal * noised - level.noise * prediction
         if kind == "sample":
             return prediction
-        raise BadInputError(
-            f"The scheduler predicts {kind!r}; known are epsilon, v_prediction and sample."
-        )
+        raise BadInputError(f"The scheduler predicts {kind!r}; known are epsilon, v_prediction and sample.")

@@ -79,9 +79,7 @@ def watching(
 
         return hook
 
-    handles = [
-        denoiser.get_submodule(block).register_forward_hook(hook_for(block)) for block in blocks
-    ]
+    handles = [denoiser.get_submodule(block).register_forward_hook(hook_for(block)) for block in blocks]
     try:
         yield watch
     except _AllSeenError:

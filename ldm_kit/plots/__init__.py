@@ -1,0 +1,22 @@
+"""Figures, each drawn from the tidy table, all in one template."""
+
+from ldm_kit.plots.alignment import block_curves, block_noise_heatmap, in_network_order, noise_curves, only
+from ldm_kit.plots.differences import gain_curves, grouped_bars
+from ldm_kit.plots.matrices import matrices
+from ldm_kit.plots.pictures import picture_grid, space_colours
+from ldm_kit.plots.template import COLOURS, figure
+
+__all__ = [
+    "COLOURS",
+    "block_curves",
+    "block_noise_heatmap",
+    "figure",
+    "gain_curves",
+    "grouped_bars",
+    "in_network_order",
+    "matrices",
+    "noise_curves",
+    "only",
+    "picture_grid",
+    "space_colours",
+]

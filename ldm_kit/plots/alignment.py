@@ -1,0 +1,215 @@
+"""Where is the human? Alignment by block and noise level, as a map and as curves."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ldm_kit.errors import BadInputError, unknown_name
+from ldm_kit.plots.template import COLOURS, SCALE, add_ceiling, add_chance, figure, judged_by
+
+
+def in_network_order(table: pd.DataFrame) -> list[str]:
+    """List a table's blocks from input to output.
+
+    Examples
+    --------
+    >>> in_network_order(pd.DataFrame({"block": ["up", "down"], "depth": [2, 0]}))
+    ['down', 'up']
+    """
+    return list(table.drop_duplicates("block").sort_values("depth", kind="stable")["block"])
+
+
+def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """Keep the rows with these values, and say so if there are none.
+
+    Examples
+    --------
+    >>> len(only(pd.DataFrame({"conditioning": ["none", "label"]}), conditioning="none"))
+    1
+    """
+    for column, value in values.items():
+        if column not in table:
+            raise unknown_name("column", column, table.columns, "See ldm_kit.tables.COLUMNS.")
+        kept = table[table[column] == value]
+        if kept.empty:
+            raise unknown_name(
+                column.replace("_", " "), value, table[column].unique(), "The table holds no other."
+            )
+        table = kept
+    return table
+
+
+def one_conditioning(table: pd.DataFrame, conditioning: str | None) -> pd.DataFrame:
+    """Keep one conditioning; if several are there and none is named, say so instead of mixing them."""
+    if conditioning is not None:
+        return only(table, conditioning=conditioning)
+    there = list(dict.fromkeys(table["conditioning"]))
+    if len(there) > 1:
+        raise BadInputError(
+            f"The table holds the conditionings {there}. Say which to draw with `conditioning=`."
+        )
+    return table
+
+
+def block_noise_heatmap(
+    table: pd.DataFrame, conditioning: str | None = None, value: str = "accuracy"
+) -> go.Figure:
+    """Draw alignment as a map, blocks in network order × noise levels.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The tidy table, one row a cell.
+    conditioning : str, optional
+        Which to draw, if the table holds several.
+    value : str
+        Column that gives the colour.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        The colour scale starts at chance, so that dark means "not human".
+
+    Examples
+    --------
+    >>> lk.plots.block_noise_heatmap(table, conditioning="none")  # doctest: +SKIP
+    """
+    part = one_conditioning(table, conditioning)
+    blocks = in_network_order(part)
+    grid = part.pivot_table(index="block", columns="noise_level", values=value, observed=True).loc[blocks]
+    wide = part.assign(width=(part["ci_high"] - part["ci_low"]) / 2)
+    error = wide.pivot_table(index="block", columns="noise_level", values="width", dropna=False)
+    error = error.reindex(index=blocks, columns=grid.columns)
+    text = [
+        [f"{v:.3f}" + (f"<br>±{e:.3f}" if e == e else "") for v, e in zip(values, errors, strict=True)]
+        for values, errors in zip(grid.to_numpy(), error.to_numpy(), strict=True)
+    ]
+    name = str(part["conditioning"].iloc[0])
+    fig = figure(
+        "Alignment by block and noise level",
+        f"odd-one-out accuracy ± half of the 95 % interval, conditioning {name or 'as given'}, {judged_by(part)}",
+        height=max(360, 56 * len(blocks) + 160),
+    )
+    low = float(part["chance"].min()) if part["chance"].notna().any() else float(grid.min().min())
+    fig.add_heatmap(
+        z=grid.to_numpy(),
+        x=[f"{level:g}" for level in grid.columns],
+        y=blocks,
+        text=text,
+        texttemplate="%{text}",
+        textfont={"size": 12},
+        colorscale=SCALE,
+        zmin=min(low, float(grid.min().min())),
+        colorbar={"title": {"text": "accuracy"}, "tickformat": ".2f"},
+        hovertemplate="%{y}<br>noise level %{x}<br>accuracy %{z:.3f}<extra></extra>",
+    )
+    fig.update_xaxes(title="noise level (share of the training schedule)", type="category")
+    fig.update_yaxes(title="block, input at the top", autorange="reversed")
+    return fig
+
+
+def block_curves(
+    table: pd.DataFrame, conditioning: str | None = None, title: str = "Alignment through the network"
+) -> go.Figure:
+    """Draw alignment over the blocks in network order, one curve a noise level.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The tidy table, one row a cell.
+    conditioning : str, optional
+        Which to draw, if the table holds several.
+    title : str
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        With 95 % intervals, the chance line, and the noise ceiling where the table has one. The bottleneck
+        is marked.
+
+    Examples
+    --------
+    >>> lk.plots.block_curves(table, conditioning="none")  # doctest: +SKIP
+    """
+    part = one_conditioning(table, conditioning)
+    blocks = in_network_order(part)
+    fig = figure(title, f"odd-one-out accuracy with 95 % intervals, {judged_by(part)}")
+    for i, (level, rows) in enumerate(part.groupby("noise_level")):
+        rows = rows.set_index("block").reindex(blocks)
+        fig.add_scatter(
+            x=blocks,
+            y=rows["accuracy"],
+            error_y=error_bars(rows),
+            name=f"{level:g}",
+            mode="lines+markers",
+            marker={"symbol": i, "size": 9},
+            line={"color": COLOURS[i % len(COLOURS)]},
+        )
+    if "mid_block" in blocks:
+        fig.add_vline(x=blocks.index("mid_block"), line={"color": "#dddddd", "width": 18}, layer="below")
+        fig.add_annotation(x="mid_block", y=1, yref="paper", text="bottleneck", showarrow=False, font_size=12)
+    add_chance(fig, part)
+    add_ceiling(fig, part)
+    fig.update_layout(legend_title_text="noise level")
+    fig.update_xaxes(title="block, in network order", type="category", categoryarray=blocks)
+    fig.update_yaxes(title="odd-one-out accuracy", tickformat=".2f")
+    return fig
+
+
+def noise_curves(table: pd.DataFrame, blocks: list[str] | None = None) -> go.Figure:
+    """Draw alignment over the noise level, one curve a block (and a dash a conditioning).
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The tidy table.
+    blocks : list of str, optional
+        By default all.
+
+    Examples
+    --------
+    >>> lk.plots.noise_curves(table, ["mid_block", "up_blocks.1"])  # doctest: +SKIP
+    """
+    blocks = blocks or in_network_order(table)
+    conditionings = list(dict.fromkeys(table["conditioning"]))
+    dashes = ("solid", "dash", "dot", "dashdot")
+    fig = figure("Alignment over noise", f"odd-one-out accuracy with 95 % intervals, {judged_by(table)}")
+    for i, block in enumerate(blocks):
+        for j, conditioning in enumerate(conditionings):
+            rows = only(table, block=block)
+            rows = rows[rows["conditioning"] == conditioning].sort_values("noise_level")
+            label = f"{block}, {conditioning}" if len(conditionings) > 1 else block
+            fig.add_scatter(
+                x=rows["noise_level"],
+                y=rows["accuracy"],
+                error_y=error_bars(rows),
+                name=label,
+                mode="lines+markers",
+                marker={"symbol": i, "size": 8},
+                line={"color": COLOURS[i % len(COLOURS)], "dash": dashes[j % len(dashes)]},
+            )
+    add_chance(fig, table)
+    add_ceiling(fig, table)
+    fig.update_xaxes(title="noise level (share of the training schedule)", range=[-0.03, 1.03])
+    fig.update_yaxes(title="odd-one-out accuracy", tickformat=".2f")
+    return fig
+
+
+def error_bars(rows: pd.DataFrame, value: str = "accuracy") -> dict[str, object]:
+    """Turn interval columns into plotly's error bars.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"accuracy": [0.5], "ci_low": [0.4], "ci_high": [0.7]})
+    >>> error_bars(rows)["array"].round(2).tolist()
+    [0.2]
+    """
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": (rows["ci_high"] - rows[value]).to_numpy(),
+        "arrayminus": (rows[value] - rows["ci_low"]).to_numpy(),
+        "thickness": 1.2,
+        "width": 3,
+    }

@@ -1,0 +1,115 @@
+"""What does it add? Differences with their intervals: words over none, a probe over none."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ldm_kit.plots.alignment import in_network_order
+from ldm_kit.plots.template import CHANCE, COLOURS, add_ceiling, add_chance, figure, judged_by
+
+
+def gain_curves(
+    table: pd.DataFrame,
+    *,
+    value: str = "difference",
+    by: str = "block",
+    x: str = "noise_level",
+    title: str = "What words add",
+    subtitle: str = "",
+) -> go.Figure:
+    """Draw differences in accuracy with their intervals around zero.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows with `value`, ``ci_low`` and ``ci_high`` (of the difference), `by` and `x`.
+    value : str
+        The difference's column.
+    by : str
+        One curve for each.
+    x : str
+        What runs along the axis.
+    title, subtitle : str
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        A curve whose interval covers the zero line shows no gain.
+
+    Examples
+    --------
+    >>> lk.plots.gain_curves(gains)  # doctest: +SKIP
+    """
+    names = in_network_order(table) if by == "block" else list(dict.fromkeys(table[by]))
+    fig = figure(title, subtitle or f"difference in odd-one-out accuracy, 95 % intervals, {judged_by(table)}")
+    for i, name in enumerate(names):
+        rows = table[table[by] == name].sort_values(x)
+        fig.add_scatter(
+            x=rows[x],
+            y=rows[value],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": rows["ci_high"] - rows[value],
+                "arrayminus": rows[value] - rows["ci_low"],
+                "thickness": 1.2,
+                "width": 3,
+            },
+            name=str(name),
+            mode="lines+markers",
+            marker={"symbol": i, "size": 9},
+            line={"color": COLOURS[i % len(COLOURS)]},
+        )
+    fig.add_hline(y=0, line={"color": CHANCE, "dash": "dash", "width": 1.5})
+    fig.update_layout(legend_title_text=by.replace("_", " "))
+    fig.update_xaxes(title=x.replace("_", " "))
+    fig.update_yaxes(title="gain in accuracy", tickformat="+.2f")
+    return fig
+
+
+def grouped_bars(
+    table: pd.DataFrame,
+    *,
+    x: str = "block",
+    by: str = "probe",
+    title: str = "A probe against zero-shot",
+    y_title: str = "held-out odd-one-out accuracy",
+) -> go.Figure:
+    """Draw accuracies side by side with 95 % intervals, the chance line and the ceiling.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The tidy table; one row for each `x` and `by`.
+    x, by : str
+        Columns: what runs along the axis, and what stands side by side.
+    title, y_title : str
+
+    Examples
+    --------
+    >>> lk.plots.grouped_bars(result.summary())  # doctest: +SKIP
+    """
+    order = in_network_order(table) if x == "block" else list(dict.fromkeys(table[x]))
+    fig = figure(title, f"95 % intervals, {judged_by(table)}", barmode="group")
+    for i, (name, rows) in enumerate(table.groupby(by, sort=False)):
+        rows = rows.set_index(x).reindex(order)
+        fig.add_bar(
+            x=[str(item) for item in order],
+            y=rows["accuracy"],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": rows["ci_high"] - rows["accuracy"],
+                "arrayminus": rows["accuracy"] - rows["ci_low"],
+            },
+            name=str(name),
+            marker={"color": COLOURS[i % len(COLOURS)], "pattern": {"shape": ("", "/", ".", "x")[i % 4]}},
+        )
+    add_chance(fig, table)
+    add_ceiling(fig, table)
+    lowest = table[["ci_low", "accuracy"]].min().min()
+    fig.update_xaxes(title=x.replace("_", " "), type="category")
+    # Bars start below chance, not at zero: zero accuracy means nothing in a choice of three.
+    fig.update_yaxes(title=y_title, tickformat=".2f", range=[min(0.3, float(lowest) - 0.02), None])
+    return fig

@@ -1,0 +1,104 @@
+"""Pictures beside figures: strips and grids of images with captions, and maps over space as colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from ldm_kit.errors import BadInputError
+
+
+def picture_grid(
+    pictures: Sequence[Image.Image],
+    captions: Sequence[str] = (),
+    *,
+    columns: int = 8,
+    size: int = 112,
+    rows: Sequence[str] = (),
+) -> Image.Image:
+    """Lay pictures out in a grid, each with a caption below.
+
+    Parameters
+    ----------
+    pictures : sequence of PIL.Image
+        Row by row.
+    captions : sequence of str
+        One a picture, or none.
+    columns : int
+        Pictures a row.
+    size : int
+        Side of a picture in the grid, in pixels. Small ones are enlarged without smoothing, so that one
+        sees what the model sees.
+    rows : sequence of str
+        Titles at the left of the rows.
+
+    Returns
+    -------
+    PIL.Image
+        Shown by a notebook as it is, live and headless.
+
+    Examples
+    --------
+    >>> picture_grid([Image.new("RGB", (64, 64))] * 3, ["a", "b", "c"], columns=3).size
+    (360, 142)
+    """
+    if not pictures:
+        raise BadInputError("There is no picture to lay out.")
+    pad, text, left = 8, 22 if captions else 0, 130 if rows else 0
+    lines = -(-len(pictures) // columns)
+    columns = min(columns, len(pictures))
+    step_x, step_y = size + pad, size + pad + text
+    sheet = Image.new("RGB", (left + columns * step_x, lines * step_y), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for i, picture in enumerate(pictures):
+        x, y = left + (i % columns) * step_x + pad // 2, (i // columns) * step_y + pad // 2
+        smooth = Image.Resampling.NEAREST if max(picture.size) < size else Image.Resampling.LANCZOS
+        sheet.paste(picture.convert("RGB").resize((size, size), smooth), (x, y))
+        if captions:
+            caption = (
+                captions[i] if draw.textlength(captions[i], font) <= size + pad else captions[i][:16] + "…"
+            )
+            draw.text((x + size / 2, y + size + 3), caption, "#222222", font, anchor="ma")
+    for line, title in enumerate(rows):
+        draw.text((4, line * step_y + size / 2), title, "#222222", font, anchor="lm")
+    return sheet
+
+
+def space_colours(maps: npt.ArrayLike) -> list[Image.Image]:
+    """Colour feature maps by their first three principal components over space.
+
+    Parameters
+    ----------
+    maps : array-like, shape (n, channels, height, width)
+        The components are found over all `n` maps together, so that colours mean the same in each.
+
+    Returns
+    -------
+    list of PIL.Image
+        One a map: red, green and blue are the first three components, each scaled to its 1st–99th
+        percentile.
+
+    Examples
+    --------
+    >>> space_colours(np.random.default_rng(0).normal(size=(2, 8, 4, 4)))[0].size
+    (4, 4)
+    """
+    array = np.asarray(maps, dtype=np.float64)
+    if array.ndim != 4:
+        raise BadInputError(f"Maps have shape {array.shape}; (n, channels, height, width) is needed.")
+    n, channels, height, width = array.shape
+    flat = array.transpose(0, 2, 3, 1).reshape(-1, channels)
+    flat = flat - flat.mean(axis=0)
+    _, _, directions = np.linalg.svd(flat, full_matrices=False)
+    parts = flat @ directions[:3].T
+    # A component's sign is arbitrary; fix it so that the same features give the same colours.
+    parts *= np.where(np.abs(parts.min(axis=0)) > parts.max(axis=0), -1, 1)
+    low, high = np.percentile(parts, [1, 99], axis=0)
+    scaled = np.clip((parts - low) / np.maximum(high - low, 1e-12), 0, 1)
+    if scaled.shape[1] < 3:
+        scaled = np.pad(scaled, ((0, 0), (0, 3 - scaled.shape[1])))
+    pixels = (scaled.reshape(n, height, width, 3) * 255).astype(np.uint8)
+    return [Image.fromarray(array) for array in pixels]

@@ -1,0 +1,104 @@
+"""One look for every figure: template, colours that colour-blind readers can tell apart, captions."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
+
+# Okabe & Ito (2008), without its yellow, which is too pale for lines on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Perceptually even, and the same for every kind of colour vision.
+SCALE = "Cividis"
+# Blue to orange through white, for differences.
+DIVERGING = [[0.0, "#0072B2"], [0.5, "#ffffff"], [1.0, "#D55E00"]]
+CHANCE, CEILING = "#6b6b6b", "rgba(0, 158, 115, 0.15)"
+JUDGES = {
+    "human": "people",
+    "human model": "a human model (choices drawn from an embedding fitted to people)",
+    "simulated": "simulated observers",
+}
+
+pio.templates["ldm_kit"] = go.layout.Template(
+    layout={
+        "font": {
+            "family": "Source Sans 3, Segoe UI, DejaVu Sans, sans-serif",
+            "size": 14,
+            "color": "#222222",
+        },
+        "title": {"x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 18}},
+        "colorway": COLOURS,
+        "colorscale": {"sequential": SCALE, "diverging": DIVERGING},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "margin": {"l": 70, "r": 30, "t": 80, "b": 60},
+        "xaxis": {"showline": True, "linecolor": "#999999", "ticks": "outside", "gridcolor": "#eeeeee"},
+        "yaxis": {"showline": True, "linecolor": "#999999", "ticks": "outside", "gridcolor": "#eeeeee"},
+        "legend": {"title": {"font": {"size": 13}}, "font": {"size": 13}},
+        "width": 900,
+        "height": 480,
+    }
+)
+
+
+def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
+    """Begin a figure in the kit's template.
+
+    Parameters
+    ----------
+    title : str
+        What is seen.
+    subtitle : str
+        Who judged, under which conditions; set smaller below the title.
+    **layout
+        Further entries of plotly's layout.
+
+    Examples
+    --------
+    >>> figure("Alignment by block").layout.title.text
+    'Alignment by block'
+    """
+    text = title if not subtitle else f"{title}<br><sup style='color:#555'>{subtitle}</sup>"
+    return go.Figure(layout={"template": "ldm_kit", "title": {"text": text}, **layout})
+
+
+def judged_by(table: pd.DataFrame) -> str:
+    """Say who made the choices that a table was scored on, for a subtitle.
+
+    Examples
+    --------
+    >>> judged_by(pd.DataFrame({"judgements": ["simulated"]}))
+    'judged by simulated observers'
+    """
+    judges = [JUDGES.get(name, name) for name in dict.fromkeys(table["judgements"]) if name]
+    return f"judged by {' and '.join(judges)}" if judges else ""
+
+
+def add_chance(fig: go.Figure, table: pd.DataFrame) -> None:
+    """Draw the chance line that the table names, if it is one number."""
+    chances = table["chance"].dropna().unique()
+    if len(chances) == 1:
+        fig.add_hline(
+            y=float(chances[0]),
+            line={"color": CHANCE, "dash": "dash", "width": 1.5},
+            annotation={"text": f"chance {chances[0]:.3f}", "font": {"color": CHANCE, "size": 12}},
+            annotation_position="bottom right",
+        )
+
+
+def add_ceiling(fig: go.Figure, table: pd.DataFrame) -> None:
+    """Draw the noise ceiling (how well judges predict each other) as a band, where the table has one."""
+    bounds = table[["ceiling_low", "ceiling_high"]].dropna().drop_duplicates()
+    if len(bounds) == 1:
+        low, high = (float(value) for value in bounds.iloc[0])
+        fig.add_hrect(
+            y0=low,
+            y1=high,
+            fillcolor=CEILING,
+            line_width=0,
+            annotation={
+                "text": f"noise ceiling {low:.3f}–{high:.3f}",
+                "font": {"color": "#00694d", "size": 12},
+            },
+            annotation_position="top right",
+        )
