@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # The file names under which THINGS and THINGS-data release the list, the richest first.
-TABLES = ("things_concepts.tsv", "concepts-metadata_things.tsv", "_concepts-metadata_things.tsv")
+TABLES = (
+    "things_concepts.tsv",
+    "concepts-metadata_things.tsv",
+    "_concepts-metadata_things.tsv",
+    "items1854names.tsv",  # of 2020, whose columns have other names: the sixth is the unique one
+)
 PLAIN = "unique_id.txt"
 
 
@@ -76,6 +81,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    if "uniqueID" not in table and path.name == "items1854names.tsv" and table.shape[1] > 5:
+        table = table.rename(columns={table.columns[5]: "uniqueID"})
     if "uniqueID" not in table:
         raise BadInputError(
             f"{str(path)!r} has no column 'uniqueID'; it has {', '.join(map(str, table.columns[:6]))}, …. "
