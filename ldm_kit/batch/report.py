@@ -1,0 +1,281 @@
+"""The report of a run: one page that says what was asked, what was found and from what; all offline."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ldm_kit
+from ldm_kit.atomic import write_text
+from ldm_kit.batch.provenance import package_versions
+from ldm_kit.errors import BadInputError
+from ldm_kit.results import MANIFEST, write_plotly_library
+from ldm_kit.static_images import write_pngs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WHAT_JUDGEMENTS_ARE = {
+    "human": "people's own choices",
+    "human model": "choices drawn from an embedding that was fitted to people's",
+    "simulated": "choices drawn from a simulated observer, not from people",
+}
+SHOWN_ROWS = 500
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the report lies, and what the terminal says about it."""
+
+    index: Path
+    advice: str  # why there are no PNGs, or nothing
+    findings: list[str]  # headline ones first
+
+
+def build_report(out: str | os.PathLike[str]) -> Report:
+    """Make ``index.html`` of a series' folder, a page for each executed notebook, and PNGs where possible.
+
+    Parameters
+    ----------
+    out : path-like
+        The folder that `run_series` wrote.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    BadInputError
+        If no run lies in the folder.
+
+    Examples
+    --------
+    >>> build_report("outputs/demo").index  # doctest: +SKIP
+    PosixPath('outputs/demo/index.html')
+    """
+    out = Path(out)
+    series = _read(out / "series.json")
+    order = {name: place for place, name in enumerate(series.get("runs", []))}
+    folders = [path.parent for path in out.glob("*/run.json")]
+    folders.sort(key=lambda folder: (order.get(folder.name, len(order)), folder.name))
+    if not folders:
+        raise BadInputError(
+            f"No run lies in {str(out)!r} (a folder with a run.json), so there is nothing to report. "
+            f"Run `python -m ldm_kit.batch notebooks/demo.yaml --out {out}` first."
+        )
+    library = write_plotly_library(out)
+    advice = write_pngs(_plotly_figures(folders))
+    index = out / "index.html"
+    runs = [_read_run(folder, library, index) for folder in folders]
+    page = _template().render(
+        series=series,
+        runs=runs,
+        headline=_headline(runs),
+        findings=_headline_findings(runs),
+        judgements=_judgements(runs),
+        tables_script=_tables_script(),
+        versions=package_versions(),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    write_text(index, page)
+    return Report(index, advice, [finding["text"] for finding in _headline_findings(runs)])
+
+
+def _plotly_figures(folders: list[Path]) -> list[Path]:
+    return [
+        folder / "figures" / f"{entry['name']}.json"
+        for folder in folders
+        for entry in _read(folder / MANIFEST).get("figures", [])
+        if entry["kind"] == "plotly" and (folder / "figures" / f"{entry['name']}.json").exists()
+    ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        read = json.loads(path.read_text(encoding="utf-8"))
+        return read if isinstance(read, dict) else {}
+    return {}
+
+
+def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
+    """Gather all that the card of one run shows."""
+    from ldm_kit.batch.pages import write_page
+
+    name = folder.name
+    results = _read(folder / MANIFEST)
+    executed = [file for file in (folder / f"{name}.ipynb", folder / f"{name}.failed.ipynb") if file.exists()]
+    run = _read(folder / "run.json")
+    shown = executed[-1] if run.get("status") == "failed" else executed[0] if executed else None
+    links = {}
+    if shown is not None:
+        links["the executed notebook, to read"] = write_page(
+            shown, shown.with_suffix(".html"), library=library, report=index
+        )
+        links["the same as .ipynb"] = shown
+    if run.get("status") == "failed":
+        links["log"] = folder / f"{name}.log"
+    return {
+        **run,
+        "name": name,
+        "title": results.get("title") or name,
+        "question": results.get("question", ""),
+        "findings": results.get("findings", []),
+        "figures": [_figure(folder, entry) for entry in results.get("figures", [])],
+        "tables": [_table(folder, entry) for entry in results.get("tables", [])],
+        "provenance": results.get("provenance", {}),
+        "links": {text: _relative(path, index.parent) for text, path in links.items() if path.exists()},
+    }
+
+
+def _figure(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """Say where a figure's files are; only those that exist are linked."""
+    stem = folder / "figures" / entry["name"]
+    layout = _read(stem.with_suffix(".json")).get("layout", {}) if entry["kind"] == "plotly" else {}
+    files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "html")}
+    present = {suffix: _relative(file, folder.parent) for suffix, file in files.items() if file.exists()}
+    return {**entry, **present, "height": layout.get("height") or 450, "wide": _is_wide(files["png"])}
+
+
+def _is_wide(png: Path) -> bool:
+    """Tell whether a picture needs the page's whole width, as a film strip does."""
+    from PIL import Image
+
+    if not png.exists():
+        return False
+    with Image.open(png) as picture:
+        return picture.width > 2.2 * picture.height
+
+
+def _table(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    import pandas as pd
+
+    path = folder / "tables" / f"{entry['name']}.parquet"
+    frame = pd.read_parquet(path)
+    varying, constant = split_columns(frame)
+    return {
+        **entry,
+        "parquet": _relative(path, folder.parent),
+        "csv": _relative(path.with_suffix(".csv"), folder.parent),
+        "constant": constant,
+        "html": _sortable(varying, f"{folder.name}-{entry['name']}"),
+    }
+
+
+def split_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Part a table into the columns that vary and those that say the same in each row, without empty ones.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+
+    Returns
+    -------
+    varying : pandas.DataFrame
+    constant : dict of str to str
+        Column name to its one value.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"model": "tiny-ldm", "accuracy": [0.4, 0.5], "probe": ""})
+    >>> varying, constant = split_columns(frame)
+    >>> list(varying), constant
+    (['accuracy'], {'model': 'tiny-ldm'})
+    """
+    constant: dict[str, str] = {}
+    varying = []
+    for name in frame.columns:
+        texts = frame[name].astype("object").where(frame[name].notna(), "").map(str).unique()
+        if len(texts) > 1 or (len(frame) == 1 and texts[0]):
+            varying.append(name)
+        elif len(texts) == 1 and texts[0]:
+            constant[str(name)] = _short(frame[name].iloc[0])
+    return frame[varying], constant
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _sortable(frame: pd.DataFrame, identifier: str) -> str:
+    """Give a table as itables does: sortable and searchable, its script in the page."""
+    import itables
+
+    shown = frame.head(SHOWN_ROWS).copy()
+    for name in shown.select_dtypes("float"):
+        shown[name] = shown[name].round(4)
+    html: str = itables.to_html_datatable(
+        shown,
+        connected=False,
+        table_id="".join(letter if letter.isalnum() else "-" for letter in f"table-{identifier}"),
+        showIndex=False,
+        classes="display compact",
+        paging=len(shown) > 10,
+        layout={"topStart": None, "topEnd": "search" if len(shown) > 10 else None, "bottomStart": "info"},
+        maxBytes=0,
+        allow_html=False,
+    )
+    return html
+
+
+def _tables_script() -> str:
+    import itables.options
+    from itables.javascript import generate_init_offline_itables_html
+
+    script: str = generate_init_offline_itables_html(itables.options.dt_bundle)
+    return script.partition("<noscript>")[0].rpartition("<div")[0]
+
+
+def _headline(runs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    figures = [figure for run in runs for figure in run["figures"]]
+    chosen = [figure for figure in figures if figure.get("headline")]
+    return chosen[0] if chosen else None
+
+
+def _headline_findings(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = [{**finding, "run": run["name"]} for run in runs for finding in run["findings"]]
+    return [one for one in found if one.get("headline")] or found[:5]
+
+
+def _judgements(runs: list[dict[str, Any]]) -> dict[str, str]:
+    """Say which kinds of judgement the tables and records name, and what each is."""
+    named: set[str] = set()
+    for run in runs:
+        recorded = run["provenance"].get("judgements", [])
+        named.update([recorded] if isinstance(recorded, str) else recorded)
+        named.update(kind for table in run["tables"] for kind in table.get("judgements", []))
+    return {kind: WHAT_JUDGEMENTS_ARE.get(kind, "") for kind in sorted(named)}
+
+
+def _relative(path: Path, base: Path) -> str:
+    return Path(os.path.relpath(path, base)).as_posix()
+
+
+def _template() -> Any:
+    import jinja2
+    import mistune
+
+    folder = Path(ldm_kit.__path__[0]) / "data" / "report"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    markdown = mistune.create_markdown(escape=True)
+
+    def inline(text: str) -> str:
+        """Render a sentence's marks, without the paragraph around it."""
+        rendered = str(markdown(text)).strip()
+        return rendered.removeprefix("<p>").removesuffix("</p>")
+
+    environment.filters["markdown"] = inline
+    environment.filters["short"] = _short
+    return environment.get_template("index.html.j2")
