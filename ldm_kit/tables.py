@@ -13,7 +13,7 @@ from ldm_kit.atomic import written_aside
 
 # name -> dtype; the order is the order of the columns. Strings are empty, numbers NaN, counts <NA>
 # where a column does not apply.
-COLUMNS: dict[str, str] = {
+COLUMNS: dict[str, Any] = {
     "model": "str",
     "dataset": "str",
     "judgements": "str",

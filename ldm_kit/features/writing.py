@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -96,7 +97,8 @@ def prepare(
     MismatchError
         If the store was made by another request, or a picture or prompt has changed since.
     """
-    about: Any = dict(group.attrs.get("ldm_kit", {}))  # type: ignore[arg-type]
+    # A copy, all the way down: it is compared with what is stored to see whether anything changed.
+    about: Any = copy.deepcopy(group.attrs.get("ldm_kit", {}))
     if about:
         check_same_request(about["request"], dict(request), where)
         warn_of_other_versions(about["versions"], where)

@@ -1,0 +1,272 @@
+"""Opening models: what is loaded, which blocks there are, what goes wrong and how it is told."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import save_tiny_stable_diffusion
+
+import ldm_kit as lk
+from ldm_kit.errors import BadInputError, ModelNotFoundError, UnknownNameError
+from ldm_kit.models.noise import draw_noise, variance_preserving_level
+from ldm_kit.models.outputs import image_part, pool
+from ldm_kit.models.prompts import prompts_for, shuffled_concepts
+from ldm_kit.models.watch import watching
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return lk.load_model(folder, device="cpu")
+
+
+def test_importing_the_kit_imports_no_torch():
+    import subprocess
+
+    code = "import sys, ldm_kit; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_resolves():
+    for name in lk.__all__:
+        assert getattr(lk, name) is not None
+
+
+def test_identity_names_the_folder_and_its_weights(model, folder, tmp_path):
+    assert model.identity.model == "model"
+    assert model.identity.dtype == "float32"
+    other = lk.load_model(save_tiny_stable_diffusion(tmp_path, seed=1), device="cpu")
+    assert other.identity.revision != model.identity.revision
+
+
+def test_blocks_come_in_network_order_with_shapes(model):
+    table = model.blocks().query("stage")
+    assert list(table["block"]) == [
+        "down_blocks.0",
+        "down_blocks.1",
+        "mid_block",
+        "up_blocks.0",
+        "up_blocks.1",
+    ]
+    assert list(table["kind"]) == ["down", "down", "mid", "up", "up"]
+    assert list(table["shape"]) == [(16, 4, 4), (32, 4, 4), (32, 4, 4), (32, 8, 8), (16, 8, 8)]
+    assert model.blocks()["depth"].is_monotonic_increasing
+    mid = table.set_index("block").loc["mid_block", "parameters"]
+    assert mid == sum(p.numel() for p in model.denoiser.mid_block.parameters())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "blocks"),
+    [
+        (None, ["down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1"]),
+        ("mid_block", ["mid_block"]),
+        (["up_blocks.*", "mid_block"], ["mid_block", "up_blocks.0", "up_blocks.1"]),
+        ("*.resnets.1", ["mid_block.resnets.1", "up_blocks.0.resnets.1", "up_blocks.1.resnets.1"]),
+        ("up", ["up_blocks.0", "up_blocks.1"]),
+    ],
+)
+def test_blocks_are_chosen_by_path_pattern_or_kind(model, wanted, blocks):
+    assert model.select_blocks(wanted) == blocks
+
+
+@pytest.mark.parametrize("wanted", ["mid_blok", ["mid_block", "up_blocks.7"], "nothing.*"])
+def test_a_block_that_matches_nothing_is_an_error(model, wanted):
+    with pytest.raises(UnknownNameError, match=r"Unknown block .* Did you mean .*model\.blocks\(\)"):
+        model.select_blocks(wanted)
+
+
+def test_an_undeclared_output_is_an_error_that_shows_the_shapes():
+    with pytest.raises(BadInputError, match=r"Linear, whose output is not declared. It returned \(2, 3\)"):
+        image_part(torch.nn.Linear(1, 3), torch.zeros(2, 3), "x")
+
+
+def test_pooling_is_over_both_spatial_axes():
+    maps = torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).reshape(2, 3, 4, 5)
+    expected = [[maps[n, c].sum().item() / 20 for c in range(3)] for n in range(2)]
+    np.testing.assert_allclose(pool(maps, "map", "mean"), expected)
+    np.testing.assert_allclose(pool(maps.flatten(2).transpose(1, 2), "tokens", "mean"), expected)
+    assert pool(maps, "map", "max")[1, 2] == maps[1, 2].max()
+
+
+def test_watching_stops_after_the_deepest_block_and_removes_its_hooks(model):
+    calls: list[str] = []
+    counters = [
+        module.register_forward_hook(lambda m, i, o, name=name: calls.append(name))
+        for name, module in model.denoiser.named_modules()
+        if name in ("down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.1")
+    ]
+    before = sum(len(m._forward_hooks) for m in model.denoiser.modules())
+    noised = torch.zeros(1, *model.latent_shape)
+    model.watch(noised, model.level(0.5), model.texts([""]), ["down_blocks.0", "down_blocks.1"])
+    assert calls == ["down_blocks.0", "down_blocks.1"]  # neither the middle nor the way up
+    with pytest.raises(RuntimeError, match="shape|size|channels"), watching(model.denoiser, ["mid_block"]):
+        model.denoiser(torch.zeros(1, 3, 8, 8), 1, torch.zeros(1, 8, 16))
+    assert sum(len(m._forward_hooks) for m in model.denoiser.modules()) == before
+    for counter in counters:
+        counter.remove()
+
+
+def test_levels_follow_the_schedule(model):
+    alphas = model.parts["scheduler"].alphas_cumprod.double().numpy()
+    for level in (0, 0.001, 0.3, 0.9996, 1):
+        placed = model.level(level)
+        assert placed.timestep == min(999, round(level * 1000))
+        assert placed.signal**2 + placed.noise**2 == pytest.approx(1)
+        assert placed.sigma == pytest.approx(np.sqrt(1 / alphas[placed.timestep] - 1))
+    with pytest.raises(BadInputError, match="outside 0 to 1"):
+        variance_preserving_level(1.2, alphas)
+    with pytest.raises(BadInputError, match="not a number"):
+        variance_preserving_level("0.3", alphas)
+
+
+def test_add_noise_is_that_of_diffusers(model):
+    latents, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    level = model.level(0.4)
+    theirs = model.parts["scheduler"].add_noise(latents, noise, torch.tensor([400, 400]))
+    torch.testing.assert_close(model.add_noise(latents, noise, level), theirs)
+
+
+def test_euler_sees_the_same_input():
+    from diffusers import EulerDiscreteScheduler
+
+    euler = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    euler.set_timesteps(1000)
+    latents, noise = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
+    for timestep in (10, 400, 990):
+        at = torch.tensor([float(timestep)])
+        theirs = euler.scale_model_input(euler.add_noise(latents, noise, at), at[0])
+        euler._step_index = None
+        level = variance_preserving_level(timestep / 1000, euler.alphas_cumprod.double().numpy())
+        torch.testing.assert_close(level.signal * latents + level.noise * noise, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_noise_depends_on_seed_draw_and_name_alone():
+    a = draw_noise("apple.png", (4, 16, 16))
+    assert a.dtype == np.float32
+    np.testing.assert_array_equal(a, draw_noise("apple.png", (4, 16, 16)))
+    for other in (
+        draw_noise("apple.pnh", (4, 16, 16)),
+        draw_noise("apple.png", (4, 16, 16), seed=1),
+        draw_noise("apple.png", (4, 16, 16), draw=1),
+    ):
+        assert abs(np.corrcoef(a.ravel(), other.ravel())[0, 1]) < 0.1
+    many = np.stack([draw_noise(str(i), (4, 16, 16)) for i in range(200)])
+    assert abs(many.mean()) < 0.01
+    assert many.std() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_the_clean_estimate_inverts_a_perfect_prediction(tmp_path, kind):
+    model = lk.load_model(save_tiny_stable_diffusion(tmp_path, prediction_type=kind), device="cpu")
+    clean, noise, level = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8), model.level(0.6)
+    noised = model.add_noise(clean, noise, level)
+    target = {"epsilon": noise, "sample": clean}.get(
+        kind, model.parts["scheduler"].get_velocity(clean, noise, torch.tensor([600]))
+    )
+    torch.testing.assert_close(model.clean_estimate(noised, target, level), clean, rtol=1e-3, atol=1e-3)
+
+
+def test_shuffled_labels_are_a_derangement_that_subsets_keep():
+    concepts = [f"c{i}" for i in range(50)]
+    partner = shuffled_concepts(concepts, seed=3)
+    assert sorted(partner.values()) == sorted(concepts)
+    assert all(key != value for key, value in partner.items())
+    stimuli = lk.Stimuli(tuple(f"{c}.png" for c in concepts))
+    whole = dict(zip(stimuli.names, prompts_for("shuffled", stimuli, seed=3), strict=True))
+    part = stimuli[[7, 3]]
+    assert prompts_for("shuffled", part, seed=3) == [whole[name] for name in part.names]
+
+
+def test_prompts_say_what_they_should():
+    stimuli = lk.Stimuli(("ice_cream.png",), captions=("a cone",), labels=("ice cream",))
+    assert prompts_for("none", stimuli) == [""]
+    assert prompts_for("label", stimuli) == ["a photo of a ice cream"]
+    assert prompts_for("label", stimuli, template="{name}!") == ["ice cream!"]
+    assert prompts_for("caption", stimuli) == ["a cone"]
+    with pytest.raises(BadInputError, match=r"no \{name\}"):
+        prompts_for("label", stimuli, template="a photo")
+    with pytest.raises(UnknownNameError, match="Did you mean 'caption'"):
+        prompts_for("captions", stimuli)
+    with pytest.raises(BadInputError, match="no caption, the first is 'a.png'"):
+        prompts_for("caption", lk.Stimuli(("a.png",)))
+
+
+def test_untrained_control_is_seeded_and_random(folder, model):
+    a = lk.load_model(folder, device="cpu", pretrained=False, seed=1)
+    b = lk.load_model(folder, device="cpu", pretrained=False, seed=1)
+    weight = "conv_in.weight"
+    assert torch.equal(a.denoiser.state_dict()[weight], b.denoiser.state_dict()[weight])
+    assert not torch.equal(a.denoiser.state_dict()[weight], model.denoiser.state_dict()[weight])
+    assert a.identity.model == "model-untrained"
+
+
+def test_unknown_and_missing_models_say_what_to_do(tmp_path, folder):
+    with pytest.raises(UnknownNameError, match="Did you mean 'tiny-ldm'.*hub id"):
+        lk.load_model("tiny-ldn")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ModelNotFoundError, match=r"no model_index\.json.*save_pretrained"):
+        lk.load_model(empty)
+    (empty / "model_index.json").write_text("{not json")
+    with pytest.raises(ModelNotFoundError, match="damaged"):
+        lk.load_model(empty)
+    (empty / "model_index.json").write_text(json.dumps({"_class_name": "EvilPipeline"}))
+    with pytest.raises(UnknownNameError, match="pipeline class 'EvilPipeline'"):
+        lk.load_model(empty)
+    (empty / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", "vae": []}))
+    with pytest.raises(ModelNotFoundError, match="lacks text_encoder, tokenizer, unet, scheduler"):
+        lk.load_model(empty)
+    with pytest.raises(UnknownNameError, match="dtype 'float23'.*float32"):
+        lk.load_model(folder, dtype="float23")
+    with pytest.raises(BadInputError, match="Device 'warp9'"):
+        lk.load_model(folder, device="warp9")
+
+
+def test_a_model_with_a_missing_weight_file_is_an_error(tmp_path):
+    folder = save_tiny_stable_diffusion(tmp_path)
+    next((folder / "unet").glob("*.safetensors")).unlink()
+    with pytest.raises(ModelNotFoundError, match="could not be loaded.*safetensors"):
+        lk.load_model(folder)
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    folder = save_tiny_stable_diffusion(tmp_path)
+    weights = next((folder / "unet").glob("*.safetensors"))
+    torch.save({}, weights.with_name("diffusion_pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(ModelNotFoundError, match="safetensors"):
+        lk.load_model(folder)
+
+
+def test_offline_opens_no_socket(monkeypatch, folder):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setenv("LDM_KIT_OFFLINE", "1")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert lk.load_model(folder, device="cpu").latent_shape == (4, 8, 8)
+    with pytest.raises(
+        ModelNotFoundError, match="the offline switch is on.*hf download stabilityai/sd-turbo"
+    ):
+        lk.load_model("sd-turbo")
+
+
+def test_the_table_of_models_can_be_edited(monkeypatch, tmp_path, folder):
+    own = tmp_path / "models.yaml"
+    own.write_text(f"sd1.5:\n  source: {folder}\n")
+    monkeypatch.setenv("LDM_KIT_MODELS", str(own))
+    model = lk.load_model("sd1.5", device="cpu")
+    assert (model.identity.model, model.identity.source) == ("sd1.5", "model")
+    own.write_text("mine:\n  sauce: x\n")
+    with pytest.raises(BadInputError, match="row 'mine'"):
+        lk.load_model("mine")
