@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -125,6 +126,13 @@ def check_parameters(
                 "Correct the name, or add it to the cell tagged `parameters`.",
                 most=40,
             )
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise BadInputError(
+                f"Parameter {key} of {name} is {value!r}, of type {type(value).__name__}, which no parameter file "
+                "holds. Give text, a number, true or false, null, or a list or mapping of these."
+            ) from error
         if not fits(value, parameters[key].type):
             raise BadInputError(
                 f"Parameter {key} of {name} is {value!r}, of type {type(value).__name__}; the notebook wants "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ldm_kit
 from ldm_kit.atomic import write_text
 from ldm_kit.batch.provenance import package_versions
+from ldm_kit.batch.state import read_json
 from ldm_kit.errors import BadInputError
 from ldm_kit.results import MANIFEST, write_plotly_library
 from ldm_kit.static_images import write_pngs
@@ -60,7 +59,7 @@ def build_report(out: str | os.PathLike[str]) -> Report:
     PosixPath('outputs/demo/index.html')
     """
     out = Path(out)
-    series = _read(out / "series.json")
+    series = read_json(out / "series.json")
     order = {name: place for place, name in enumerate(series.get("runs", []))}
     folders = [path.parent for path in out.glob("*/run.json")]
     folders.sort(key=lambda folder: (order.get(folder.name, len(order)), folder.name))
@@ -91,16 +90,9 @@ def _plotly_figures(folders: list[Path]) -> list[Path]:
     return [
         folder / "figures" / f"{entry['name']}.json"
         for folder in folders
-        for entry in _read(folder / MANIFEST).get("figures", [])
+        for entry in read_json(folder / MANIFEST).get("figures", [])
         if entry["kind"] == "plotly" and (folder / "figures" / f"{entry['name']}.json").exists()
     ]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        read = json.loads(path.read_text(encoding="utf-8"))
-        return read if isinstance(read, dict) else {}
-    return {}
 
 
 def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
@@ -108,9 +100,9 @@ def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
     from ldm_kit.batch.pages import write_page
 
     name = folder.name
-    results = _read(folder / MANIFEST)
+    results = read_json(folder / MANIFEST)
     executed = [file for file in (folder / f"{name}.ipynb", folder / f"{name}.failed.ipynb") if file.exists()]
-    run = _read(folder / "run.json")
+    run = read_json(folder / "run.json")
     shown = executed[-1] if run.get("status") == "failed" else executed[0] if executed else None
     links = {}
     if shown is not None:
@@ -136,7 +128,7 @@ def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
 def _figure(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     """Say where a figure's files are; only those that exist are linked."""
     stem = folder / "figures" / entry["name"]
-    layout = _read(stem.with_suffix(".json")).get("layout", {}) if entry["kind"] == "plotly" else {}
+    layout = read_json(stem.with_suffix(".json")).get("layout", {}) if entry["kind"] == "plotly" else {}
     files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "html")}
     present = {suffix: _relative(file, folder.parent) for suffix, file in files.items() if file.exists()}
     return {**entry, **present, "height": layout.get("height") or 450, "wide": _is_wide(files["png"])}

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import os
-import re
-import sys
 import time
-import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import ldm_kit
 from ldm_kit.atomic import write_text
-from ldm_kit.batch.kernel import (
-    KERNEL_NAME,
-    encrypted_kernel_manager,
-    environment_set,
-    kernel_environment,
-    stall_proof_wait,
-)
+from ldm_kit.batch.execution import execute
 from ldm_kit.batch.parameters import check_parameters, read_parameters
 from ldm_kit.batch.provenance import package_versions
 from ldm_kit.batch.series import CELL_TIMEOUT, Run, Series, read_series
+from ldm_kit.batch.state import fingerprint, read_json, sweep
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -98,33 +86,29 @@ def run_notebook(
     check_parameters(given, known, path)
 
     state_file = folder / "run.json"
-    fingerprint = _fingerprint(path, given)
-    executed = folder / f"{run.name}.ipynb"
-    state = _read_json(state_file)
-    if (
-        not force
-        and executed.exists()
-        and state.get("status") == "done"
-        and state.get("fingerprint") == fingerprint
-    ):
+    print_now = fingerprint(path, given)
+    state = read_json(state_file)
+    done = state.get("status") == "done" and state.get("fingerprint") == print_now
+    if done and not force and (folder / f"{run.name}.ipynb").exists():
         return Outcome(run.name, "skipped", float(state["seconds"]), folder)
 
-    _sweep(folder)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    before = time.monotonic()
-    error = _execute(run, given, out, folder)
-    outcome = Outcome(run.name, "failed" if error else "done", time.monotonic() - before, folder, error)
+    sweep(folder)
     record = {
         "name": run.name,
         "notebook": path.name,
-        "status": outcome.status,
-        "error": error,
+        "status": "running",  # what a kill leaves: not done, so it runs again
+        "error": "",
         "parameters": given,
-        "seconds": round(outcome.seconds, 1),
-        "started": started,
-        "fingerprint": fingerprint,
+        "seconds": 0.0,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fingerprint": print_now,
         "versions": package_versions(),
     }
+    write_text(state_file, json.dumps(record, indent=1, ensure_ascii=False))
+    before = time.monotonic()
+    error = execute(run, given, out, folder)
+    outcome = Outcome(run.name, "failed" if error else "done", time.monotonic() - before, folder, error)
+    record |= {"status": outcome.status, "error": error, "seconds": round(outcome.seconds, 1)}
     write_text(state_file, json.dumps(record, indent=1, ensure_ascii=False))
     return outcome
 
@@ -203,61 +187,6 @@ def _told(outcome: Outcome) -> str:
     return f"done in {outcome.seconds:.0f} s"
 
 
-def _execute(run: Run, parameters: dict[str, Any], out: Path, folder: Path) -> str:
-    """Run the notebook into its folder; return the error in one line, empty if there was none."""
-    import papermill
-
-    aside = folder / f".{run.name}.running.partial.ipynb"
-    executed, failed, log = (folder / f"{run.name}{suffix}" for suffix in (".ipynb", ".failed.ipynb", ".log"))
-    write_text(aside, "")  # an unwritable folder is found before the kernel starts
-    error = ""
-    try:
-        with environment_set(kernel_environment(out)), stall_proof_wait():
-            papermill.execute_notebook(
-                str(run.notebook),
-                str(aside),
-                parameters=parameters,
-                kernel_name=KERNEL_NAME,
-                kernel_manager_class=encrypted_kernel_manager(),
-                execution_timeout=run.timeout,
-                progress_bar=sys.stderr.isatty(),
-            )
-    except Exception as problem:  # whatever a notebook does, the others go on
-        error = _in_one_line(problem)
-        write_text(log, _log_text(run, problem, aside))
-        if aside.stat().st_size:  # it is empty if not even a kernel was started
-            aside.replace(failed)
-    else:
-        aside.replace(executed)
-        failed.unlink(missing_ok=True)
-        log.unlink(missing_ok=True)
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-    return error
-
-
-def _in_one_line(problem: Exception) -> str:
-    name, value = getattr(problem, "ename", ""), getattr(problem, "evalue", "")
-    if name:  # raised in a cell
-        first = str(value).strip().splitlines()
-        return f"{name}: {first[0]}" if first else str(name)
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return f"{type(problem).__name__}: {lines[0]}" if lines else type(problem).__name__
-
-
-def _log_text(run: Run, problem: Exception, aside: Path) -> str:
-    """Tell what a reader at nine in the morning needs: the traceback, then the last that went to stderr."""
-    told = "".join(traceback.format_exception(problem))
-    parts = [f"{run.notebook.name} as {run.name} failed.", f"Cell timeout: {run.timeout} s.", "", told]
-    with suppress(Exception):
-        cells = json.loads(aside.read_text(encoding="utf-8"))["cells"]
-        outputs = [output for cell in cells for output in cell.get("outputs", [])]
-        stderr = "".join("".join(output["text"]) for output in outputs if output.get("name") == "stderr")
-        parts += ["Last of stderr:", "", *stderr.splitlines()[-50:]]
-    return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(parts)) + "\n"
-
-
 def _filled(value: Any, out: Path) -> Any:
     """Put the series' folder where ``{out}`` stands; other braces are the notebook's own."""
     if isinstance(value, str):
@@ -265,40 +194,6 @@ def _filled(value: Any, out: Path) -> Any:
     if isinstance(value, list):
         return [_filled(one, out) for one in value]
     return value
-
-
-def _fingerprint(notebook: Path, parameters: dict[str, Any]) -> str:
-    """Digest what a result depends on here: the notebook, its parameters, the package with its data."""
-    digest = hashlib.sha256(notebook.read_bytes())
-    digest.update(json.dumps(parameters, sort_keys=True).encode())
-    digest.update(_package_digest())
-    return digest.hexdigest()
-
-
-@functools.cache
-def _package_digest() -> bytes:
-    digest = hashlib.sha256()
-    root = Path(ldm_kit.__path__[0])
-    for file in sorted(root.rglob("*")):
-        if file.is_file() and file.suffix != ".pyc" and not file.name.startswith("."):
-            digest.update(file.relative_to(root).as_posix().encode())
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.digest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        read = json.loads(path.read_text(encoding="utf-8"))
-        return read if isinstance(read, dict) else {}
-    return {}
-
-
-def _sweep(folder: Path) -> None:
-    """Delete what a killed run left half-written."""
-    for place in (folder, folder / "tables", folder / "figures"):
-        for orphan in place.glob(".*.partial*"):
-            with suppress(OSError):
-                orphan.unlink()
 
 
 def _write_series(series: Series, out: Path) -> None:
