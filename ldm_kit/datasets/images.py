@@ -17,7 +17,7 @@ from ldm_kit.errors import UnreadableImageError
 # What is looked for in a folder. The content decides how a file is decoded, not its extension.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # Decoders that only decode. Pillow knows more, some of which start other programs (EPS runs Ghostscript).
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 178_956_970  # 2 ** 31 / 12, Pillow's own line between a large picture and a decompression bomb
 MAX_SIDE = 4096  # longer sides are reduced while decoding; no model sees more than 1,024 pixels
 # What Pillow's decoders raise on damaged files, beside OSError.

@@ -1,0 +1,187 @@
+"""Any picture file becomes upright 8-bit RGB, or an error that names it."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm_kit.datasets.images import MAX_SIDE, file_fingerprint, open_image
+from ldm_kit.errors import UnreadableImageError
+
+# Left half red, right half blue, 8 wide and 4 high: rotation and channels both show.
+PLAIN = np.zeros((4, 8, 3), dtype=np.uint8)
+PLAIN[:, :4, 0] = PLAIN[:, 4:, 2] = 255
+
+
+def corners(image: Image.Image) -> tuple[list[int], list[int]]:
+    assert image.mode == "RGB"
+    pixels = np.asarray(image)
+    return pixels[0, 0].tolist(), pixels[-1, -1].tolist()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff", ".ppm", ".gif", ".webp"])
+def test_formats_give_the_same_pixels(tmp_path: Path, suffix: str) -> None:
+    Image.fromarray(PLAIN).save(tmp_path / f"a{suffix}", lossless=True)
+    assert np.array_equal(np.asarray(open_image(tmp_path / f"a{suffix}")), PLAIN)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "LA", "RGBA", "I;16", "YCbCr"])
+def test_modes(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(np.array([[0, 255]], dtype=np.uint8))
+    if mode == "I;16":
+        image = Image.fromarray(np.array([[0, 65535]], dtype=np.uint16))
+    else:
+        image = grey.convert("RGB").convert(mode) if mode in ("CMYK", "YCbCr", "RGBA") else grey.convert(mode)
+    path = tmp_path / ("a.tiff" if mode in ("CMYK", "YCbCr") else "a.png")
+    image.save(path)
+    assert corners(open_image(path)) == ([0, 0, 0], [255, 255, 255])
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    deep = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    for name in ("a.png", "a.tiff"):
+        Image.fromarray(deep).save(tmp_path / name)
+        assert np.asarray(open_image(tmp_path / name))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_cmyk_jpeg_of_adobe_is_not_inverted(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), (250, 20, 20)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    red, green, blue = np.asarray(open_image(tmp_path / "a.jpg"))[8, 8]
+    assert red > 200 and green < 60 and blue < 60
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[[0, 0, 0, 0], [0, 0, 0, 255], [0, 0, 0, 128]]], dtype=np.uint8)).save(
+        tmp_path / "a.png"
+    )
+    row = np.asarray(open_image(tmp_path / "a.png"))[0, :, 0]
+    assert row[0] == 255 and row[1] == 0 and abs(int(row[2]) - 127) <= 1
+    palette = Image.new("P", (2, 1), 0)
+    palette.putpalette([10, 20, 30, 200, 0, 0])
+    palette.putpixel((1, 0), 1)
+    palette.save(tmp_path / "b.png", transparency=0)
+    assert corners(open_image(tmp_path / "b.png")) == ([255, 255, 255], [200, 0, 0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(PLAIN).save(tmp_path / "a.png", exif=exif)
+    turned = {
+        1: PLAIN, 2: PLAIN[:, ::-1], 3: PLAIN[::-1, ::-1], 4: PLAIN[::-1],
+        5: PLAIN.transpose(1, 0, 2), 6: np.rot90(PLAIN, -1), 7: np.rot90(PLAIN, 2).transpose(1, 0, 2),
+        8: np.rot90(PLAIN),
+    }  # fmt: skip
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png")), turned[orientation])
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
+    Image.fromarray(PLAIN).save(
+        tmp_path / "a.jpg", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7fgarbage", quality=100
+    )
+    Image.fromarray(PLAIN).save(tmp_path / "b.jpg", exif=b"Exif\x00\x00no TIFF at all", quality=100)
+    for name in ("a.jpg", "b.jpg"):
+        assert open_image(tmp_path / name).size == (8, 4)
+
+
+def test_wrong_extension_and_animation(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(PLAIN).save(buffer, format="PNG")
+    (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.jpg")), PLAIN)
+    frames = [Image.new("RGB", (3, 3), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert corners(open_image(tmp_path / "a.gif"))[0] == [255, 0, 0]
+
+
+def test_refusals_name_the_file_and_say_what_to_do(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(whole, format="JPEG")
+    png = io.BytesIO()
+    Image.fromarray(noise).save(png, format="PNG")
+    Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "float.tiff")
+    broken = {
+        "empty.jpg": b"",
+        "text.png": b"this is not a picture\n",
+        "cut.jpg": whole.getvalue()[:1000],
+        "cut.png": png.getvalue()[:2000],
+        "head.jpg": whole.getvalue()[:20],
+        "script.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
+    }
+    for name, content in broken.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder.png").mkdir()
+    for name in [*broken, "float.tiff", "folder.png", "absent.png"]:
+        with pytest.raises(UnreadableImageError) as caught:
+            open_image(tmp_path / name)
+        assert name in str(caught.value) and "Replace" in str(caught.value)
+    with pytest.raises(UnreadableImageError, match="empty"):
+        file_fingerprint(tmp_path / "empty.jpg")
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing: a decompression bomb."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (100_000, 100_000), (14_000, 13_000)])
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, size: tuple[int, int]) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_header(*size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UnreadableImageError, match=r"bomb\.png.*smaller copy"):
+            open_image(tmp_path / "bomb.png")
+
+
+def test_a_very_wide_picture_is_reduced(tmp_path: Path) -> None:
+    wide = np.zeros((200, 20_000, 3), dtype=np.uint8)
+    wide[:, 10_000:] = 255
+    for name in ("wide.png", "wide.jpg"):
+        Image.fromarray(wide).save(tmp_path / name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            image = open_image(tmp_path / name)
+        assert max(image.size) <= MAX_SIDE and image.width / image.height == pytest.approx(100, rel=0.02)
+        pixels = np.asarray(image)
+        assert pixels[:, : image.width // 2 - 2].max() < 9 and pixels[:, image.width // 2 + 2 :].min() > 246
+
+
+def test_memory_for_a_large_jpeg_is_bounded(tmp_path: Path) -> None:
+    """20,000 × 8,000 pixels are 640 MB decoded; decoding at 1/4 needs far less."""
+    Image.new("L", (20_000, 8_000), 90).save(tmp_path / "large.jpg")
+    code = (
+        "import resource; from ldm_kit.datasets.images import open_image\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"assert max(open_image({str(tmp_path / 'large.jpg')!r}).size) <= 4096\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 200e6
+
+
+def test_fingerprint_is_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"one")
+    (tmp_path / "b.png").write_bytes(b"one")
+    (tmp_path / "c.png").write_bytes(b"two")
+    a, b, c = (file_fingerprint(tmp_path / name) for name in ("a.png", "b.png", "c.png"))
+    assert a == b != c and len(a) == 64
