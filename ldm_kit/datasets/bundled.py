@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 N_TRIPLETS = 20_000
+N_REPEATS = 25  # judges who all see the triplets judged repeatedly
 # SPoSE and VICE are fitted with a softmax over plain dot products: at 1 they choose as people did.
 HUMAN_MODEL_TEMPERATURE = 1.0
 
@@ -85,14 +86,14 @@ def load_toybox(
         choices = replace(read_triplets(triplets, stimuli.concepts, dataset="toybox"), names=stimuli.names)
         note = f"Choices are read from {choices.source!r} and taken for human."
     elif judgements is None:
-        choices = _drawn(embeddings["norms"], "simulated", n_triplets, seed, None)
+        choices = _drawn(embeddings["norms"], "simulated", n_triplets, seed, observers.TEMPERATURE)
         note = "Choices are simulated: drawn from feature norms that we wrote, not from people."
     else:
         file = Path(judgements).expanduser()
         vectors = _rows(read_embedding(file), stimuli.concepts, repr(file.name)).rename(index=names)
         embeddings[file.stem] = vectors
         choices = _drawn(vectors, "human model", n_triplets, seed, HUMAN_MODEL_TEMPERATURE)
-        choices = replace(choices, source=file.name)
+        choices = replace(choices, source=f"{file.name}: {choices.source}")
         note = f"Choices are a human model's: drawn from {file.name!r}, which was fitted to people's choices."
     repeated = aggregate_repeated(choices)
     return Dataset(
@@ -135,13 +136,15 @@ def _rows(vectors: pd.DataFrame, concepts: tuple[str, ...], source: str) -> pd.D
 
 
 def _drawn(
-    vectors: pd.DataFrame, judgements: str, n_triplets: int, seed: int, temperature: float | None
+    vectors: pd.DataFrame, judgements: str, n_triplets: int, seed: int, temperature: float
 ) -> Triplets:
-    values = vectors.to_numpy(dtype=np.float64)
-    if temperature is None:
-        temperature = observers.calibrate_temperature(values)
     indices, subjects = observers.simulate_choices(
-        values, n_triplets=n_triplets, temperature=temperature, seed=seed
+        vectors.to_numpy(dtype=np.float64),
+        n_triplets=n_triplets,
+        temperature=temperature,
+        seed=seed,
+        n_repeated=min(200, n_triplets // (4 * N_REPEATS)),  # a quarter of the choices
+        n_repeats=N_REPEATS,
     )
     return Triplets(
         indices,
@@ -149,7 +152,7 @@ def _drawn(
         judgements,
         "toybox",
         subjects,
-        source=f"softmax over dot products at temperature {temperature:.3g}, seed {seed}",
+        source=f"softmax over dot products at temperature {temperature:g}, seed {seed}",
     )
 
 
