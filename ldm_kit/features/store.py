@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,8 +40,6 @@ class FeatureStore:
         Its path, for messages; ``"memory"`` if it has none.
     keys : sequence of CellKey, optional
         Show only these cells.
-    names : sequence of str, optional
-        Show only these stimuli, in this order.
 
     Examples
     --------
@@ -63,15 +61,13 @@ class FeatureStore:
         group: zarr.Group,
         where: str = "memory",
         keys: Sequence[CellKey] | None = None,
-        names: Sequence[str] | None = None,
     ) -> None:
         self._group = group
         self._about: dict[str, Any] = dict(group.attrs["ldm_kit"])  # type: ignore[arg-type]
         self.where = where
         self._keys = tuple(keys) if keys is not None else tuple(_keys_in(group))
-        self._names = tuple(names) if names is not None else tuple(self._about["stimuli"]["names"])
-        position = {name: row for row, name in enumerate(self._about["stimuli"]["names"])}
-        self._rows = np.array([position[name] for name in self._names], dtype=np.int64)
+        self._names: tuple[str, ...] = tuple(self._about["stimuli"]["names"])
+        self._rows = np.arange(len(self._names))  # where each name's row lies in the arrays
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> FeatureStore:
@@ -233,12 +229,35 @@ class FeatureStore:
                 there = sorted({getattr(key, field) for key in self._keys})
                 matched = {_match(field.replace("_", " "), item, there) for item in wanted}
                 kept = {key for key in kept if getattr(key, field) in matched}
-        chosen = self._names
+        view = FeatureStore(self._group, self.where, [k for k in self._keys if k in kept])
+        view._names, view._rows = self._names, self._rows
         if names is not None:
             chosen = tuple(names)
-            for name in set(chosen) - set(self._names):
-                raise unknown_name("stimulus", name, self._names, "`store.names` lists them.")
-        return FeatureStore(self._group, self.where, [k for k in self._keys if k in kept], chosen)
+            position = {name: i for i, name in enumerate(self._names)}
+            for name in chosen:
+                if name not in position:
+                    raise unknown_name("stimulus", name, self._names, "`store.names` lists them.")
+            view._names, view._rows = chosen, self._rows[[position[name] for name in chosen]]
+        return view
+
+    def renamed(self, new_names: Mapping[str, str]) -> FeatureStore:
+        """Show the same arrays under other stimulus names; nothing is copied.
+
+        Parameters
+        ----------
+        new_names : mapping of str to str
+            A new name for each name, all different.
+
+        Examples
+        --------
+        >>> store.renamed({"apple.png": "pear.png", "pear.png": "apple.png"})  # doctest: +SKIP
+        """
+        names = [new_names[name] for name in self._names]
+        if len(set(names)) < len(names):
+            raise BadInputError("Two stimuli would bear the same name. Give each its own.")
+        view = self.select()
+        view._names = tuple(names)
+        return view
 
     def _find(self, key: tuple[str, float, str]) -> CellKey:
         if not isinstance(key, tuple) or len(key) != 3:

@@ -129,7 +129,7 @@ def load_model(
         str(chosen_dtype).removeprefix("torch."),
         family.__name__,
     )
-    return family(identity, denoiser, parts, chosen_device)
+    return family(identity, denoiser, parts, chosen_device, Path(source) if local else None)
 
 
 def fingerprint(folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,8 @@ class OpenedModel:
     parts : mapping
         The pipeline's other components, by diffusers' names (``vae``, ``text_encoder``, …).
     device : torch.device
+    folder : pathlib.Path, optional
+        Where the model was read from, if from a local folder.
 
     Notes
     -----
@@ -72,6 +75,7 @@ class OpenedModel:
     denoiser: Any
     parts: Mapping[str, Any]
     device: torch.device
+    folder: Path | None = None
     _prompts: dict[str, Text] = field(default_factory=dict, repr=False)
 
     # What a family answers ------------------------------------------------------------------------
@@ -122,6 +126,14 @@ class OpenedModel:
     def steps(self) -> int:
         """T, the number of steps of the training schedule."""
         return int(self.parts["scheduler"].config.num_train_timesteps)
+
+    @functools.cached_property
+    def training_words(self) -> frozenset[str] | None:
+        """The words of the captions that the text encoder was trained on, if the folder's words.txt tells."""
+        path = None if self.folder is None else self.folder / "words.txt"
+        if path is None or not path.is_file():
+            return None
+        return frozenset(path.read_text(encoding="utf-8").split())
 
     def level(self, level: float) -> NoiseLevel:
         """Place a noise level (0–1) in this model's schedule.

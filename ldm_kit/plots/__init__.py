@@ -3,7 +3,7 @@
 from ldm_kit.plots.alignment import block_curves, block_noise_heatmap, in_network_order, noise_curves, only
 from ldm_kit.plots.differences import gain_curves, grouped_bars
 from ldm_kit.plots.matrices import matrices
-from ldm_kit.plots.pictures import picture_grid, space_colours
+from ldm_kit.plots.pictures import film_strip, picture_grid, space_colours
 from ldm_kit.plots.template import COLOURS, figure
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "block_curves",
     "block_noise_heatmap",
     "figure",
+    "film_strip",
     "gain_curves",
     "grouped_bars",
     "in_network_order",

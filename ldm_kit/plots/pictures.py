@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from ldm_kit.errors import BadInputError
+
+if TYPE_CHECKING:
+    from ldm_kit.features.looking import Look
 
 
 def picture_grid(
@@ -65,6 +69,34 @@ def picture_grid(
     for line, title in enumerate(rows):
         draw.text((4, line * step_y + size / 2), title, "#222222", font, anchor="lm")
     return sheet
+
+
+def film_strip(looks: Sequence[Look], *, size: int = 112) -> Image.Image:
+    """Lay out how a picture drowns in noise, what the model still makes of it, and what a block holds.
+
+    Parameters
+    ----------
+    looks : sequence of Look
+        From `ldm_kit.look`, one a noise level.
+    size : int
+        Side of one picture, in pixels.
+
+    Returns
+    -------
+    PIL.Image
+        Three rows: the noised picture, the model's one-step estimate of the clean one, and the block's map
+        coloured by its first three principal components over space (of all levels together).
+
+    Examples
+    --------
+    >>> lk.plots.film_strip(lk.look(model, data.stimuli, "cat", [0.1, 0.9], "mid_block"))  # doctest: +SKIP
+    """
+    maps = space_colours(np.stack([view.maps for view in looks]))
+    pictures = [view.noised for view in looks] + [view.estimate for view in looks] + maps
+    captions = [f"level {view.level:g}" for view in looks] + [f"timestep {view.timestep}" for view in looks]
+    captions += [looks[0].block] * len(looks)
+    rows = ("noised picture", "model's estimate", "block in colours")
+    return picture_grid(pictures, captions, columns=len(looks), size=size, rows=rows)
 
 
 def space_colours(maps: npt.ArrayLike) -> list[Image.Image]:

@@ -1,0 +1,6 @@
+"""Widgets: pick blocks and noise levels, watch a picture drown in noise. No `Output` anywhere."""
+
+from ldm_kit.widgets.grid_picker import GridPicker
+from ldm_kit.widgets.noise_view import NoiseView
+
+__all__ = ["GridPicker", "NoiseView"]

@@ -1,0 +1,91 @@
+"""Pick blocks, noise levels and conditionings; what is picked at first are the notebook's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ipywidgets
+
+from ldm_kit.models.opened import OpenedModel
+from ldm_kit.models.prompts import CONDITIONINGS
+
+LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+
+
+class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
+    """Choose the grid of an extraction: blocks × noise levels × conditionings.
+
+    Parameters
+    ----------
+    model : OpenedModel
+    blocks : str or sequence of str, optional
+        Picked at first; as in `OpenedModel.select_blocks`.
+    noise_levels : sequence of float
+        Picked at first.
+    conditioning : str or sequence of str
+        Picked at first.
+
+    Notes
+    -----
+    Run headless, nobody picks anything, and the parameters stand. Run live, pick (with Ctrl or Shift for
+    several) and run the cells below again.
+
+    Examples
+    --------
+    >>> picker = lk.widgets.GridPicker(model, noise_levels=[0.3, 0.7])  # doctest: +SKIP
+    >>> picker.noise_levels  # doctest: +SKIP
+    [0.3, 0.7]
+    """
+
+    def __init__(
+        self,
+        model: OpenedModel,
+        blocks: str | Sequence[str] | None = None,
+        noise_levels: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+        conditioning: str | Sequence[str] = "none",
+    ) -> None:
+        chosen = model.select_blocks(blocks)
+        table = model.blocks()
+        offered = [block for block in table["block"] if block in chosen]
+        offered += [block for block in table.loc[table["stage"], "block"] if block not in chosen]
+        order = list(table["block"])
+        levels = sorted({*LEVELS, *map(float, noise_levels)})
+        words = [conditioning] if isinstance(conditioning, str) else list(conditioning)
+        self._blocks = _many("blocks", sorted(offered, key=order.index), chosen)
+        self._levels = _many(
+            "noise levels",
+            [(f"{level:g}  (timestep {model.level(level).timestep})", level) for level in levels],
+            [float(level) for level in noise_levels],
+        )
+        self._conditioning = _many("conditioning", list(CONDITIONINGS), words)
+        super().__init__([self._blocks, self._levels, self._conditioning])
+        self.add_class("ldm-grid-picker")
+
+    @property
+    def blocks(self) -> list[str]:
+        """The blocks picked, in network order."""
+        return list(self._blocks.value)
+
+    @property
+    def noise_levels(self) -> list[float]:
+        """The noise levels picked, ascending."""
+        return list(self._levels.value)
+
+    @property
+    def conditioning(self) -> list[str]:
+        """The conditionings picked."""
+        return list(self._conditioning.value)
+
+
+def _many(title: str, options: Sequence[object], value: Sequence[object]) -> ipywidgets.SelectMultiple:
+    widget = ipywidgets.SelectMultiple(
+        options=options,
+        value=tuple(value),
+        description=title,
+        rows=min(8, max(3, len(options))),
+        style={"description_width": "90px"},
+        layout={"width": "340px"},
+        tooltip=f"{title}: pick several with Ctrl or Shift, then run the cells below again",
+    )
+    widget.add_class(f"ldm-pick-{title.replace(' ', '-')}")
+    return widget
