@@ -119,7 +119,8 @@ def rows_named(chosen: Any, cell: Cell) -> npt.NDArray[np.int64] | None:
     if chosen.dtype == bool:
         return np.flatnonzero(chosen)
     if np.issubdtype(chosen.dtype, np.integer) or not chosen.size:
-        return chosen.astype(np.int64)
+        rows: npt.NDArray[np.int64] = chosen.astype(np.int64)
+        return rows
     if cell.names is None:
         raise MismatchError(
             "Stimuli were named, but a plain array has no names. Give their rows instead, or measure a store."

@@ -1,0 +1,36 @@
+"""Measures of human alignment. Names are loaded when first used, so that importing this takes no time."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Where each public name lives.
+_HOMES = {
+    "METRICS": "metrics",
+    "similarity": "metrics",
+    "odd_one_out": "zero_shot",
+    "choices": "zero_shot",
+    "scores": "zero_shot",
+    "noise_ceiling": "ceiling",
+    "object_folds": "folds",
+    "split_objects": "folds",
+    "best_cell": "headline",
+    "LinearProbe": "linear_probe",
+    "cross_validate_probe": "cross_validation",
+    "ProbeResult": "cross_validation",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,231 @@
+"""The noise ceiling: how well people predict people, where a triplet was judged repeatedly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ldm_kit.datasets.triplets import Triplets, checked_indices
+from ldm_kit.errors import BadInputError, unknown_name
+from ldm_kit.measures.grouped import Grouped, set_keys
+from ldm_kit.measures.intervals import checked_estimand, interval
+from ldm_kit.tables import tidy
+
+SUMMARY = ("id_lo", "id_mid", "id_hi", "n_per_triplet", "prop_max")
+BIAS_DRAWS = 200
+
+
+def noise_ceiling(
+    judgements: Triplets | npt.ArrayLike | pd.DataFrame | str | os.PathLike[str],
+    *,
+    min_judgements: int = 2,
+    ci: bool | str = True,
+    source: str | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Bounds on the accuracy that a model of people can reach, from triplets judged repeatedly.
+
+    Each set of three that was judged often enough counts once. Its *upper* bound is the share of its
+    majority answer: no model that gives one answer can do better on these judgements. Its *lower* bound
+    is how often one judge gives the majority answer of the others (a tie among theirs earns 1/2 or 1/3).
+    The upper bound is biased upward when few judged a set, since the majority is found in the same
+    answers that it is scored on; `ceiling_high_bias` estimates by how much (parametric bootstrap).
+
+    Parameters
+    ----------
+    judgements : Triplets, array (t, 3), table or path
+        Single judgements, some of the same three stimuli; or THINGS' summary of them, with columns
+        ``n_per_triplet`` and ``prop_max`` (and ``id_lo, id_mid, id_hi``). How the other answers divide is
+        not known from it: the lower bound is then the mean over all ways in which they can.
+    min_judgements : int
+        Sets judged less often are left out; at least 2.
+    ci : bool or {"new objects", "these objects"}
+        Which interval the columns `ceiling_low_se` and `ceiling_high_se` belong to.
+    source : str, optional
+        Text for the column `ceiling_source`; by default it tells the sets and the judgements.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row of the tidy table: `ceiling_low`, `ceiling_high`, `ceiling_source`, `n_triplets` (the
+        number of sets), and the columns `ceiling_low_se`, `ceiling_high_se`, `ceiling_high_bias`,
+        `n_judgements`, `min_judgements`, `median_judgements`.
+
+    Raises
+    ------
+    BadInputError
+        If no set was judged often enough.
+
+    References
+    ----------
+    Hebart et al. 2020, doi:10.1038/s41562-020-00951-3 (upper bound); Nili et al. 2014,
+    doi:10.1371/journal.pcbi.1003553 (lower and upper bound of a noise ceiling).
+
+    Examples
+    --------
+    >>> table = noise_ceiling([[0, 1, 2], [1, 0, 2], [0, 2, 1]])
+    >>> table[["ceiling_low", "ceiling_high"]].round(3).values.tolist()
+    [[0.333, 0.667]]
+    """
+    if min_judgements < 2:
+        raise BadInputError(
+            f"min_judgements={min_judgements}: a set judged once has no ceiling of its own. Give 2 or more."
+        )
+    sets = _counted(judgements)
+    total = sets.counts.sum(axis=1)
+    kept = total >= min_judgements
+    if not kept.any():
+        raise BadInputError(
+            f"No set of three was judged {min_judgements} times or more (the most is "
+            f"{int(total.max(initial=0))}), so there is no noise ceiling. Use triplets with repeated "
+            "judgements, or lower `min_judgements`."
+        )
+    counts, total = sets.counts[kept], total[kept]
+    high = counts.max(axis=1) / total
+    low = leave_one_out(counts) if sets.complete else _leave_one_out_of_summary(counts)
+    row: dict[str, Any] = {"judgements": sets.judgements, "dataset": sets.dataset}
+    estimand = checked_estimand(ci)
+    groups = None if sets.members is None else Grouped(*_compact(sets.members[kept]))
+    for name, values in (("low", low), ("high", high)):
+        row[f"ceiling_{name}"] = float(values.mean())
+        if groups is not None and estimand is not None:
+            row[f"ceiling_{name}_se"] = interval(values[groups.order], groups, estimand).se
+    row |= {
+        "ceiling_high_bias": _bias(counts, seed),
+        "ceiling_source": source
+        or f"{len(counts):,} sets{' of ' + sets.dataset if sets.dataset else ''} judged "
+        f"{total.min()}–{total.max()} times",
+        "n_triplets": len(counts),
+        "n_judgements": int(total.sum()),
+        "min_judgements": int(total.min()),
+        "median_judgements": float(np.median(total)),
+        "chance": 1 / 3,
+    }
+    return tidy([row])
+
+
+def leave_one_out(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """How often a judge gives the majority answer of the others, per set.
+
+    Parameters
+    ----------
+    counts : ndarray of int, shape (s, 3)
+        How many chose each of the three items; at least 2 a row.
+
+    Examples
+    --------
+    >>> leave_one_out(np.array([[2, 1, 0], [3, 0, 0]])).round(3).tolist()
+    [0.333, 1.0]
+    """
+    right = np.zeros(len(counts))
+    for answer in range(3):
+        others = counts.copy()
+        others[:, answer] -= 1
+        top = others.max(axis=1)
+        agrees = (others[:, answer] == top) / (others == top[:, None]).sum(axis=1)
+        right += counts[:, answer] * agrees
+    share: npt.NDArray[np.float64] = right / counts.sum(axis=1)
+    return share
+
+
+def ceiling_columns(ceiling: Any) -> dict[str, Any]:
+    """The three ceiling columns of a table, from a table of `noise_ceiling` or a (low, high, source).
+
+    Examples
+    --------
+    >>> ceiling_columns((0.6, 0.7, "a paper"))
+    {'ceiling_low': 0.6, 'ceiling_high': 0.7, 'ceiling_source': 'a paper'}
+    """
+    if ceiling is None:
+        return {}
+    names = ("ceiling_low", "ceiling_high", "ceiling_source")
+    if isinstance(ceiling, pd.DataFrame):
+        if len(ceiling) != 1:
+            raise BadInputError(
+                f"The noise ceiling has {len(ceiling)} rows; one is needed. Pick a row: `ceiling.iloc[[0]]`."
+            )
+        return {name: ceiling[name].iloc[0] for name in names}
+    if isinstance(ceiling, Sequence) and len(ceiling) == 3 and isinstance(ceiling[2], str):
+        return dict(zip(names, ceiling, strict=True))
+    raise BadInputError(
+        f"ceiling={ceiling!r} is neither a table of `noise_ceiling` nor (low, high, source). Give one of these."
+    )
+
+
+@dataclass(frozen=True)
+class _Sets:
+    counts: npt.NDArray[np.int64]  # (s, 3): how many chose each of the three
+    members: npt.NDArray[np.int64] | None  # (s, 3): the three, where known
+    judgements: str = ""
+    dataset: str = ""
+    complete: bool = True  # False: only the largest count is known, the others are a guess
+
+
+def _counted(judgements: Any) -> _Sets:
+    """Count the answers of each set of three."""
+    if isinstance(judgements, (str, os.PathLike)):
+        judgements = pd.read_csv(judgements)
+    if isinstance(judgements, pd.DataFrame):
+        return _from_summary(judgements)
+    about = ("", "")
+    if isinstance(judgements, Triplets):
+        indices, n = judgements.indices, len(judgements.names)
+        about = (judgements.judgements, judgements.dataset)
+    else:
+        n = int(np.max(judgements, initial=0)) + 1
+        indices = checked_indices(judgements, n)
+    _, first, number = np.unique(set_keys(indices, n), return_index=True, return_inverse=True)
+    members = np.sort(indices[first], axis=1)
+    answer = (members[number] == indices[:, 2:]).argmax(axis=1)
+    counts = np.bincount(number * 3 + answer, minlength=3 * len(first)).reshape(-1, 3)
+    return _Sets(counts.astype(np.int64), members, *about)
+
+
+def _from_summary(table: pd.DataFrame) -> _Sets:
+    """Counts from the number of judgements and the majority's share; the others dealt evenly."""
+    for name in SUMMARY[3:]:
+        if name not in table:
+            raise unknown_name(
+                "column", name, table.columns, f"A summary has the columns {', '.join(SUMMARY)}."
+            )
+    total = table["n_per_triplet"].to_numpy(np.int64)
+    most = np.rint(table["prop_max"].to_numpy(np.float64) * total).astype(np.int64)
+    second = (total - most + 1) // 2
+    counts = np.stack([most, second, total - most - second], axis=1)
+    known = set(SUMMARY[:3]) <= set(table.columns)
+    members = table[list(SUMMARY[:3])].to_numpy(np.int64) if known else None
+    return _Sets(counts, members, judgements="human", complete=False)
+
+
+def _leave_one_out_of_summary(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """`leave_one_out`, averaged over every division of the answers outside the majority."""
+    most, rest = counts[:, 0], counts[:, 1] + counts[:, 2]
+    ways = np.minimum(most, rest) - (rest + 1) // 2 + 1
+    number = np.repeat(np.arange(len(counts)), ways)
+    step = np.arange(len(number)) - np.repeat(np.cumsum(ways) - ways, ways)
+    second = (rest[number] + 1) // 2 + step
+    dealt = np.stack([most[number], second, rest[number] - second], axis=1)
+    mean: npt.NDArray[np.float64] = np.bincount(number, weights=leave_one_out(dealt)) / ways
+    return mean
+
+
+def _compact(members: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
+    """Renumber the objects that occur, 0 upward."""
+    objects, new = np.unique(members, return_inverse=True)
+    return new.reshape(members.shape), len(objects)
+
+
+def _bias(counts: npt.NDArray[np.int64], seed: int) -> float:
+    """By how much the share of the majority found in n answers exceeds that of the likeliest answer."""
+    total = counts.sum(axis=1)
+    shares = counts / total[:, None]
+    draws = np.random.default_rng(seed).multinomial(total, shares, size=(BIAS_DRAWS, len(counts)))
+    return float((draws.max(axis=2) / total).mean() - shares.max(axis=1).mean())

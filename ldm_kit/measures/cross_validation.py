@@ -1,0 +1,231 @@
+"""Cross-validate a probe over objects: it is always scored on objects that it never saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import clone
+
+from ldm_kit.datasets.triplets import Triplets
+from ldm_kit.measures import objective
+from ldm_kit.measures.ceiling import ceiling_columns
+from ldm_kit.measures.cells import cells_of, n_cells, table_labels
+from ldm_kit.measures.folds import object_folds, train_and_test, within
+from ldm_kit.measures.grouped import Grouped
+from ldm_kit.measures.intervals import checked_estimand, interval
+from ldm_kit.measures.linear_probe import LinearProbe
+from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
+from ldm_kit.measures.probe import Probe
+from ldm_kit.measures.progress import progress
+from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED, Matched
+from ldm_kit.tables import tidy
+
+Matrix = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """What cross-validation found.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        The tidy table, one row per cell and fold.
+    probes : tuple of Probe
+        The fitted probe of each row of `table`; empty if they were not kept.
+    pooled : pandas.DataFrame
+        The tidy table, one row per cell: all folds' held-out triplets together.
+    """
+
+    table: pd.DataFrame
+    probes: tuple[Probe, ...]
+    pooled: pd.DataFrame = field(repr=False)
+
+    def summary(self) -> pd.DataFrame:
+        """One row per cell, the held-out triplets of all folds together (`pooled`)."""
+        return self.pooled
+
+
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """Per-triplet outcomes on one fold's held-out objects."""
+
+    indices: npt.NDArray[np.int64]  # rows of the whole array
+    score: npt.NDArray[np.float64]
+    zero_shot: npt.NDArray[np.float64]
+    tied: npt.NDArray[np.bool_]
+    cross_entropy: float
+
+
+def cross_validate_probe(
+    features: Any,
+    triplets: Triplets | npt.ArrayLike,
+    probe: Probe | None = None,
+    n_folds: int = 3,
+    seed: int = 0,
+    *,
+    zero_shot: str = "centred cosine",
+    ci: bool | str = True,
+    ceiling: Any = None,
+    keep_probes: bool = True,
+) -> ProbeResult:
+    """Fit a probe on some objects, score it on the others, and compare with no probe at all.
+
+    Objects are dealt to folds. A fold's probe is fitted on the triplets wholly among the other folds' objects
+    (everything: mean, scale, PCA, λ, stopping) and scored on those wholly among its own. Zero-shot accuracy is
+    that of `zero_shot` on the same held-out triplets; its mean vector is the training objects'.
+
+    Parameters
+    ----------
+    features : store, mapping of str to ndarray (n, d), or ndarray (n, d)
+    triplets : Triplets or array-like of int, shape (t, 3)
+    probe : LinearProbe, KernelProbe or MLPProbe, optional
+        Cloned for every fold; a `LinearProbe` with its defaults if not given.
+    n_folds : int
+        Folds over objects.
+    seed : int
+        Of the folds. The same seed gives the same folds for every cell.
+    zero_shot : str
+        Metric to compare with.
+    ci : bool or {"new objects", "these objects"}
+        As for `odd_one_out`.
+    ceiling : optional
+        As for `odd_one_out`.
+    keep_probes : bool
+        Whether the result holds the fitted probes.
+
+    Returns
+    -------
+    ProbeResult
+        `table` has `accuracy` on held-out triplets, and the columns `cross_entropy`, `zero_shot`,
+        `zero_shot_metric`, `gain`, `gain_se`, `gain_low`, `gain_high` (the paired difference), `lam`,
+        `iterations`, `n_train_triplets`, `n_train_objects`, `n_test_objects`. `summary()` pools the folds.
+
+    Raises
+    ------
+    BadInputError
+        With fewer objects than folds need, or a fold without triplets.
+
+    Examples
+    --------
+    >>> result = cross_validate_probe(store, data.triplets, LinearProbe(), seed=1)  # doctest: +SKIP
+    >>> result.summary()[["block", "accuracy", "zero_shot", "gain", "gain_low", "gain_high"]]  # doctest: +SKIP
+    """
+    probe = LinearProbe() if probe is None else probe
+    estimand = checked_estimand(ci)
+    more = ceiling_columns(ceiling)
+    rows, pooled, probes = [], [], []
+    steps = progress(_steps(features, triplets, n_folds, seed), "probes", total=n_cells(features) * n_folds)
+    folds: list[_Fold] = []
+    for labels, X, indices, fold, number in steps:
+        fitted, counts, outcome = _one_fold(X, indices, fold, number, probe, zero_shot)
+        about = {
+            **labels,
+            "metric": "dot",
+            "probe": probe_name(probe),
+            "seed": seed,
+            "chance": CHANCE,
+            "zero_shot_metric": zero_shot,
+            **more,
+        }
+        rows.append({**about, "fold": number, **counts, **_columns([outcome], len(X), estimand)})
+        if keep_probes:
+            probes.append(fitted)
+        folds.append(outcome)
+        if number == n_folds - 1:
+            pooled.append({**about, **_columns(folds, len(X), estimand), "n_test_objects": len(X)})
+            folds = []
+    return ProbeResult(tidy(rows), tuple(probes), tidy(pooled))
+
+
+def probe_name(probe: Probe) -> str:
+    """What the column `probe` says: "linear", "kernel", "mlp".
+
+    Examples
+    --------
+    >>> probe_name(LinearProbe())
+    'linear'
+    """
+    return type(probe).__name__.removesuffix("Probe").lower()
+
+
+def _steps(features: Any, triplets: Any, n_folds: int, seed: int) -> Any:
+    """Every cell × fold: labels, judged rows, triplets of them, fold of each object, fold number."""
+    for cell in cells_of(features):
+        matched = Matched.of(cell, triplets)
+        used = np.flatnonzero(matched.groups.used)
+        X = matched.X[used if matched.rows is None else matched.rows[used]]
+        indices = matched.groups.indices
+        if len(used) < matched.groups.n:
+            indices = within(indices, np.arange(len(indices)), used, matched.groups.n)
+        fold = object_folds(len(used), n_folds, seed)
+        for number in range(n_folds):
+            yield table_labels(cell, triplets), X, indices, fold, number
+
+
+def _one_fold(
+    X: Matrix,
+    indices: npt.NDArray[np.int64],
+    fold: npt.NDArray[np.int64],
+    number: int,
+    probe: Probe,
+    zero_shot: str,
+) -> tuple[Probe, dict[str, Any], _Fold]:
+    """Fit on the other folds' objects, score on this one's."""
+    train_rows, test_rows = train_and_test(indices, fold, number)
+    train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+    fitted = clone(probe).fit(X[train], within(indices, train_rows, train, len(X)))
+    groups = Grouped(within(indices, test_rows, test, len(X)), len(test))
+    Z = fitted.transform(X[test])
+    S, tolerance = similarity_and_tolerance(Z, "dot")
+    codes = groups.choose(S, tolerance)
+    outcome = _Fold(
+        indices[test_rows],
+        groups.ungrouped(SCORE["chance"][codes]),
+        groups.ungrouped(SCORE["chance"][_zero_shot_codes(X, train, test, groups, zero_shot)]),
+        groups.ungrouped(TIED[codes]),
+        objective.cross_entropy(S, groups),
+    )
+    counts = {
+        "lam": getattr(fitted, "lam_", float("nan")),
+        "iterations": getattr(fitted, "n_iter_", None),
+        "n_train_triplets": len(train_rows),
+        "n_train_objects": len(train),
+        "n_test_objects": len(test),
+    }
+    return fitted, counts, outcome
+
+
+def _zero_shot_codes(
+    X: Matrix, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64], groups: Grouped, metric: str
+) -> npt.NDArray[np.uint8]:
+    """The held-out triplets' codes without a probe; a mean is that of the training objects."""
+    held = X[test]
+    if metric == "centred cosine":
+        held, metric = held - row_mean(X, train), "cosine"
+    S, tolerance = similarity_and_tolerance(held, metric)
+    return groups.choose(S, tolerance)
+
+
+def _columns(folds: list[_Fold], n: int, estimand: str | None) -> dict[str, Any]:
+    """Accuracy, zero-shot accuracy and gain over the held-out triplets of some folds."""
+    groups = Grouped(np.concatenate([fold.indices for fold in folds]), n)
+    score = np.concatenate([fold.score for fold in folds])[groups.order]
+    without = np.concatenate([fold.zero_shot for fold in folds])[groups.order]
+    gain = interval(score - without, groups, estimand, bounds=(-1.0, 1.0))
+    sizes = [len(fold.score) for fold in folds]
+    return {
+        **interval(score, groups, estimand).columns,
+        "n_triplets": len(score),
+        "n_ties": int(sum(fold.tied.sum() for fold in folds)),
+        "cross_entropy": float(np.average([fold.cross_entropy for fold in folds], weights=sizes)),
+        "zero_shot": float(without.mean()),
+        "gain": gain.mean,
+        "gain_se": gain.se,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+    }

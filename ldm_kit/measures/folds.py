@@ -1,0 +1,147 @@
+"""Folds over objects: training triplets lie wholly among training objects, held-out ones among the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ldm_kit.errors import BadInputError
+from ldm_kit.measures import kernels
+
+
+def object_folds(n: int, n_folds: int = 3, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Deal `n` objects to folds at random, as evenly as can be.
+
+    Parameters
+    ----------
+    n : int
+    n_folds : int
+        At least 2, and at most a third of `n`: a fold without three objects has no triplet.
+    seed : int
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        The fold of each object.
+
+    Raises
+    ------
+    BadInputError
+        For fewer than two folds, or fewer than three objects a fold.
+
+    Examples
+    --------
+    >>> np.bincount(object_folds(10, 3)).tolist()
+    [4, 3, 3]
+    """
+    if n_folds < 2:
+        raise BadInputError(f"n_folds={n_folds}: at least 2 are needed, so that some objects are held out.")
+    if n < 3 * n_folds:
+        raise BadInputError(
+            f"{n} objects cannot make {n_folds} folds: a fold needs at least 3 objects to hold a triplet. "
+            f"Use {'at most ' + str(n // 3) + ' folds' if n >= 6 else 'at least 6 objects'}."
+        )
+    return np.random.default_rng(seed).permutation(np.arange(n) % n_folds)
+
+
+def split_objects(names: Sequence[str], seed: int = 0, parts: int = 2) -> tuple[tuple[str, ...], ...]:
+    """Split stimulus names at random into disjoint parts, e.g. one to choose on and one to report on.
+
+    Parameters
+    ----------
+    names : sequence of str
+    seed : int
+        The split depends on the seed and the set of names, not on their order.
+    parts : int
+
+    Returns
+    -------
+    tuple of tuple of str
+        In the order of `names` within each part.
+
+    Examples
+    --------
+    >>> a, b = split_objects(["cat", "dog", "car", "bus", "pear", "plum"])
+    >>> len(a), len(b), sorted(a + b) == ["bus", "car", "cat", "dog", "pear", "plum"]
+    (3, 3, True)
+    """
+    fold = dict(zip(sorted(names), object_folds(len(names), parts, seed), strict=True))
+    return tuple(tuple(name for name in names if fold[name] == part) for part in range(parts))
+
+
+def wholly_in(indices: npt.NDArray[np.int64], fold: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+    """The fold that holds all three objects of a triplet, or -1 where they lie in different folds.
+
+    Parameters
+    ----------
+    indices : ndarray of int64, shape (t, 3)
+    fold : ndarray of int, shape (n,)
+        The fold of each object.
+
+    Examples
+    --------
+    >>> wholly_in(np.array([[0, 1, 2], [0, 1, 3]]), np.array([0, 0, 0, 1])).tolist()
+    [0, -1]
+    """
+    out = np.empty(len(indices), np.int16)
+    kernels.split(np.asarray(indices), fold.astype(np.int16), out)
+    return out
+
+
+def train_and_test(
+    indices: npt.NDArray[np.int64], fold: npt.NDArray[np.int64], held_out: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of the triplets wholly among the other folds' objects, and of those wholly among this one's.
+
+    Parameters
+    ----------
+    indices : ndarray of int64, shape (t, 3)
+    fold : ndarray of int, shape (n,)
+    held_out : int
+        The fold that is tested on.
+
+    Returns
+    -------
+    (ndarray of int64, ndarray of int64)
+        Triplets that mix training and held-out objects are in neither.
+
+    Raises
+    ------
+    BadInputError
+        If either is empty.
+
+    Examples
+    --------
+    >>> fold = np.array([0, 0, 0, 1, 1, 1])
+    >>> train, test = train_and_test(np.array([[0, 1, 2], [0, 1, 3], [5, 4, 3]]), fold, 1)
+    >>> train.tolist(), test.tolist()
+    ([0], [2])
+    """
+    whole = wholly_in(indices, (fold == held_out).astype(np.int64))
+    train, test = np.flatnonzero(whole == 0), np.flatnonzero(whole == 1)
+    for rows, part in ((train, "training"), (test, "held-out")):
+        if not rows.size:
+            raise BadInputError(
+                f"Fold {held_out} has no {part} triplets: of {len(indices)} triplets, none lies wholly among "
+                f"its {int((fold != held_out).sum() if part == 'training' else (fold == held_out).sum())} "
+                f"{part} objects. Use fewer folds, another seed, or more triplets."
+            )
+    return train, test
+
+
+def within(
+    indices: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], members: npt.NDArray[np.int64], n: int
+) -> npt.NDArray[np.int64]:
+    """Re-index the triplets in `rows` to positions in `members` (rows of the `n` objects).
+
+    Examples
+    --------
+    >>> within(np.array([[5, 3, 4]]), np.array([0]), np.array([3, 4, 5]), 6).tolist()
+    [[2, 0, 1]]
+    """
+    new = np.full(n, -1, np.int64)
+    new[members] = np.arange(len(members))
+    result: npt.NDArray[np.int64] = new[indices[rows]]
+    return result

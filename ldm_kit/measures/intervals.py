@@ -1,0 +1,174 @@
+"""Error bars of a mean over triplets that share objects.
+
+Two questions have two answers, and a table says in its column `estimand` which one it gives:
+
+- ``"new objects"`` (default): how far might the mean be off for *other objects of the same kind*? Triplets
+  that share an object are correlated, so the variance of the sum is the sum of e_t e_u over all pairs of
+  triplets (t, u) that share an object, each pair once, where e is the deviation from the mean (dyadic
+  cluster-robust variance: Fafchamps & Gubert 2007; Aronow, Samii & Assenova 2015, doi:10.1093/pan/mpv018).
+  By inclusion and exclusion it is a sum over objects, minus one over pairs, plus one over sets of three:
+  linear in the number of triplets.
+- ``"these objects"``: how far might it be off had *the same objects* been judged again? That is binomial.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from ldm_kit.errors import unknown_name
+from ldm_kit.measures import kernels
+from ldm_kit.measures.grouped import Grouped
+from ldm_kit.measures.threads import in_threads
+
+ESTIMANDS = ("new objects", "these objects")
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, its standard error and its confidence interval."""
+
+    mean: float
+    se: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+    estimand: str = ""
+
+    @property
+    def columns(self) -> dict[str, float | str]:
+        """The columns of the tidy table."""
+        return {
+            "accuracy": self.mean,
+            "se": self.se,
+            "ci_low": self.low,
+            "ci_high": self.high,
+            "estimand": self.estimand,
+        }
+
+
+def checked_estimand(ci: bool | str) -> str | None:
+    """Turn the argument `ci` of a measure into an estimand, or None for no interval.
+
+    Examples
+    --------
+    >>> checked_estimand(True), checked_estimand(False)
+    ('new objects', None)
+    """
+    if isinstance(ci, bool):
+        return ESTIMANDS[0] if ci else None
+    if ci not in ESTIMANDS:
+        raise unknown_name("estimand", ci, ESTIMANDS, "Pick one, or ci=True or ci=False.")
+    return ci
+
+
+def interval(
+    values: npt.NDArray[np.floating],
+    groups: Grouped,
+    estimand: str | None = "new objects",
+    *,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Interval:
+    """Mean of one value a triplet, with its confidence interval.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (t,)
+        In *grouped* order, e.g. a score in 0 to 1 or a difference of two.
+    groups : Grouped
+    estimand : {"new objects", "these objects"} or None
+    bounds : (float, float)
+        What the mean can be at least and at most; the interval is cut there.
+
+    Returns
+    -------
+    Interval
+        All NaN without triplets; the error is NaN where there are too few to tell.
+
+    Examples
+    --------
+    >>> g = Grouped(np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]]), 9)
+    >>> round(interval(np.array([1.0, 0.0, 1.0]), g).mean, 3)
+    0.667
+    """
+    if not len(values):
+        return Interval(float("nan"), estimand=estimand or "")
+    mean = float(values.mean(dtype=np.float64))
+    if estimand is None:
+        return Interval(mean)
+    if estimand == "these objects":
+        variance = float(np.var(values, dtype=np.float64)) / max(len(values) - 1, 1)
+        freedom = len(values) - 1
+    else:
+        variance = clustered_variance(values - mean, groups)
+        freedom = int(groups.used.sum()) - 1
+    if len(values) < 2:
+        variance = float("nan")
+    se = float(np.sqrt(variance))
+    reach = _quantile(freedom) * se
+    return Interval(mean, se, max(mean - reach, bounds[0]), min(mean + reach, bounds[1]), estimand)
+
+
+def clustered_variance(deviations: npt.NDArray[np.floating], groups: Grouped) -> float:
+    """Variance of a mean over triplets, robust to their sharing objects.
+
+    Parameters
+    ----------
+    deviations : ndarray of float, shape (t,)
+        Deviations from the mean, in grouped order.
+    groups : Grouped
+
+    Returns
+    -------
+    float
+        (sum over objects of E_o² - over pairs of E_op² + over sets of E_opq²) / t², each E being the
+        sum of the deviations of the triplets that hold the object, the pair, the set: a pair of triplets
+        sharing 1, 2 or 3 objects is counted 1, 2 - 1 or 3 - 3 + 1 times. Then times n / (n - 3) for the n
+        objects, since the mean was estimated from them. Never less than the variance without sharing
+        (the difference may come out lower, even negative, by chance).
+
+    Examples
+    --------
+    >>> apart = Grouped(np.array([[0, 1, 2], [3, 4, 5]]), 6)
+    >>> clustered_variance(np.array([0.5, -0.5]), apart)
+    0.25
+    """
+    t = len(groups)
+    objects, pairs = _sums(deviations, groups)
+    sets = float(np.dot(deviations, deviations))
+    position, number = groups.repeats
+    if position.size:
+        repeated = deviations[position]
+        sets += float(np.sum(np.bincount(number, weights=repeated) ** 2) - np.dot(repeated, repeated))
+    total = float(np.dot(objects, objects)) - kernels.sum_of_squared_pairs(pairs) + sets
+    n = int(groups.used.sum())
+    return float(max(total, sets)) / t**2 * (n / (n - 3) if n > 3 else 1.0)
+
+
+def _sums(
+    values: npt.NDArray[np.floating], groups: Grouped
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Sums of the values over each object and over each pair (both halves of `pairs` add up)."""
+
+    def work(part: tuple[int, int]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        objects, pairs = np.zeros(groups.n), np.zeros((groups.n, groups.n))
+        kernels.sum_by_object_and_pair(values, *groups.loops, part[0], part[1], objects, pairs)
+        return objects, pairs
+
+    done = in_threads(work, groups.parts)
+    objects, pairs = done[0]
+    for more_objects, more_pairs in done[1:]:
+        objects += more_objects
+        pairs += more_pairs
+    return objects, pairs
+
+
+@lru_cache(maxsize=256)
+def _quantile(freedom: int) -> float:
+    """Two-sided quantile of Student's t at `LEVEL`."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(max(freedom, 1), 0.5 + LEVEL / 2))

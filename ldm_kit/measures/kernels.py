@@ -1,0 +1,156 @@
+"""The loops over triplets, compiled: grouped by odd object, so that one row of S stays in the cache."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+# Compiled functions have no types that mypy could check: arrays in, arrays filled.
+# `start` (n + 1), `first` and `second` (t) are a Grouped's: the triplets of odd object c lie at
+# start[c]:start[c + 1]. `low` and `high` delimit the odd objects that a call is to work on.
+
+
+@njit(cache=True, nogil=True)
+def group_by_odd(indices: Any, start: Any, first: Any, second: Any, order: Any) -> None:
+    """Counting sort of the triplets by their third column."""
+    for t in range(len(indices)):
+        start[indices[t, 2] + 1] += 1
+    for c in range(len(start) - 1):
+        start[c + 1] += start[c]
+    place = start[:-1].copy()
+    for t in range(len(indices)):
+        c = indices[t, 2]
+        at = place[c]
+        place[c] = at + 1
+        first[at] = indices[t, 0]
+        second[at] = indices[t, 1]
+        order[at] = t
+
+
+@njit(cache=True, nogil=True)
+def mark_repeats(indices: Any, n: Any) -> Any:
+    """Mark every triplet whose set of three was judged before, by a bitmap for each lowest object."""
+    t_total = len(indices)
+    start = np.zeros(n + 1, np.int64)
+    for t in range(t_total):
+        lowest = min(indices[t, 0], indices[t, 1], indices[t, 2])
+        start[lowest + 1] += 1
+    for i in range(n):
+        start[i + 1] += start[i]
+    place = start[:-1].copy()
+    keys = np.empty(t_total, np.int64)
+    rows = np.empty(t_total, np.int64)
+    for t in range(t_total):
+        a, b, c = indices[t, 0], indices[t, 1], indices[t, 2]
+        lowest, highest = min(a, b, c), max(a, b, c)
+        at = place[lowest]
+        place[lowest] = at + 1
+        keys[at] = (a + b + c - lowest - highest) * n + highest
+        rows[at] = t
+    seen = np.zeros((n * n) // 64 + 1, np.uint64)
+    repeated = np.zeros(t_total, np.bool_)
+    one = np.uint64(1)
+    for i in range(n):
+        for at in range(start[i], start[i + 1]):
+            word, bit = keys[at] >> 6, one << np.uint64(keys[at] & 63)
+            if seen[word] & bit:
+                repeated[rows[at]] = True
+            seen[word] |= bit
+        for at in range(start[i], start[i + 1]):
+            seen[keys[at] >> 6] = 0
+    return repeated
+
+
+@njit(cache=True, nogil=True)
+def choose(
+    S: Any, tolerance: Any, start: Any, first: Any, second: Any, low: Any, high: Any, codes: Any
+) -> None:
+    """Fill `codes`: bit 0, 1 or 2 is set where leaving out item 0, 1 or 2 leaves a most similar pair."""
+    for c in range(low, high):
+        row = S[c]
+        for t in range(start[c], start[c + 1]):
+            a, b = first[t], second[t]
+            ab, ac, bc = S[a, b], row[a], row[b]
+            top = max(ab, ac, bc) - tolerance
+            codes[t] = (bc >= top) | ((ac >= top) << 1) | ((ab >= top) << 2)
+
+
+@njit(cache=True, nogil=True)
+def sum_by_object_and_pair(
+    values: Any, start: Any, first: Any, second: Any, low: Any, high: Any, objects: Any, pairs: Any
+) -> None:
+    """Add each triplet's value to its three objects and its three pairs (either order of a pair)."""
+    for c in range(low, high):
+        row = pairs[c]
+        own = 0.0
+        for t in range(start[c], start[c + 1]):
+            a, b, value = first[t], second[t], values[t]
+            own += value
+            objects[a] += value
+            objects[b] += value
+            row[a] += value
+            row[b] += value
+            pairs[a, b] += value
+        objects[c] += own
+
+
+@njit(cache=True, nogil=True)
+def sum_of_squared_pairs(pairs: Any) -> Any:
+    """Sum over unordered pairs of (pairs[o, p] + pairs[p, o]) squared, in blocks."""
+    n = len(pairs)
+    block = 64
+    total = 0.0
+    for i in range(0, n, block):
+        for j in range(i, n, block):
+            for o in range(i, min(i + block, n)):
+                for p in range(max(j, o + 1), min(j + block, n)):
+                    both = pairs[o, p] + pairs[p, o]
+                    total += both * both
+    return total
+
+
+@njit(cache=True, nogil=True)
+def split(indices: Any, fold: Any, out: Any) -> None:
+    """Fill `out`: the fold that holds all three items, or -1 where they are of different folds."""
+    for t in range(len(indices)):
+        a = fold[indices[t, 0]]
+        same = a == fold[indices[t, 1]] and a == fold[indices[t, 2]]
+        out[t] = a if same else -1
+
+
+@njit(cache=True, nogil=True)
+def softmax_loss(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any, G: Any) -> Any:
+    """Sum of cross-entropies of the kept pair; adds its derivative by each entry of S to `G`."""
+    total = 0.0
+    for c in range(low, high):
+        row, slope = S[c], G[c]
+        for t in range(start[c], start[c + 1]):
+            a, b = first[t], second[t]
+            ab = S[a, b]
+            ac, bc = row[a] - ab, row[b] - ab
+            top = max(ac, bc, ac - ac)
+            e_ab, e_ac, e_bc = math.exp(-top), math.exp(ac - top), math.exp(bc - top)
+            norm = e_ab + e_ac + e_bc
+            total += top + math.log(norm)
+            p_ac, p_bc = e_ac / norm, e_bc / norm
+            slope[a] += p_ac
+            slope[b] += p_bc
+            G[a, b] -= p_ac + p_bc
+    return total
+
+
+@njit(cache=True, nogil=True)
+def softmax_loss_only(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any) -> Any:
+    """Sum of cross-entropies of the kept pair."""
+    total = 0.0
+    for c in range(low, high):
+        row = S[c]
+        for t in range(start[c], start[c + 1]):
+            ab = S[first[t], second[t]]
+            ac, bc = row[first[t]] - ab, row[second[t]] - ab
+            top = max(ac, bc, ac - ac)
+            total += top + math.log(math.exp(-top) + math.exp(ac - top) + math.exp(bc - top))
+    return total
