@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ldm_kit.atomic import CANNOT_WRITE, cannot_write
 from ldm_kit.datasets.archives import unpack_judged
 from ldm_kit.datasets.download import DownloadError, ResumingDownloader
 from ldm_kit.errors import BadInputError, unknown_name
@@ -93,7 +94,8 @@ def fetch_things(
         If the offline switch is on and a file is not there yet; if a server says no or falls silent (what
         arrived is kept); if the bytes are not the expected ones.
     BadInputError
-        If terms must be accepted or a password is wanted, or the table is not well formed.
+        If terms must be accepted or a password is wanted, the table is not well formed, or the folder
+        cannot be written to.
 
     Examples
     --------
@@ -114,7 +116,12 @@ def fetch_things(
     for source in (table[key] for key in keys):
         if progress:
             print(f"{source.file}: {source.holds}. Licence: {source.licence}; see {source.terms}")
-        file = _fetch(source, folder, attempts=attempts, wait=wait, progress=progress)
+        try:
+            file = _fetch(source, folder, attempts=attempts, wait=wait, progress=progress)
+        except OSError as error:
+            if error.errno in CANNOT_WRITE:
+                raise cannot_write(folder / source.file, error) from error
+            raise
         if source.password:
             unpack_judged(file, folder / "object_images", password or "", progress=progress)
     return folder
