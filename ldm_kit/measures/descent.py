@@ -79,6 +79,10 @@ class Descent:
             lambda x: self.value_and_slope(x, lam), self.start, max_iterations=max_iterations, seen=seen
         )
 
+    def held(self, X: Matrix, indices: npt.NDArray[np.int64]) -> Held:
+        """Other objects, and their triplets, to judge iterates on."""
+        return Held(self, X, indices)
+
     def value_and_slope(self, x: Matrix, lam: float) -> tuple[float, Matrix]:
         """The objective at parameters `x`, and its gradient."""
         W, b, beta = self.parts(x)

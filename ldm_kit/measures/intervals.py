@@ -108,7 +108,7 @@ def interval(
     if len(values) < 2:
         variance = float("nan")
     se = float(np.sqrt(variance))
-    reach = _quantile(freedom) * se
+    reach = quantile(freedom) * se
     return Interval(mean, se, max(mean - reach, bounds[0]), min(mean + reach, bounds[1]), estimand)
 
 
@@ -167,7 +167,7 @@ def _sums(
 
 
 @lru_cache(maxsize=256)
-def _quantile(freedom: int) -> float:
+def quantile(freedom: int) -> float:
     """Two-sided quantile of Student's t at `LEVEL`."""
     from scipy.special import stdtrit
 

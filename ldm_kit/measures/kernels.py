@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function once for this machine, and let other threads run while it works."""
+    return njit(cache=True, nogil=True)(function)
+
 
 # Compiled functions have no types that mypy could check: arrays in, arrays filled.
 # `start` (n + 1), `first` and `second` (t) are a Grouped's: the triplets of odd object c lie at
 # start[c]:start[c + 1]. `low` and `high` delimit the odd objects that a call is to work on.
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def group_by_odd(indices: Any, start: Any, first: Any, second: Any, order: Any) -> None:
     """Counting sort of the triplets by their third column."""
     for t in range(len(indices)):
@@ -30,7 +37,7 @@ def group_by_odd(indices: Any, start: Any, first: Any, second: Any, order: Any) 
         order[at] = t
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def mark_repeats(indices: Any, n: Any) -> Any:
     """Mark every triplet whose set of three was judged before, by a bitmap for each lowest object."""
     t_total = len(indices)
@@ -64,7 +71,7 @@ def mark_repeats(indices: Any, n: Any) -> Any:
     return repeated
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def choose(
     S: Any, tolerance: Any, start: Any, first: Any, second: Any, low: Any, high: Any, codes: Any
 ) -> None:
@@ -78,7 +85,7 @@ def choose(
             codes[t] = (bc >= top) | ((ac >= top) << 1) | ((ab >= top) << 2)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sum_by_object_and_pair(
     values: Any, start: Any, first: Any, second: Any, low: Any, high: Any, objects: Any, pairs: Any
 ) -> None:
@@ -97,7 +104,7 @@ def sum_by_object_and_pair(
         objects[c] += own
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sum_of_squared_pairs(pairs: Any) -> Any:
     """Sum over unordered pairs of (pairs[o, p] + pairs[p, o]) squared, in blocks."""
     n = len(pairs)
@@ -112,7 +119,7 @@ def sum_of_squared_pairs(pairs: Any) -> Any:
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def split(indices: Any, fold: Any, out: Any) -> None:
     """Fill `out`: the fold that holds all three items, or -1 where they are of different folds."""
     for t in range(len(indices)):
@@ -121,7 +128,7 @@ def split(indices: Any, fold: Any, out: Any) -> None:
         out[t] = a if same else -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def softmax_loss(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any, G: Any) -> Any:
     """Sum of cross-entropies of the kept pair; adds its derivative by each entry of S to `G`."""
     total = 0.0
@@ -142,7 +149,7 @@ def softmax_loss(S: Any, start: Any, first: Any, second: Any, low: Any, high: An
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def softmax_loss_only(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any) -> Any:
     """Sum of cross-entropies of the kept pair."""
     total = 0.0

@@ -133,8 +133,7 @@ class LinearProbe(Probe):
             raise BadInputError("There are no triplets to learn from. Give at least one.")
         self.n_features_in_, self.n_objects_ = matrix.shape[1], matrix.shape[0]
         self.lam_, iterations = self._chosen(matrix, indices)
-        preparation = self._prepare(matrix)
-        descent = Descent(preparation(matrix), indices, penalty=self.penalty, bias=self.bias)
+        preparation, descent = self._make(matrix, indices)
         found = descent.run(self.lam_, max_iterations=iterations)
         self.n_iter_ = found.iterations
         self.W_, self.b_ = descent.full(found.x)
@@ -167,13 +166,16 @@ class LinearProbe(Probe):
         self._check_fitted()
         return Preparation(self.mean_, self.scale_, self.components_)
 
-    def _prepare(self, X: Matrix) -> Preparation:
-        return Preparation.fit(X, standardise=self.standardise, n_components=self.n_components)
+    def _make(self, X: Matrix, indices: npt.NDArray[np.int64]) -> tuple[Preparation, Descent]:
+        """The preparation and the descent for some training objects.
 
-    def _prepare_part(self, X: Matrix) -> Preparation:
-        """The preparation of a validation fold, which may have too few objects for all components."""
-        most = None if self.n_components is None else min(self.n_components, *X.shape)
-        return Preparation.fit(X, standardise=self.standardise, n_components=most)
+        A validation fold may have too few objects for all components: it has as many as it can.
+        """
+        most = self.n_components
+        if most is not None and len(X) < self.n_objects_:
+            most = min(most, *X.shape)
+        preparation = Preparation.fit(X, standardise=self.standardise, n_components=most)
+        return preparation, Descent(preparation(X), indices, penalty=self.penalty, bias=self.bias)
 
     def _chosen(self, X: Matrix, indices: npt.NDArray[np.int64]) -> tuple[float, int]:
         """λ and the number of iterations."""
@@ -186,10 +188,8 @@ class LinearProbe(Probe):
         choice = choose(
             X,
             indices,
-            self._prepare_part,
+            self._make,
             list(self.lambdas) if self.lam is None else [self.lam],
-            penalty=self.penalty,
-            bias=self.bias,
             max_iterations=self.max_iterations,
             patience=self.patience,
             n_folds=self.n_folds,

@@ -4,18 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.errors import BadInputError
-from ldm_kit.measures.descent import Descent, Held
 from ldm_kit.measures.folds import object_folds, wholly_in, within
+from ldm_kit.measures.grouped import Grouped
+from ldm_kit.measures.lbfgs import Minimum
 
 Matrix = npt.NDArray[np.floating]
 
 # Fewer validation triplets than this say little; then those with two held-out objects count too.
 ENOUGH = 300
+
+
+class Judge(Protocol):
+    """Other objects, on which iterates are judged."""
+
+    groups: Grouped
+
+    def cross_entropy(self, x: Matrix) -> float:
+        """Mean cross-entropy at parameters `x`."""
+
+
+class Trainable(Protocol):
+    """A descent over some training objects; `Descent` is one."""
+
+    def run(
+        self, lam: float, *, max_iterations: int, seen: Callable[[int, Matrix], bool] | None = None
+    ) -> Minimum:
+        """Minimise from the start."""
+
+    def held(self, X: Matrix, indices: npt.NDArray[np.int64]) -> Judge:
+        """Other objects, prepared, to judge iterates on."""
+
+
+# Features and triplets of some training objects -> how to prepare features, and the descent over them.
+Make = Callable[[Matrix, npt.NDArray[np.int64]], tuple[Callable[[Matrix], Matrix], Trainable]]
 
 
 @dataclass(frozen=True)
@@ -30,11 +57,9 @@ class Choice:
 def choose(
     X: Matrix,
     indices: npt.NDArray[np.int64],
-    prepare: Callable[[Matrix], Callable[[Matrix], Matrix]],
+    make: Make,
     lambdas: Sequence[float],
     *,
-    penalty: str,
-    bias: bool,
     max_iterations: int,
     patience: int,
     n_folds: int = 3,
@@ -51,11 +76,9 @@ def choose(
     X : ndarray, shape (n, d)
         Raw features of the training objects.
     indices : ndarray of int64, shape (t, 3)
-    prepare : callable
-        Fits a preparation on its argument and returns it.
+    make : callable
+        (features, triplets) of some objects → a preparation fitted on them, and a descent over them.
     lambdas : sequence of float
-    penalty, bias
-        As for `Descent`.
     max_iterations, patience, n_folds, seed : int
 
     Returns
@@ -71,7 +94,7 @@ def choose(
     fold = object_folds(len(X), n_folds, seed)
     weights = 0
     for number in range(n_folds):
-        problem = _fold(X, indices, fold, number, prepare, penalty, bias)
+        problem = _fold(X, indices, fold, number, make)
         if problem is None:
             continue
         descent, held = problem
@@ -95,28 +118,24 @@ def _fold(
     indices: npt.NDArray[np.int64],
     fold: npt.NDArray[np.int64],
     number: int,
-    prepare: Callable[[Matrix], Callable[[Matrix], Matrix]],
-    penalty: str,
-    bias: bool,
-) -> tuple[Descent, Held] | None:
+    make: Make,
+) -> tuple[Trainable, Judge] | None:
     """The descent over all folds but one, and the held-out objects; None without triplets for both."""
     out = fold == number
     inside = np.flatnonzero(~out)
-    train = np.flatnonzero(wholly_in(indices, out.astype(np.int64)) == 0)
-    n_out = out[indices].sum(axis=1) if len(indices) < 1_000_000 else None
-    validate = np.flatnonzero(wholly_in(indices, out.astype(np.int64)) == 1)
-    if len(validate) < ENOUGH and n_out is not None:
-        validate = np.flatnonzero(n_out >= 2)
+    whole = wholly_in(indices, out.astype(np.int64))
+    train, validate = np.flatnonzero(whole == 0), np.flatnonzero(whole == 1)
+    if len(validate) < ENOUGH:
+        validate = np.flatnonzero(out[indices].sum(axis=1) >= 2)
     if not len(train) or not len(validate):
         return None
-    prepared = prepare(X[inside])
-    descent = Descent(prepared(X[inside]), within(indices, train, inside, len(X)), penalty=penalty, bias=bias)
+    prepare, descent = make(X[inside], within(indices, train, inside, len(X)))
     used = np.unique(indices[validate])
-    return descent, Held(descent, prepared(X[used]), within(indices, validate, used, len(X)))
+    return descent, descent.held(prepare(X[used]), within(indices, validate, used, len(X)))
 
 
 def _curve(
-    descent: Descent, held: Held, lam: float, max_iterations: int, patience: int
+    descent: Trainable, held: Judge, lam: float, max_iterations: int, patience: int
 ) -> npt.NDArray[np.float64]:
     """Validation cross-entropy after each iteration; its last value where the descent had stopped."""
     losses: list[float] = []

@@ -1,0 +1,237 @@
+"""Differences between cells, paired triplet by triplet and corrected for how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ldm_kit.datasets.triplets import Triplets
+from ldm_kit.errors import BadInputError, MismatchError, unknown_name
+from ldm_kit.measures.cells import cells_of, table_labels
+from ldm_kit.measures.grouped import Grouped
+from ldm_kit.measures.intervals import checked_estimand, interval
+from ldm_kit.measures.progress import progress
+from ldm_kit.measures.zero_shot import Matched, score_of_code
+from ldm_kit.tables import COLUMNS, tidy
+
+CORRECTIONS = ("holm", "bh", "none")
+# Labels that say the same thing as another one: they follow it.
+FOLLOWS = {"depth": "block", "timestep": "noise_level", "sigma": "noise_level"}
+
+
+def compare(
+    features: Any,
+    triplets: Triplets | npt.ArrayLike,
+    by: str = "block",
+    *,
+    metric: str = "cosine",
+    ties: str = "chance",
+    reference: Any = None,
+    average: Sequence[str] = (),
+    correction: str = "holm",
+    ci: bool | str = True,
+    centre_on: Sequence[str] | npt.ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Compare the accuracy of cells that differ in one label, on the same triplets.
+
+    Cells are compared within each combination of their other labels: with ``by="block"``, the blocks at one
+    noise level and under one conditioning; with ``by="conditioning"``, with and without words in one block
+    at one noise level. A label in `average` is averaged over instead, triplet by triplet.
+
+    Parameters
+    ----------
+    features, triplets, metric, ties, centre_on
+        As for `odd_one_out`.
+    by : str
+        The label that the compared cells differ in: "block", "noise_level", "conditioning", "model", …
+    reference : optional
+        A value of `by`: every other value is compared with it alone. By default every two are compared.
+    average : sequence of str
+        Labels to average over; every value of `by` must have the same of them.
+    correction : {"holm", "bh", "none"}
+        For the number of differences in the table: Holm's (family-wise error), Benjamini and Hochberg's
+        (false discovery rate), or none.
+    ci : bool or {"new objects", "these objects"}
+        The estimand of the interval and of p; True is the first. See `ldm_kit.measures.intervals`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The tidy table, a row per difference: the labels that the two share, `a` and `b` (values of `by`),
+        `accuracy_a`, `accuracy_b`, `difference` (a minus b); `se`, `ci_low` and `ci_high` are those of the
+        difference, uncorrected; `p` (two-sided, Student's t) and `p_corrected`; `by`. `accuracy` is empty.
+
+    Raises
+    ------
+    UnknownNameError
+        For a label, a value or a correction that does not exist.
+    BadInputError
+        If there is nothing to compare.
+    MismatchError
+        If values of `by` are averaged over different cells.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> t = np.array([rng.permutation(12)[:3] for _ in range(300)])
+    >>> cells = {name: rng.normal(size=(12, 3)) for name in "abc"}
+    >>> compare(cells, t)[["a", "b"]].values.tolist()
+    [['a', 'b'], ['a', 'c'], ['b', 'c']]
+    """
+    if correction not in CORRECTIONS:
+        raise unknown_name("correction", correction, CORRECTIONS, "Pick one of these.")
+    estimand = checked_estimand(ci) or "new objects"
+    measured, groups = _measure(features, triplets, metric, centre_on)
+    families = _families(measured, by, average)
+    lut = score_of_code(ties)
+    rows: list[dict[str, Any]] = []
+    for shared, members in families:
+        if reference is not None and reference not in members:
+            raise unknown_name(f"reference {by}", reference, members, "Name one of the values compared.")
+        for a, b in _pairs(list(members), reference):
+            score_a, score_b = (_mean_score(members[name], lut) for name in (a, b))
+            found = interval(score_a - score_b, groups, estimand, bounds=(-1.0, 1.0))
+            rows.append(
+                {
+                    **{name: value for name, value in shared.items() if name != "accuracy"},
+                    "metric": metric,
+                    **{name: value for name, value in found.columns.items() if name != "accuracy"},
+                    "n_triplets": len(groups),
+                    "by": by,
+                    "a": a,
+                    "b": b,
+                    "accuracy_a": float(score_a.mean()),
+                    "accuracy_b": float(score_b.mean()),
+                    "difference": found.mean,
+                    "p": _p_value(found.mean, found.se, int(groups.used.sum()) - 1),
+                }
+            )
+    if not rows:
+        raise BadInputError(
+            f"No two cells differ in {by!r} alone, so there is nothing to compare. Choose another `by`, or name "
+            "the labels that differ along with it in `average`."
+        )
+    for row, corrected in zip(rows, corrected_p([row["p"] for row in rows], correction), strict=True):
+        row["p_corrected"] = corrected
+    return tidy(rows)
+
+
+def corrected_p(p: Sequence[float], correction: str) -> list[float]:
+    """Correct p values for their number.
+
+    Parameters
+    ----------
+    p : sequence of float
+    correction : {"holm", "bh", "none"}
+
+    Returns
+    -------
+    list of float
+        In the same order, at most 1.
+
+    Examples
+    --------
+    >>> [round(value, 6) for value in corrected_p([0.01, 0.04, 0.03], "holm")]
+    [0.03, 0.06, 0.06]
+    >>> [round(value, 6) for value in corrected_p([0.01, 0.04, 0.03], "bh")]
+    [0.03, 0.04, 0.04]
+    """
+    values = np.asarray(p, dtype=np.float64)
+    m = len(values)
+    order = np.argsort(values, kind="stable")
+    out = np.empty(m)
+    if correction == "holm":
+        out[order] = np.maximum.accumulate((m - np.arange(m)) * values[order])
+    elif correction == "bh":
+        scaled = values[order] * m / (np.arange(m) + 1)
+        out[order] = np.minimum.accumulate(scaled[::-1])[::-1]
+    else:
+        out = values
+    return [float(value) for value in np.minimum(out, 1.0)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    labels: dict[str, Any]
+    codes: npt.NDArray[np.uint8]
+
+
+def _measure(
+    features: Any, triplets: Triplets | npt.ArrayLike, metric: str, centre_on: Any
+) -> tuple[list[_Measured], Grouped]:
+    """The codes of every cell's triplets, one byte each."""
+    measured, groups = [], None
+    for cell in progress(cells_of(features), "comparing", features):
+        matched = Matched.of(cell, triplets)
+        groups = matched.groups
+        measured.append(_Measured(table_labels(cell, triplets), matched.codes(metric, centre_on)))
+    if groups is None:
+        raise BadInputError("There are no cells to compare. Give a store or a mapping with at least two.")
+    return measured, groups
+
+
+def _families(
+    measured: list[_Measured], by: str, average: Sequence[str]
+) -> list[tuple[dict[str, Any], dict[Any, list[_Measured]]]]:
+    """Cells that share all labels but `by` and those averaged over, keyed by their value of `by`."""
+    known = {name for cell in measured for name in cell.labels}
+    for name in (by, *average):
+        if name not in known:
+            raise unknown_name("label", name, known & {*COLUMNS} or known, "Cells have these labels.")
+    apart = {by, *average}
+    apart |= {follower for follower, leader in FOLLOWS.items() if leader in apart}
+    families: dict[tuple[Any, ...], tuple[dict[str, Any], dict[Any, list[_Measured]]]] = {}
+    for cell in measured:
+        shared = {name: value for name, value in cell.labels.items() if name not in apart}
+        key = tuple(sorted((name, str(value)) for name, value in shared.items()))
+        families.setdefault(key, (shared, {}))[1].setdefault(cell.labels[by], []).append(cell)
+    for _, members in families.values():
+        grids = {
+            value: sorted(str([cell.labels[name] for name in average]) for cell in cells)
+            for value, cells in members.items()
+        }
+        first = next(iter(grids))
+        for value, grid in grids.items():
+            if grid != grids[first]:
+                raise MismatchError(
+                    f"{by} {first!r} and {value!r} would be averaged over different cells: {grids[first]} and "
+                    f"{grid}. Measure both for the same {', '.join(average) or 'cells'}."
+                )
+            if not average and len(grid) > 1:
+                raise MismatchError(
+                    f"{len(grid)} cells share all labels with {by} {value!r}. Label them apart."
+                )
+    return list(families.values())
+
+
+def _pairs(values: list[Any], reference: Any) -> list[tuple[Any, Any]]:
+    """The differences to take."""
+    if reference is None:
+        return list(combinations(values, 2))
+    return [(value, reference) for value in values if value != reference]
+
+
+def _mean_score(cells: list[_Measured], lut: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Each triplet's score, averaged over cells."""
+    total = lut[cells[0].codes]
+    for cell in cells[1:]:
+        total += lut[cell.codes]
+    total /= len(cells)
+    return total
+
+
+def _p_value(difference: float, se: float, freedom: int) -> float:
+    """Two-sided p of Student's t; 1 for no difference at all."""
+    from scipy.special import stdtr
+
+    if difference == 0:
+        return 1.0
+    if se == 0:
+        return 0.0
+    return float(2 * stdtr(max(freedom, 1), -abs(difference) / se))
