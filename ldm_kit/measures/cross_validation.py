@@ -11,7 +11,8 @@ import pandas as pd
 from sklearn.base import clone
 
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.measures import objective
+from ldm_kit.errors import unknown_name
+from ldm_kit.measures import objective, protocol_linhardt
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import cells_of, n_cells, table_labels
 from ldm_kit.measures.folds import object_folds, train_and_test, within
@@ -69,6 +70,7 @@ def cross_validate_probe(
     seed: int = 0,
     *,
     zero_shot: str = "centred cosine",
+    protocol: str | None = None,
     ci: bool | str = True,
     ceiling: Any = None,
     keep_probes: bool = True,
@@ -91,6 +93,9 @@ def cross_validate_probe(
         Of the folds. The same seed gives the same folds for every cell.
     zero_shot : str
         Metric to compare with.
+    protocol : {"linhardt2024"}, optional
+        Reproduce that paper's protocol, which peeks at held-out objects (see
+        `ldm_kit.measures.protocol_linhardt`); the column `probe` then says so. None: ours.
     ci : bool or {"new objects", "these objects"}
         As for `odd_one_out`.
     ceiling : optional
@@ -116,17 +121,19 @@ def cross_validate_probe(
     >>> result.summary()[["block", "accuracy", "zero_shot", "gain", "gain_low", "gain_high"]]  # doctest: +SKIP
     """
     probe = LinearProbe() if probe is None else probe
+    if protocol not in (None, protocol_linhardt.NAME):
+        raise unknown_name("protocol", protocol, [protocol_linhardt.NAME], "Pick it, or None for ours.")
     estimand = checked_estimand(ci)
     more = ceiling_columns(ceiling)
     rows, pooled, probes = [], [], []
     steps = progress(_steps(features, triplets, n_folds, seed), "probes", total=n_cells(features) * n_folds)
     folds: list[_Fold] = []
     for labels, X, indices, fold, number in steps:
-        fitted, counts, outcome = _one_fold(X, indices, fold, number, probe, zero_shot)
+        fitted, counts, outcome = _one_fold(X, indices, fold, number, probe, zero_shot, protocol)
         about = {
             **labels,
             "metric": "dot",
-            "probe": probe_name(probe),
+            "probe": probe_name(probe) + (f" ({protocol})" if protocol else ""),
             "seed": seed,
             "chance": CHANCE,
             "zero_shot_metric": zero_shot,
@@ -174,18 +181,24 @@ def _one_fold(
     number: int,
     probe: Probe,
     zero_shot: str,
+    protocol: str | None,
 ) -> tuple[Probe, dict[str, Any], _Fold]:
     """Fit on the other folds' objects, score on this one's."""
     train_rows, test_rows = train_and_test(indices, fold, number)
     train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-    fitted = clone(probe).fit(X[train], within(indices, train_rows, train, len(X)))
+    train_triplets = within(indices, train_rows, train, len(X))
     groups = Grouped(within(indices, test_rows, test, len(X)), len(test))
+    if protocol is None:
+        fitted = clone(probe).fit(X[train], train_triplets)
+    else:
+        fitted = protocol_linhardt.fit(probe, X, train, test, train_triplets, groups.indices)
     Z = fitted.transform(X[test])
     S, tolerance = similarity_and_tolerance(Z, "dot")
     codes = groups.choose(S, tolerance)
+    score = SCORE["chance"][codes] if protocol is None else protocol_linhardt.scores(S, groups)
     outcome = _Fold(
         indices[test_rows],
-        groups.ungrouped(SCORE["chance"][codes]),
+        groups.ungrouped(score),
         groups.ungrouped(SCORE["chance"][_zero_shot_codes(X, train, test, groups, zero_shot)]),
         groups.ungrouped(TIED[codes]),
         objective.cross_entropy(S, groups),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +111,38 @@ def interval(
     se = float(np.sqrt(variance))
     reach = quantile(freedom) * se
     return Interval(mean, se, max(mean - reach, bounds[0]), min(mean + reach, bounds[1]), estimand)
+
+
+def proportion(
+    values: npt.NDArray[np.floating] | tuple[float, float, float], estimand: str | None
+) -> Interval:
+    """Mean of independent scores in 0 to 1, with Wilson's interval (right for few of them, too).
+
+    Parameters
+    ----------
+    values : ndarray of float, or (count, sum, sum of squares)
+    estimand : str or None
+        Goes into the table; None for no interval.
+
+    Examples
+    --------
+    >>> found = proportion(np.array([1.0, 1.0, 1.0, 0.0]), "these objects")
+    >>> found.mean, round(found.low, 2), round(found.high, 2)
+    (0.75, 0.3, 0.95)
+    """
+    if not isinstance(values, tuple):
+        values = len(values), float(values.sum()), float(np.dot(values, values))
+    n, total, squares = values
+    if not n:
+        return Interval(float("nan"), estimand=estimand or "")
+    mean = total / n
+    if estimand is None:
+        return Interval(mean)
+    z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+    middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
+    se = float(np.sqrt(max(squares / n - mean**2, 0.0) / n))
+    return Interval(mean, se, max(float(middle - reach), 0.0), min(float(middle + reach), 1.0), estimand)
 
 
 def clustered_variance(deviations: npt.NDArray[np.floating], groups: Grouped) -> float:

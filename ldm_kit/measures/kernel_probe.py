@@ -162,8 +162,7 @@ class KernelProbe(Probe):
     def _kernel(self, prepared: Matrix) -> Matrix:
         """Kernel values of some objects with the training objects."""
         if self.kernel == "polynomial":
-            cubed: Matrix = (1 + prepared @ self.objects_.T) ** 3
-            return cubed
+            return np.asarray((1 + prepared @ self.objects_.T) ** 3)
         square = prepared.dtype.type(self.gamma_) * _squared_distances(prepared, self.objects_)
         K: Matrix = np.exp(-(square if self.kernel == "rbf" else np.sqrt(square)))
         return K
@@ -176,5 +175,5 @@ class KernelProbe(Probe):
 
 def _squared_distances(A: Matrix, B: Matrix) -> Matrix:
     """Squared Euclidean distances between the rows of two matrices, at least 0."""
-    square = (A**2).sum(axis=1)[:, None] + (B**2).sum(axis=1)[None, :] - 2 * (A @ B.T)
-    return np.maximum(square, 0)
+    square: Matrix = (A**2).sum(axis=1)[:, None] + (B**2).sum(axis=1)[None, :] - 2 * (A @ B.T)
+    return np.maximum(square, 0, out=square)

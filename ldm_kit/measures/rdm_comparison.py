@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -186,7 +187,7 @@ def _jackknifed(model: Matrix, human: Matrix, method: str) -> tuple[float, float
 
 
 def _compared(model: Matrix, human: Matrix, method: str) -> float:
-    from rsatoolbox.rdm import RDMs, compare
-
+    toolbox: Any = import_module("rsatoolbox.rdm")
     upper = np.triu_indices(len(human), 1)
-    return float(compare(RDMs(model[upper][None]), RDMs(human[upper][None]), method=method)[0, 0])
+    pair = [toolbox.RDMs(matrix[upper][None]) for matrix in (model, human)]
+    return float(toolbox.compare(*pair, method=method)[0, 0])
