@@ -69,8 +69,8 @@ def execute(run: Run, parameters: dict[str, Any], out: Path, folder: Path) -> st
             aside.replace(failed)
     else:
         aside.replace(executed)
-        failed.unlink(missing_ok=True)
-        log.unlink(missing_ok=True)
+        for old in (failed, failed.with_suffix(".html"), log):
+            old.unlink(missing_ok=True)
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
