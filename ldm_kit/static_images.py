@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable
@@ -83,7 +82,14 @@ def _draw(paths: list[Path], scale: float) -> None:
 
     logging.getLogger("kaleido").setLevel(logging.ERROR)
     logging.getLogger("choreographer").setLevel(logging.ERROR)
-    figures = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    figures = [plotly.io.from_json(path.read_text(encoding="utf-8"), skip_invalid=True) for path in paths]
+    defaults = plotly.io.defaults  # what a figure that says nothing gets; write_images gives it to all
     with ExitStack() as stack:
         asides = [stack.enter_context(written_aside(path.with_suffix(".png"))) for path in paths]
-        plotly.io.write_images(figures, [str(aside) for aside in asides], scale=scale)
+        plotly.io.write_images(
+            figures,
+            [str(aside) for aside in asides],
+            scale=scale,
+            width=[figure.layout.width or defaults.default_width for figure in figures],
+            height=[figure.layout.height or defaults.default_height for figure in figures],
+        )

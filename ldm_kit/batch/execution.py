@@ -58,6 +58,7 @@ def execute(run: Run, parameters: dict[str, Any], out: Path, folder: Path) -> st
                 str(aside),
                 parameters=parameters,
                 kernel_name=KERNEL_NAME,
+                language="python",
                 kernel_manager_class=encrypted_kernel_manager(),
                 execution_timeout=run.timeout,
                 progress_bar=sys.stderr.isatty(),

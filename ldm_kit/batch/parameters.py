@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,35 +56,24 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Parameter]:
     ['model', 'dataset', 'noise_levels', 'out']
     """
     import nbformat
-    import papermill
+    from papermill.translators import papermill_translators
 
     path = Path(path)
     if not path.is_file():
         siblings = sorted(file.name for file in path.parent.glob("*.ipynb"))
         raise unknown_name("notebook", str(path), siblings, f"These lie in {str(path.parent)!r}.")
     try:
-        with _quiet("papermill"):
-            found = papermill.inspect_notebook(str(path))
-    except (ValueError, nbformat.ValidationError) as error:
+        notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
         raise BadInputError(
             f"{str(path)!r} cannot be read as a notebook: {error}. Open it in JupyterLab and save it anew."
         ) from error
-    return {
-        name: Parameter(name, given["inferred_type_name"], given["default"], given["help"])
-        for name, given in found.items()
-    }
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keep a library's warnings away where we raise errors for the same things."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged:
+        return {}
+    # papermill's own reading, so that what we list is what it would set
+    found = papermill_translators.find_translator("python3", "python").inspect(tagged[0])
+    return {one.name: Parameter(one.name, one.inferred_type_name, one.default, one.help) for one in found}
 
 
 def check_parameters(

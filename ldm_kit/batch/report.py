@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,8 @@ WHAT_JUDGEMENTS_ARE = {
     "simulated": "choices drawn from a simulated observer, not from people",
 }
 SHOWN_ROWS = 500
+# Links to itables' site on how to trust a notebook, which a page on disk needs not.
+ITABLES_HELP = re.compile(r"\s*\(need <a [^<]*</a>\?\)|<sup><noscript>.*?</sup>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -212,8 +215,10 @@ def _sortable(frame: pd.DataFrame, identifier: str) -> str:
         layout={"topStart": None, "topEnd": "search" if len(shown) > 10 else None, "bottomStart": "info"},
         maxBytes=0,
         allow_html=False,
+        text_in_header_can_be_selected=False,  # the whole header sorts
+        display_logo_when_loading=False,
     )
-    return html
+    return ITABLES_HELP.sub("", html)
 
 
 def _tables_script() -> str:
