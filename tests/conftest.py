@@ -48,3 +48,13 @@ def make_notebook(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def things_root() -> Path:
+    """The folder of real THINGS data: a user may lack it, CI may not."""
+    root = Path(os.environ.get("LDM_KIT_THINGS") or Path(__file__).parents[1] / "../shared/things")
+    if not (root / "human_triplets_50k.txt").is_file():
+        reason = f"needs the real THINGS data at {root} (set LDM_KIT_THINGS)"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return root

@@ -35,7 +35,7 @@ def best_cell(
 ) -> pd.DataFrame:
     """Which cell is the most human, and how human is it? Chosen on some objects, reported on others.
 
-    The judged objects are halved at random. The cell that is most accurate on the triplets wholly among one
+    The judged objects are halved by `split_objects`. The cell that is most accurate on the triplets wholly among one
     half is reported on the triplets wholly among the other: its accuracy there owes nothing to having been
     picked. With few objects the two halves may well pick different cells; then say so.
 
@@ -75,7 +75,7 @@ def best_cell(
     for cell in progress(cells_of(features), "best cell", features):
         matched = Matched.of(cell, triplets)
         codes = matched.groups.ungrouped(matched.codes(metric, centre_on))
-        halves, objects = _halves(matched.groups, seed)
+        halves, objects = _halves(matched.groups, triplets, seed)
         means = [float(score[codes[halves == half]].mean()) for half in range(2)]
         found.append((table_labels(cell, triplets), codes, means, matched.groups, halves, objects))
     if not found:
@@ -110,10 +110,12 @@ def best_cell(
     return tidy(rows)
 
 
-def _halves(groups: Grouped, seed: int) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
-    """The half that each triplet lies in (-1: in both), and the number of objects of each half."""
+def _halves(groups: Grouped, triplets: Any, seed: int) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
+    """The half (of `split_objects`) that each triplet lies in (-1: in both), and the number of objects of each half."""
     used = np.flatnonzero(groups.used)
     half = np.zeros(groups.n, np.int64)
+    if isinstance(triplets, Triplets):  # by name, like `split_objects`
+        used = used[np.argsort([triplets.names[i] for i in used], kind="stable")]
     half[used] = object_folds(len(used), 2, seed)
     whole = wholly_in(groups.indices, half)
     for number in range(2):

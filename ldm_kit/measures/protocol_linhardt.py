@@ -113,7 +113,8 @@ def scores(S: Matrix, groups: Grouped) -> npt.NDArray[np.float64]:
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     p = np.round(odds / odds.sum(axis=1, keepdims=True), 2)
     right = (logits[:, 0] == logits.max(axis=1)) & (p[:, 0] > p[:, 1]) & (p[:, 0] > p[:, 2])
-    return right.astype(np.float64)
+    score: npt.NDArray[np.float64] = right.astype(np.float64)
+    return score
 
 
 def _standardised(X: Matrix, n_components: int | None) -> Preparation:

@@ -1,0 +1,182 @@
+"""Error bars and ceilings: brute force, and simulations whose truth is known."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ldm_kit.datasets.triplets import Triplets
+from ldm_kit.errors import BadInputError, UnknownNameError
+from ldm_kit.measures import noise_ceiling, odd_one_out
+from ldm_kit.measures.ceiling import leave_one_out
+from ldm_kit.measures.grouped import Grouped
+from ldm_kit.measures.intervals import clustered_variance, interval, proportion
+from tests.small_store import random_triplets
+
+
+@pytest.mark.parametrize(("n", "t"), [(30, 200), (8, 300), (100, 60)])
+def test_variance_is_the_sum_over_pairs_that_share_an_object(n: int, t: int) -> None:
+    triplets = random_triplets(n, t, seed=n)
+    values = np.random.default_rng(n).normal(size=t)
+    expected = 0.0
+    for one, other in product(range(t), repeat=2):
+        if set(triplets[one]) & set(triplets[other]):
+            expected += values[one] * values[other]
+    groups = Grouped(triplets, n)
+    used = groups.used.sum()
+    found = clustered_variance(values[groups.order], groups) * t**2 * (used - 3) / used
+    assert found == pytest.approx(max(expected, found_floor(values, triplets)), rel=1e-9)
+
+
+def found_floor(values: np.ndarray, triplets: np.ndarray) -> float:
+    """Sum over sets of three of the squared sum: the variance if sets were independent."""
+    sums: dict[frozenset[int], float] = {}
+    for value, triplet in zip(values, triplets, strict=True):
+        key = frozenset(triplet.tolist())
+        sums[key] = sums.get(key, 0.0) + value
+    return float(sum(value**2 for value in sums.values()))
+
+
+def simulated(truth: np.ndarray, view: np.ndarray, triplets: np.ndarray) -> np.ndarray:
+    """Is the model, which sees `view`, right about people, who heed `truth`? Per triplet."""
+    i, j, k = triplets.T
+    odd = [
+        np.argmax([np.einsum("td,td->t", X[a], X[b]) for a, b in ((j, k), (i, k), (i, j))], axis=0)
+        for X in (truth, view)
+    ]
+    return (odd[0] == odd[1]).astype(float)
+
+
+def new_objects(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    truth = rng.normal(size=(n, 4))
+    return truth, truth + rng.normal(size=(n, 4))
+
+
+@pytest.mark.parametrize(("n", "t", "runs"), [(300, 4000, 600), (56, 6000, 400)])
+def test_coverage(n: int, t: int, runs: int) -> None:
+    rng = np.random.default_rng(0)
+    # the expected accuracy for new objects does not depend on how many there are: 600,000 fresh triplets
+    fresh = np.arange(1_800_000).reshape(-1, 3)
+    expected = simulated(*new_objects(fresh.size, rng), fresh).mean()
+    covered = {"new objects": 0, "these objects": 0}
+    for _ in range(runs):
+        triplets = random_triplets(n, t, seed=int(rng.integers(2**31)))
+        groups = Grouped(triplets, n)
+        right = simulated(*new_objects(n, rng), triplets)[groups.order]
+        for estimand in covered:
+            found = interval(right, groups, estimand)
+            covered[estimand] += found.low <= expected <= found.high
+    print(f"{n} objects, {t} triplets, {runs} runs: coverage", {k: v / runs for k, v in covered.items()})
+    assert 0.92 <= covered["new objects"] / runs <= 0.98
+    assert covered["these objects"] / runs < 0.85
+
+
+def test_coverage_of_the_binomial_interval_for_the_same_objects() -> None:
+    rng = np.random.default_rng(0)
+    p, t = 0.4, 400
+    hits = 0
+    groups = Grouped(random_triplets(30, t), 30)
+    for _ in range(1000):
+        found = interval((rng.random(t) < p).astype(float), groups, "these objects")
+        hits += found.low <= p <= found.high
+    assert 0.92 <= hits / 1000 <= 0.98
+
+
+def test_features_without_information_are_at_chance() -> None:
+    rng = np.random.default_rng(0)
+    triplets = random_triplets(200, 20_000)
+    covered = 0
+    for _ in range(40):
+        row = odd_one_out(rng.normal(size=(200, 8)), triplets).iloc[0]
+        covered += row["ci_low"] <= 1 / 3 <= row["ci_high"]
+    assert covered >= 35
+
+
+def test_small_cases() -> None:
+    groups = Grouped(np.array([[0, 1, 2]]), 3)
+    assert np.isnan(interval(np.array([1.0]), groups).se)
+    all_right = interval(np.ones(50), Grouped(random_triplets(9, 50), 9))
+    assert (all_right.mean, all_right.se, all_right.high) == (1.0, 0.0, 1.0)
+    assert interval(np.ones(50), Grouped(random_triplets(9, 50), 9), None).estimand == ""
+
+
+def test_wilson() -> None:
+    # Newcombe 1998, table I: 15 of 148
+    found = proportion(np.repeat([1.0, 0.0], [15, 133]), "new objects")
+    assert (round(found.low, 4), round(found.high, 4)) == (0.0624, 0.1605)
+
+
+def repeated(counts: list[tuple[int, int, int]]) -> np.ndarray:
+    """Judgements of the sets 0, 1, 2 and 3, 4, 5 and so on: how many found each item odd."""
+    rows = []
+    for number, answers in enumerate(counts):
+        items = [3 * number, 3 * number + 1, 3 * number + 2]
+        for odd, times in enumerate(answers):
+            others = [item for place, item in enumerate(items) if place != odd]
+            rows += [[*others, items[odd]]] * times
+    return np.random.default_rng(0).permutation(np.array(rows))
+
+
+def judge_by_judge(answers: tuple[int, int, int]) -> float:
+    """One judge against the majority of the others, one judge at a time."""
+    judges = [odd for odd, times in enumerate(answers) for _ in range(times)]
+    right = 0.0
+    for number, own in enumerate(judges):
+        others = judges[:number] + judges[number + 1 :]
+        most = max(others.count(odd) for odd in range(3))
+        majority = [odd for odd in range(3) if others.count(odd) == most]
+        right += (own in majority) / len(majority)
+    return right / len(judges)
+
+
+def test_ceiling_by_hand() -> None:
+    counts = [(3, 1, 0), (2, 2, 1), (5, 0, 0), (1, 1, 1), (2, 0, 0)]
+    expected_low = np.mean([judge_by_judge(answers) for answers in counts])
+    expected_high = np.mean([max(answers) / sum(answers) for answers in counts])
+    row = noise_ceiling(repeated(counts)).iloc[0]
+    assert row["ceiling_low"] == pytest.approx(expected_low)
+    assert row["ceiling_high"] == pytest.approx(expected_high)
+    assert row["n_triplets"] == 5 and row["n_judgements"] == 19
+    assert "5 sets judged 2–5 times" in row["ceiling_source"]
+    three = noise_ceiling(repeated(counts), min_judgements=3).iloc[0]
+    assert three["n_triplets"] == 4 and three["min_judgements"] == 3
+    assert leave_one_out(np.array(counts))[0] == pytest.approx(judge_by_judge(counts[0]))
+
+
+def test_sets_judged_once_are_left_out() -> None:
+    once = np.array([[100, 101, 102], [101, 102, 103]])
+    both = np.concatenate([repeated([(3, 1, 0)]), once])
+    triplets = Triplets(both, names=tuple(str(i) for i in range(104)), judgements="simulated", dataset="toy")
+    row = noise_ceiling(triplets).iloc[0]
+    assert row["n_triplets"] == 1 and row["judgements"] == "simulated" and "of toy" in row["ceiling_source"]
+    with pytest.raises(BadInputError, match="No set of three was judged 2 times"):
+        noise_ceiling(once)
+    with pytest.raises(BadInputError, match="judged once has no ceiling"):
+        noise_ceiling(both, min_judgements=1)
+
+
+def test_ceiling_brackets_the_best_model() -> None:
+    """Judges who answer (0.6, 0.3, 0.1): the best model is right 0.6 of the time."""
+    rng = np.random.default_rng(0)
+    few = noise_ceiling(repeated([tuple(rng.multinomial(5, [0.6, 0.3, 0.1])) for _ in range(2000)])).iloc[0]
+    assert few["ceiling_low"] < 0.6 < few["ceiling_high"]
+    # the small-n bias is upward, its estimate has the right sign and size
+    assert 0.3 < few["ceiling_high_bias"] / (few["ceiling_high"] - 0.6) < 2.5
+    many = noise_ceiling(repeated([tuple(rng.multinomial(60, [0.6, 0.3, 0.1])) for _ in range(300)])).iloc[0]
+    assert abs(many["ceiling_high"] - 0.6) < 0.01 and abs(many["ceiling_low"] - 0.6) < 0.01
+    assert many["ceiling_high_bias"] < few["ceiling_high_bias"]
+
+
+def test_things_ceiling(things_root: Path) -> None:
+    path = things_root / "noise_ceiling_triplets.csv"
+    row = noise_ceiling(path).iloc[0]
+    assert round(row["ceiling_high"], 4) == 0.6835 and row["n_triplets"] == 1985
+    assert row["ceiling_low"] < row["ceiling_high"]
+    # 0.679 over triplets judged often
+    assert round(noise_ceiling(path, min_judgements=30)["ceiling_high"][0], 3) == 0.679
+    with pytest.raises(UnknownNameError, match="Unknown column 'prop_max'"):
+        noise_ceiling(pd.read_csv(path).drop(columns="prop_max"))
