@@ -78,7 +78,6 @@ def test_a_notebook_has_one_parameters_cell_that_papermill_reads(notebook: Path)
     assert "out" in names
     for parameter in found.values():
         ast.literal_eval(parameter.default)
-        assert parameter.help, f"{parameter.name} has no help"
 
 
 def test_a_notebook_tells_a_story_and_defines_nothing(notebook: Path) -> None:
