@@ -75,6 +75,7 @@ def image_part(module: nn.Module, output: Any, block: str) -> tuple[Tensor, str]
 
     Examples
     --------
+    >>> import torch
     >>> image_part(nn.Conv2d(1, 2, 1), torch.zeros(3, 2, 4, 4), "conv_in")[1]
     'map'
     """
@@ -102,6 +103,7 @@ def shapes(output: Any) -> str:
 
     Examples
     --------
+    >>> import torch
     >>> shapes((torch.zeros(1, 2), None))
     '((1, 2), None)'
     """
@@ -136,6 +138,7 @@ def pool(tensor: Tensor, layout: str, pooling: str) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> pool(torch.ones(2, 3, 4, 4), "map", "mean").shape
     torch.Size([2, 3])
     """
