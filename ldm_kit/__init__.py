@@ -53,6 +53,9 @@ _HOMES: dict[str, str] = {
     "cka": "measures",
     "accuracy_by_concept": "measures",
     "accuracy_by_category": "measures",
+    "accuracy_said": "wording",
+    "difference_said": "wording",
+    "read_embedding": "datasets",
     "Results": "results",
 }
 _MODULES = ("plots", "widgets", "batch", "datasets", "models", "features", "measures", "training")

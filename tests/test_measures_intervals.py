@@ -22,14 +22,14 @@ from tests.small_store import random_triplets
 def test_variance_is_the_sum_over_pairs_that_share_an_object(n: int, t: int) -> None:
     triplets = random_triplets(n, t, seed=n)
     values = np.random.default_rng(n).normal(size=t)
-    expected = 0.0
+    expected, share = 0.0, 0.0
     for one, other in product(range(t), repeat=2):
         if set(triplets[one]) & set(triplets[other]):
             expected += values[one] * values[other]
+            share += 1 / t**2
     groups = Grouped(triplets, n)
-    used = groups.used.sum()
-    found = clustered_variance(values[groups.order], groups) * t**2 * (used - 3) / used
-    assert found == pytest.approx(max(expected, found_floor(values, triplets)), rel=1e-9)
+    found = clustered_variance(values[groups.order], groups) * t**2
+    assert found == pytest.approx(max(expected / (1 - share), found_floor(values, triplets)), rel=1e-9)
 
 
 def found_floor(values: np.ndarray, triplets: np.ndarray) -> float:

@@ -54,6 +54,7 @@ class Grouped:
     first: npt.NDArray[np.unsignedinteger] = field(init=False)
     second: npt.NDArray[np.unsignedinteger] = field(init=False)
     order: npt.NDArray[np.uint32] = field(init=False)
+    sharing: float | None = field(init=False, default=None)  # kept by `intervals.sharing`
 
     def __post_init__(self) -> None:
         small = np.uint16 if self.n <= 2**16 else np.uint32

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ldm_kit.errors import unknown_name
 from ldm_kit.measures import kernels
-from ldm_kit.measures.grouped import Grouped
+from ldm_kit.measures.grouped import WORTH_THREADS, Grouped
 from ldm_kit.measures.threads import in_threads
 
 ESTIMANDS = ("new objects", "these objects")
@@ -159,9 +159,11 @@ def clustered_variance(deviations: npt.NDArray[np.floating], groups: Grouped) ->
     float
         (sum over objects of E_o² - over pairs of E_op² + over sets of E_opq²) / t², each E being the
         sum of the deviations of the triplets that hold the object, the pair, the set: a pair of triplets
-        sharing 1, 2 or 3 objects is counted 1, 2 - 1 or 3 - 3 + 1 times. Then times n / (n - 3) for the n
-        objects, since the mean was estimated from them. Never less than the variance without sharing
-        (the difference may come out lower, even negative, by chance).
+        sharing 1, 2 or 3 objects is counted 1, 2 - 1 or 3 - 3 + 1 times. Then divided by 1 - s, with s
+        the share of pairs of triplets that share an object: as the mean was estimated from the same
+        triplets, the sum is expected to be s times the variance too small. Never less than the variance
+        without sharing (the difference may come out lower, even negative, by chance). NaN if every two
+        triplets share an object: they tell nothing about other objects.
 
     Examples
     --------
@@ -169,16 +171,42 @@ def clustered_variance(deviations: npt.NDArray[np.floating], groups: Grouped) ->
     >>> clustered_variance(np.array([0.5, -0.5]), apart)
     0.25
     """
-    t = len(groups)
-    objects, pairs = _sums(deviations, groups)
-    sets = float(np.dot(deviations, deviations))
+    total, sets = _sum_over_sharing(deviations, groups)
+    apart = 1 - sharing(groups)
+    return max(total / apart, sets) / len(groups) ** 2 if apart > 1e-9 else float("nan")
+
+
+def sharing(groups: Grouped) -> float:
+    """Share of the ordered pairs of triplets (with itself, too) that have an object in common.
+
+    For very many triplets, pairs that share two objects are counted twice: a little too much.
+
+    Examples
+    --------
+    >>> sharing(Grouped(np.array([[0, 1, 2], [3, 4, 5]]), 6))
+    0.5
+    """
+    if groups.sharing is None:
+        if len(groups) > WORTH_THREADS:
+            counts = np.bincount(groups.first, minlength=groups.n) + np.bincount(
+                groups.second, minlength=groups.n
+            )
+            total = float(np.sum((counts + np.diff(groups.start)).astype(np.float64) ** 2))
+        else:
+            total = _sum_over_sharing(np.ones(len(groups)), groups)[0]
+        object.__setattr__(groups, "sharing", total / len(groups) ** 2)
+    return float(groups.sharing or 0.0)
+
+
+def _sum_over_sharing(values: npt.NDArray[np.floating], groups: Grouped) -> tuple[float, float]:
+    """Sum of v_t v_u over pairs of triplets that share an object, and over those of the same three."""
+    objects, pairs = _sums(values, groups)
+    sets = float(np.dot(values, values))
     position, number = groups.repeats
     if position.size:
-        repeated = deviations[position]
+        repeated = values[position]
         sets += float(np.sum(np.bincount(number, weights=repeated) ** 2) - np.dot(repeated, repeated))
-    total = float(np.dot(objects, objects)) - kernels.sum_of_squared_pairs(pairs) + sets
-    n = int(groups.used.sum())
-    return float(max(total, sets)) / t**2 * (n / (n - 3) if n > 3 else 1.0)
+    return float(np.dot(objects, objects)) - float(kernels.sum_of_squared_pairs(pairs)) + sets, sets
 
 
 def _sums(

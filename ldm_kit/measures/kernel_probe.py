@@ -148,7 +148,8 @@ class KernelProbe(Probe):
         -------
         ndarray, shape (n, k)
         """
-        prepared = Preparation(self.mean_, self.scale_)(self._checked(X))
+        matrix = self._checked(X)
+        prepared = Preparation(self.mean_, self.scale_)(matrix)
         Z: Matrix = self._centred(self._kernel(prepared)) @ self.A_ + self.b_
         return Z
 

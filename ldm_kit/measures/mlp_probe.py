@@ -124,7 +124,8 @@ class MLPProbe(Probe):
         -------
         ndarray, shape (n, k)
         """
-        prepared = Preparation(self.mean_, self.scale_, self.components_)(self._checked(X))
+        matrix = self._checked(X)
+        prepared = Preparation(self.mean_, self.scale_, self.components_)(matrix)
         Z: Matrix = prepared @ self.W_ + np.tanh(prepared @ self.U_ + self.c_) @ self.V_ + self.b_
         return Z
 

@@ -75,8 +75,7 @@ class Preparation:
                     f"n_components={n_components}, but the training features are {X.shape[0]} objects × "
                     f"{X.shape[1]} dimensions. Use 1 to {min(X.shape)}, or None for all."
                 )
-            components = np.linalg.svd(centred / norm, full_matrices=False)[2][:n_components].T
-            components = components.astype(X.dtype)
+            components = principal_axes(centred / norm, n_components).astype(X.dtype)
         return cls(mean.astype(X.dtype), scale.astype(X.dtype), components)
 
     def __call__(self, X: Matrix) -> Matrix:
@@ -93,3 +92,33 @@ class Preparation:
     def width(self) -> int:
         """Dimensions of the prepared features."""
         return len(self.mean) if self.components is None else self.components.shape[1]
+
+
+def principal_axes(centred: Matrix, k: int) -> Matrix:
+    """The leading `k` principal axes of centred rows, from the smaller of the two Gram matrices.
+
+    Parameters
+    ----------
+    centred : ndarray of float64, shape (n, d)
+    k : int
+        At most min(n, d). Axes without variance are arbitrary, but orthonormal.
+
+    Returns
+    -------
+    ndarray, shape (d, k)
+
+    Examples
+    --------
+    >>> abs(principal_axes(np.array([[1.0, 0.0], [-1.0, 0.0]]), 1)).round(6).ravel().tolist()
+    [1.0, 0.0]
+    """
+    n, d = centred.shape
+    if d <= n:
+        axes: Matrix = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :k]
+        return axes
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    leading = np.argsort(values)[::-1][:k]
+    # through QR, so that axes without variance come out orthonormal as well
+    basis, triangle = np.linalg.qr(centred.T @ vectors[:, leading])
+    signs = np.where(np.diag(triangle) < 0, -1.0, 1.0)
+    return basis * signs

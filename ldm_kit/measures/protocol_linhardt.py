@@ -17,7 +17,7 @@ from ldm_kit.errors import BadInputError
 from ldm_kit.measures.descent import Descent
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.linear_probe import LinearProbe
-from ldm_kit.measures.preparation import Preparation
+from ldm_kit.measures.preparation import Preparation, principal_axes
 from ldm_kit.measures.probe import Matrix, Probe
 
 NAME = "linhardt2024"
@@ -129,5 +129,5 @@ def _standardised(X: Matrix, n_components: int | None) -> Preparation:
     if not 1 <= n_components <= min(X.shape):
         raise BadInputError(f"n_components={n_components} is outside 1 to {min(X.shape)}. Give one inside.")
     centre = X.mean(axis=0, dtype=np.float64).astype(X.dtype)
-    axes = np.linalg.svd((X - centre) / scale, full_matrices=False)[2][:n_components].T
+    axes = principal_axes((X - centre) / scale.astype(np.float64), n_components)
     return Preparation(centre, scale, axes.astype(X.dtype))

@@ -1,7 +1,7 @@
 """Figures, each drawn from the tidy table, all in one template."""
 
 from ldm_kit.plots.alignment import block_curves, block_noise_heatmap, in_network_order, noise_curves, only
-from ldm_kit.plots.differences import gain_curves, grouped_bars
+from ldm_kit.plots.differences import category_dots, dimension_heatmap, gain_curves, grouped_bars
 from ldm_kit.plots.matrices import matrices
 from ldm_kit.plots.pictures import film_strip, picture_grid, space_colours
 from ldm_kit.plots.template import COLOURS, figure
@@ -10,6 +10,8 @@ __all__ = [
     "COLOURS",
     "block_curves",
     "block_noise_heatmap",
+    "category_dots",
+    "dimension_heatmap",
     "figure",
     "film_strip",
     "gain_curves",

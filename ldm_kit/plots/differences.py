@@ -113,3 +113,76 @@ def grouped_bars(
     # Bars start below chance, not at zero: zero accuracy means nothing in a choice of three.
     fig.update_yaxes(title=y_title, tickformat=".2f", range=[min(0.3, float(lowest) - 0.02), None])
     return fig
+
+
+def category_dots(table: pd.DataFrame, *, title: str = "By category") -> go.Figure:
+    """Draw accuracy by category, one dot with its 95 % interval each.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows with ``category``, ``accuracy``, ``ci_low`` and ``ci_high``, drawn from bottom to top.
+    title : str
+
+    Examples
+    --------
+    >>> lk.plots.category_dots(lk.accuracy_by_category(cell, triplets, categories))  # doctest: +SKIP
+    """
+    fig = figure(title, f"odd-one-out accuracy with 95 % intervals, {judged_by(table)}")
+    fig.add_scatter(
+        x=table["accuracy"],
+        y=table["category"],
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": table["ci_high"] - table["accuracy"],
+            "arrayminus": table["accuracy"] - table["ci_low"],
+            "thickness": 1.2,
+        },
+        mode="markers",
+        marker={"size": 9, "color": COLOURS[0]},
+    )
+    chance = float(table["chance"].iloc[0])
+    fig.add_vline(x=chance, line={"color": CHANCE, "dash": "dash"}, annotation_text=f"chance {chance:.3f}")
+    fig.update_layout(height=max(320, 22 * len(table) + 160), margin={"l": 170})
+    fig.update_xaxes(title="odd-one-out accuracy", tickformat=".2f")
+    return fig
+
+
+def dimension_heatmap(table: pd.DataFrame, *, title: str = "Human dimensions by block") -> go.Figure:
+    """Draw how well each block predicts each named dimension.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `ldm_kit.dimension_regression`: rows with ``block``, ``depth``, ``dimension`` and ``r2``.
+    title : str
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Dimensions from best to worst predicted. R² below zero (worse than the mean) is drawn as zero.
+
+    Examples
+    --------
+    >>> lk.plots.dimension_heatmap(lk.dimension_regression(store, norms))  # doctest: +SKIP
+    """
+    rows = table[table["dimension"] != ""]
+    grid = rows.pivot_table(index="dimension", columns="block", values="r2")[in_network_order(rows)]
+    grid = grid.loc[grid.max(axis=1).sort_values(ascending=False).index]
+    fig = figure(title, "cross-validated R² on held-out objects (0: no better than the mean)")
+    fig.add_heatmap(
+        z=grid.clip(lower=0).to_numpy(),
+        x=list(grid.columns),
+        y=[str(name) for name in grid.index],
+        customdata=grid.to_numpy(),
+        hovertemplate="%{y}<br>%{x}: R² = %{customdata:.3f}<extra></extra>",
+        colorscale="Cividis_r",
+        zmin=0,
+        zmax=max(0.05, float(grid.max().max())),
+        colorbar={"title": {"text": "R²"}},
+    )
+    fig.update_layout(height=max(360, 17 * len(grid) + 170), margin={"l": 260})
+    fig.update_xaxes(title="block, in network order", type="category")
+    fig.update_yaxes(autorange="reversed", tickfont={"size": 11}, dtick=1)
+    return fig

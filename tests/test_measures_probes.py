@@ -1,0 +1,349 @@
+"""Probes: gradients against autograd, the rotation, known truth, no peeking, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from ldm_kit.datasets.triplets import Triplets
+from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
+from ldm_kit.measures import KernelProbe, LinearProbe, MLPProbe, cross_validate_probe, odd_one_out
+from ldm_kit.measures.cross_validation import ProbeResult
+from ldm_kit.measures.descent import Descent
+from ldm_kit.measures.folds import object_folds, train_and_test, within
+from ldm_kit.measures.lbfgs import minimise
+from ldm_kit.measures.mlp_probe import MLPDescent
+from ldm_kit.measures.probe import Probe
+from tests.small_store import SmallStore, drawn_choices, random_triplets
+
+PROBES = [LinearProbe(), KernelProbe(), MLPProbe(hidden=8)]
+
+
+def a_world(
+    n: int = 56, d: int = 40, t: int = 8000, noise: float = 1.0, seed: int = 0
+) -> tuple[Any, Any, Any]:
+    """Embedding, features (a noisy linear map of it), choices drawn from it."""
+    rng = np.random.default_rng(seed)
+    embedding = rng.gamma(1.0, 0.8, size=(n, 6))
+    X = embedding @ rng.normal(size=(6, d)) + noise * rng.normal(size=(n, d))
+    return embedding, X.astype(np.float32), drawn_choices(embedding, random_triplets(n, t, seed), seed)
+
+
+def torch_loss(Z: torch.Tensor, triplets: np.ndarray) -> torch.Tensor:
+    a, b, c = (Z[torch.as_tensor(triplets[:, k])] for k in range(3))
+    logits = torch.stack([(a * b).sum(1), (a * c).sum(1), (b * c).sum(1)], dim=1)
+    return torch.nn.functional.cross_entropy(logits, torch.zeros(len(triplets), dtype=torch.long))
+
+
+@pytest.mark.parametrize("penalty", ["frobenius", "squared", "identity"])
+@pytest.mark.parametrize("d", [7, 30])
+def test_gradient_agrees_with_autograd(penalty: str, d: int) -> None:
+    """In full coordinates (d = 7), and in rotated ones (30 dimensions of 12 objects)."""
+    rng = np.random.default_rng(0)
+    n, lam = 12, 0.3
+    X, triplets = rng.normal(size=(n, d)), random_triplets(n, 50)
+    descent = Descent(X, triplets, penalty=penalty)
+    x = descent.start + 0.3 * rng.normal(size=descent.start.shape)
+    value, gradient = descent.value_and_slope(x, lam)
+
+    at = torch.tensor(x, requires_grad=True)
+    r = descent.rank
+    inside = at[: r * r].reshape(r, r)
+    b = at[r * r : r * r + r]
+    if descent.Q is None:
+        W, bias = inside, b
+    else:
+        Q = torch.tensor(descent.Q)
+        beta = at[-1] / np.sqrt(descent.extra)
+        W = Q @ inside @ Q.T + beta * (torch.eye(d, dtype=torch.float64) - Q @ Q.T)
+        bias = Q @ b
+    m = torch.trace(W) / d if penalty == "identity" else 0.0
+    size = torch.linalg.norm(W - m * torch.eye(d, dtype=torch.float64))
+    loss = torch_loss(torch.tensor(X) @ W + bias, triplets) + lam * (
+        size if penalty == "frobenius" else size**2
+    )
+    loss.backward()
+    assert value == pytest.approx(float(loss.detach()), rel=1e-12)
+    assert at.grad is not None
+    assert np.linalg.norm(gradient - at.grad.numpy()) <= 1e-8 * np.linalg.norm(gradient)
+
+
+def test_mlp_gradient_agrees_with_autograd() -> None:
+    rng = np.random.default_rng(0)
+    X, triplets = rng.normal(size=(12, 5)), random_triplets(12, 50)
+    descent = MLPDescent(X, triplets, hidden=4, seed=0)
+    x = descent.start + 0.3 * rng.normal(size=descent.start.shape)
+    value, gradient = descent.value_and_slope(x, 0.1)
+    at = torch.tensor(x, requires_grad=True)
+    sizes = [int(np.prod(shape)) for shape in descent.shapes]
+    W, U, c, V, b = (part.reshape(shape) for part, shape in zip(at.split(sizes), descent.shapes, strict=True))
+    Xt = torch.tensor(X)
+    loss = torch_loss(Xt @ W + torch.tanh(Xt @ U + c) @ V + b, triplets) + 0.1 * (at**2).sum()
+    loss.backward()
+    assert value == pytest.approx(float(loss.detach()), rel=1e-12)
+    assert at.grad is not None
+    assert np.linalg.norm(gradient - at.grad.numpy()) <= 1e-8 * np.linalg.norm(gradient)
+
+
+@pytest.mark.parametrize("penalty", ["frobenius", "squared", "identity"])
+def test_the_rotation_changes_no_prediction(penalty: str) -> None:
+    rng = np.random.default_rng(0)
+    X, new = rng.normal(size=(15, 60)), rng.normal(size=(20, 60))
+    X -= X.mean(axis=0)
+    triplets = random_triplets(15, 200)
+    S = []
+    for rotate in (False, True):
+        descent = Descent(X, triplets, penalty=penalty, rotate=rotate)
+        assert (descent.rank, descent.extra) == ((15, 45) if rotate else (60, 0))
+        found = descent.run(0.01, max_iterations=12)
+        W, b = descent.full(found.x)
+        Z = new @ W + b
+        held = descent.held(new, random_triplets(20, 50))
+        assert np.allclose(held.similarity(found.x), Z @ Z.T, rtol=1e-9, atol=1e-9)
+        S.append(Z @ Z.T)
+    assert np.allclose(S[0], S[1], rtol=1e-6, atol=1e-6 * np.abs(S[0]).max())
+
+
+def test_lbfgs_finds_what_scipy_finds() -> None:
+    _, X, triplets = a_world(n=20, d=6, t=600)
+    X64 = X.astype(np.float64) / 5
+    descent = Descent(X64, triplets, penalty="squared")
+    ours = descent.run(0.01, max_iterations=500)
+    scipys = minimize(
+        descent.value_and_slope,
+        descent.start,
+        args=(0.01,),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 2000},
+    )
+    assert ours.value == pytest.approx(scipys.fun, rel=1e-4)
+    # and in float32, where scipy's stops at once
+    in32 = Descent(X64.astype(np.float32), triplets, penalty="squared").run(0.01, max_iterations=500)
+    assert in32.value == pytest.approx(scipys.fun, rel=1e-3)
+    assert in32.x.dtype == np.float32
+
+
+def test_lbfgs_on_rosenbrock() -> None:
+    def rosenbrock(x: np.ndarray) -> tuple[float, np.ndarray]:
+        a, b = x
+        return (1 - a) ** 2 + 100 * (b - a**2) ** 2, np.array(
+            [-2 * (1 - a) - 400 * a * (b - a**2), 200 * (b - a**2)]
+        )
+
+    found = minimise(rosenbrock, np.array([-1.2, 1.0]), max_iterations=200, tolerance=1e-12)
+    assert found.x == pytest.approx([1, 1], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def spose(things_root: Path) -> np.ndarray:
+    return np.loadtxt(things_root / "spose_embedding_66d_sorted.txt")
+
+
+def test_known_truth_is_recovered(spose: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    objects = rng.permutation(len(spose))[:600]
+    truth = spose[objects]
+    X = (truth @ rng.normal(size=(66, 100)) + 0.5 * rng.normal(size=(600, 100))).astype(np.float32)
+    triplets = drawn_choices(truth, random_triplets(600, 200_000))
+    result = cross_validate_probe(X, triplets, LinearProbe(lambdas=(0.0, 0.003)), seed=0)
+    fold = object_folds(600, 3, 0)
+    own = []
+    for number in range(3):
+        rows = train_and_test(triplets, fold, number)[1]
+        own.append(odd_one_out(truth, triplets[rows], "dot", ci=False)["accuracy"][0])
+    accuracy = result.table["accuracy"].to_numpy()
+    print("held out", accuracy, "the truth's own", own, "zero-shot", result.table["zero_shot"].to_numpy())
+    assert abs(accuracy.mean() - np.mean(own)) < 0.01
+    assert result.summary()["gain_low"][0] > 0
+
+
+def test_no_information_and_shuffled_choices_give_chance() -> None:
+    _, X, triplets = a_world(t=12_000)
+    rng = np.random.default_rng(5)
+    noise = rng.normal(size=X.shape)
+    odd = rng.integers(3, size=len(triplets))
+    shuffled, rows = triplets.copy(), np.arange(len(triplets))
+    shuffled[rows, odd], shuffled[:, 2] = triplets[:, 2], triplets[rows, odd]
+    for features, choices in ((noise, triplets), (X, shuffled)):
+        for probe in PROBES:
+            row = cross_validate_probe(features, choices, probe).summary().iloc[0]
+            assert row["ci_low"] <= 1 / 3 <= row["ci_high"], (probe, row["accuracy"])
+
+
+def test_a_probe_gains_where_there_is_something_to_learn() -> None:
+    _, X, triplets = a_world(noise=2.0)
+    for probe in PROBES:
+        result = cross_validate_probe(X, triplets, probe)
+        row = result.summary().iloc[0]
+        assert row["gain_low"] > 0, probe
+        assert len(result.probes) == 3 and result.table["fold"].tolist() == [0, 1, 2]
+        assert (result.table["iterations"] <= 60).all() and (result.table["n_train_objects"] >= 37).all()
+        # the mean of the folds, weighted by their triplets, is the pooled accuracy
+        table = result.table
+        pooled = np.average(table["accuracy"], weights=table["n_triplets"].astype(float))
+        assert row["accuracy"] == pytest.approx(pooled) and row["n_triplets"] == table["n_triplets"].sum()
+        assert row["gain"] == pytest.approx(row["accuracy"] - row["zero_shot"])
+
+
+def test_the_table_matches_a_fold_done_by_hand() -> None:
+    _, X, triplets = a_world(t=3000)
+    probe = LinearProbe(seed=3)
+    result = cross_validate_probe(X, triplets, probe, seed=1)
+    fold = object_folds(56, 3, 1)
+    number = 2
+    train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+    kept = [row for row in triplets if set(row) <= set(train)]
+    held = np.array([row for row in triplets if set(row) <= set(test)])
+    position = {old: new for new, old in enumerate(train)}
+    mine = clone(probe).fit(X[train], [[position[i] for i in row] for row in kept])
+    row = result.table.iloc[number]
+    assert row["n_train_triplets"] == len(kept) and row["n_triplets"] == len(held)
+    assert row["accuracy"] == pytest.approx(mine.score(X, held))
+    assert row["cross_entropy"] == pytest.approx(mine.cross_entropy(X, held), rel=1e-5)
+    assert row["lam"] == mine.lam_ and row["iterations"] == mine.n_iter_
+    centred = X - X[train].mean(axis=0)
+    assert row["zero_shot"] == pytest.approx(odd_one_out(centred, held)["accuracy"][0])
+
+
+@pytest.mark.parametrize("probe", [*PROBES, LinearProbe(n_components=10)], ids=str)
+def test_no_peeking(probe: Probe) -> None:
+    """Whatever happens to held-out objects and their choices, the fitted probe stays the same."""
+    _, X, triplets = a_world(t=3000)
+    fold = object_folds(56, 3, 0)
+    result = cross_validate_probe(X, triplets, probe, seed=0)
+    out = np.flatnonzero(fold == 0)
+    other_X = X.copy()
+    other_X[out] = 100 * np.random.default_rng(9).normal(size=other_X[out].shape)
+    other = triplets.copy()
+    touched = np.isin(triplets, out).any(axis=1)
+    other[touched] = other[touched][:, [2, 0, 1]]
+    again = cross_validate_probe(other_X, other, probe, seed=0)
+    probe_X = X[fold != 0]
+    assert np.array_equal(result.probes[0].transform(probe_X), again.probes[0].transform(probe_X))
+    assert not np.array_equal(result.probes[1].transform(probe_X), again.probes[1].transform(probe_X))
+
+
+def test_real_choices(things_root: Path) -> None:
+    """One seed of the five that the benchmark reports."""
+    X = np.load(things_root / "clip_vit_b32_things.npy")
+    triplets = np.loadtxt(things_root / "human_triplets_50k.txt", dtype=np.int64)
+    probe = LinearProbe(n_components=200, lambdas=(0.01,), max_iterations=10, patience=3)
+    row = cross_validate_probe(X, triplets, probe, seed=0).summary().iloc[0]
+    print("held-out accuracy", row["accuracy"], "gain", row["gain"])
+    assert row["accuracy"] > 0.52 and row["gain"] > 0.02
+
+
+def test_the_papers_protocol_peeks_and_says_so() -> None:
+    _, X, triplets = a_world(t=3000)
+    ours = cross_validate_probe(X, triplets, LinearProbe()).summary().iloc[0]
+    theirs = cross_validate_probe(X, triplets, LinearProbe(), protocol="linhardt2024")
+    row = theirs.summary().iloc[0]
+    assert row["probe"] == "linear (linhardt2024)" and ours["probe"] == "linear"
+    assert row["cross_entropy"] <= ours["cross_entropy"] + 0.02
+    with pytest.raises(BadInputError, match="is for a LinearProbe"):
+        cross_validate_probe(X, triplets, MLPProbe(), protocol="linhardt2024")
+    with pytest.raises(UnknownNameError, match="Did you mean 'linhardt2024'"):
+        cross_validate_probe(X, triplets, protocol="linhard")
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        LinearProbe(),
+        LinearProbe(n_components=5, penalty="identity"),
+        KernelProbe(gamma=0.5),
+        MLPProbe(hidden=3),
+    ],
+    ids=str,
+)
+def test_files_and_parameters(probe: Probe, tmp_path: Path) -> None:
+    _, X, triplets = a_world(n=30, t=2000)
+    assert clone(probe).get_params() == probe.get_params()
+    assert clone(probe).set_params(seed=5).seed == 5
+    with pytest.raises(NotFittedError):
+        probe.transform(X)
+    fitted = clone(probe).fit(X, triplets)
+    path = fitted.save(tmp_path / "probe")
+    assert path.name == "probe.safetensors" and b"pickle" not in path.read_bytes()
+    loaded = type(probe).load(path)
+    assert np.array_equal(loaded.transform(X), fitted.transform(X))
+    assert loaded.get_params() == fitted.get_params() and loaded.n_iter_ == fitted.n_iter_
+    assert fitted.transform(X).shape[0] == 30 and 1 / 3 < loaded.score(X, triplets) <= 1
+    other = MLPProbe if isinstance(probe, LinearProbe) else LinearProbe
+    with pytest.raises(BadInputError, match="Load it with the class"):
+        other.load(path)
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    with pytest.raises(BadInputError, match="cannot be read as a probe"):
+        type(probe).load(tmp_path / "broken.safetensors")
+    with pytest.raises(MismatchError, match="was fitted on 40"):
+        loaded.transform(X[:, :7])
+
+
+def test_same_request_same_probe() -> None:
+    _, X, triplets = a_world(t=2000)
+    one, two = (cross_validate_probe(X, triplets, LinearProbe(), seed=4).table for _ in range(2))
+    assert one.equals(two)
+
+
+def test_a_store_gives_a_row_per_cell_and_fold() -> None:
+    _, X, triplets = a_world(t=3000)
+    names = tuple(f"s{i:02}" for i in range(60))
+    wide = np.concatenate([X, X[:4]])
+    order = np.random.default_rng(0).permutation(60)
+    store = SmallStore(
+        [names[i] for i in order], {("a", 0.1, "none"): wide[order], ("b", 0.1, "none"): wide[order][:, ::-1]}
+    )
+    # names 56 to 59 have features but were never judged: they take no part
+    result = cross_validate_probe(store, Triplets(triplets, names=names), keep_probes=False)
+    assert isinstance(result, ProbeResult) and result.probes == ()
+    assert result.table["block"].tolist() == ["a"] * 3 + ["b"] * 3
+    plain = cross_validate_probe(X, triplets)
+    assert result.table["accuracy"].tolist()[:3] == plain.table["accuracy"].tolist()
+    with pytest.raises(AttributeError):
+        result.table = plain.table  # type: ignore[misc]
+
+
+def test_bad_input() -> None:
+    _, X, triplets = a_world(t=2000)
+    with pytest.raises(BadInputError, match="5 objects cannot make 3 folds"):
+        cross_validate_probe(X[:5], [[0, 1, 2], [2, 3, 4]])
+    with pytest.raises(BadInputError, match="n_folds=1: at least 2"):
+        cross_validate_probe(X, triplets, n_folds=1)
+    with pytest.raises(BadInputError, match=r"Fold 0 has no (held-out|training) triplets"):
+        cross_validate_probe(X[:12], [[i, i + 1, i + 2] for i in range(0, 10)], n_folds=4)
+    with pytest.raises(BadInputError, match="no triplets to learn from"):
+        LinearProbe().fit(X, np.empty((0, 3), np.int64))
+    with pytest.raises(BadInputError, match="all the same"):
+        LinearProbe().fit(np.ones((30, 4)), random_triplets(30, 500))
+    with pytest.raises(BadInputError, match="n_components=99"):
+        LinearProbe(n_components=99).fit(X, triplets)
+    with pytest.raises(UnknownNameError, match="penalty"):
+        LinearProbe(penalty="lasso").fit(X, triplets)
+    with pytest.raises(UnknownNameError, match="kernel"):
+        KernelProbe(kernel="rbff").fit(X, triplets)
+    with pytest.raises(MismatchError, match="56 rows"):
+        LinearProbe().fit(X, Triplets(triplets[:3], names=tuple(str(i) for i in range(99))))
+    with pytest.raises(BadInputError, match="λ unchosen"):
+        LinearProbe(n_folds=0).fit(X, triplets)
+    assert LinearProbe(n_folds=0, lam=0.01, max_iterations=3).fit(X, triplets).n_iter_ == 3
+
+
+def test_folds_follow_the_rule() -> None:
+    triplets, fold = random_triplets(40, 3000), object_folds(40, 3, 2)
+    assert np.bincount(fold).tolist() == [14, 13, 13]
+    for number in range(3):
+        train, test = train_and_test(triplets, fold, number)
+        inside = [row for row, t in enumerate(triplets) if all(fold[i] != number for i in t)]
+        held = [row for row, t in enumerate(triplets) if all(fold[i] == number for i in t)]
+        assert train.tolist() == inside and test.tolist() == held
+    members = np.flatnonzero(fold == 1)
+    again = members[within(triplets, test[:0], members, 40)]
+    assert again.shape == (0, 3)
