@@ -1,0 +1,261 @@
+"""Comparisons, RSA, CKA, categories and dimensions against independent references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import false_discovery_control, pearsonr, spearmanr
+from sklearn.linear_model import RidgeCV
+from sklearn.neighbors import NearestCentroid
+
+from ldm_kit.datasets.triplets import Triplets
+from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
+from ldm_kit.measures import (
+    accuracy_by_category,
+    accuracy_by_concept,
+    categorise,
+    cka,
+    compare,
+    dimension_regression,
+    odd_one_out,
+    rsa,
+    scores,
+)
+from ldm_kit.measures.comparison import corrected_p
+from ldm_kit.measures.dimensions import ridge
+from tests.small_store import SmallStore, drawn_choices, random_triplets
+
+
+@pytest.fixture
+def world() -> tuple[SmallStore, Triplets]:
+    rng = np.random.default_rng(0)
+    names = tuple(f"s{i:02}" for i in range(40))
+    truth = rng.gamma(1.0, 1.0, size=(40, 5))
+    cells = {
+        (block, level, words): truth + noise * rng.normal(size=(40, 5))
+        for block, noise in (("down", 3.0), ("mid", 1.0), ("up", 0.3))
+        for level in (0.1, 0.9)
+        for words in ("none", "label")
+    }
+    triplets = Triplets(drawn_choices(truth, random_triplets(40, 4000)), names=names, judgements="simulated")
+    return SmallStore(names, cells), triplets
+
+
+def test_differences_are_those_of_the_accuracies(world: tuple[SmallStore, Triplets]) -> None:
+    store, triplets = world
+    table = compare(store, triplets)
+    assert len(table) == 3 * 4
+    single = odd_one_out(store, triplets).set_index(["block", "noise_level", "conditioning"])["accuracy"]
+    for row in table.itertuples():
+        expected = (
+            single[row.a, row.noise_level, row.conditioning]
+            - single[row.b, row.noise_level, row.conditioning]
+        )
+        assert row.difference == pytest.approx(expected)
+        assert row.ci_low <= row.difference <= row.ci_high and row.p <= row.p_corrected <= 1
+    worst = table[(table["a"] == "down") & (table["b"] == "up")]
+    assert (worst["ci_high"] < 0).all() and (worst["p_corrected"] < 0.05).all()
+    averaged = compare(store, triplets, average=["noise_level", "conditioning"])
+    assert len(averaged) == 3
+    assert averaged["accuracy_a"][0] == pytest.approx(single["down"].mean())
+    words = compare(store, triplets, by="conditioning", reference="none")
+    assert len(words) == 6 and set(words["a"]) == {"label"} and set(words["b"]) == {"none"}
+
+
+def test_null_differences_are_rarely_significant() -> None:
+    rng = np.random.default_rng(0)
+    triplets = random_triplets(60, 3000)
+    found = compare({f"b{k}": rng.normal(size=(60, 5)) for k in range(12)}, triplets)
+    assert len(found) == 66
+    assert (found["p"] < 0.05).mean() < 0.2 and (found["p_corrected"] < 0.05).mean() < 0.05
+
+
+def test_comparison_errors(world: tuple[SmallStore, Triplets]) -> None:
+    store, triplets = world
+    with pytest.raises(UnknownNameError, match="Unknown label 'blok'. Did you mean 'block'"):
+        compare(store, triplets, by="blok")
+    with pytest.raises(UnknownNameError, match="reference block 'top'"):
+        compare(store, triplets, reference="top")
+    with pytest.raises(UnknownNameError, match="correction"):
+        compare(store, triplets, correction="bonferoni")
+    with pytest.raises(BadInputError, match="nothing to compare"):
+        compare({"only": np.eye(40)}, triplets)
+    uneven = SmallStore(store.names, {key: store[key] for key in store.cells()[:-1]})
+    with pytest.raises(MismatchError, match="averaged over different cells"):
+        compare(uneven, triplets, average=["conditioning", "noise_level"])
+
+
+def test_corrections() -> None:
+    p = np.random.default_rng(0).uniform(size=20) ** 3
+    assert corrected_p(p, "bh") == pytest.approx(false_discovery_control(p, method="bh"))
+    holm, running = {}, 0.0
+    for rank, value in enumerate(sorted(p)):
+        running = max(running, (20 - rank) * value)
+        holm[value] = min(running, 1.0)
+    assert corrected_p(p, "holm") == pytest.approx([holm[value] for value in p])
+
+
+def test_rsa_on_the_48_objects(things_root: Path) -> None:
+    human = np.load(things_root / "rdm48_human.npy")
+    rows = pd.read_csv(things_root / "names48.tsv", sep="\t")["things_row0"].to_numpy()
+    spose = np.loadtxt(things_root / "spose_embedding_66d_sorted.txt")
+    found = {
+        (metric, method): rsa(spose, human, rows, metric=metric, method=method)["correlation"][0]
+        for metric in ("dot", "choice probability")
+        for method in ("pearson", "spearman")
+    }
+    assert round(found["dot", "pearson"], 3) == 0.883 and round(found["dot", "spearman"], 3) == 0.878
+    assert round(found["choice probability", "pearson"], 3) == 0.906
+    assert round(found["choice probability", "spearman"], 3) == 0.898
+
+
+def test_rsa_agrees_with_scipy() -> None:
+    rng = np.random.default_rng(0)
+    X, upper = rng.normal(size=(15, 4)), np.triu_indices(15, 1)
+    human = np.abs(rng.normal(size=(15, 15)))
+    human = human + human.T
+    names = [f"s{i}" for i in range(15)]
+    store = SmallStore(names, {("mid", 0.5, "none"): X})
+    order = rng.permutation(15)
+    frame = pd.DataFrame(human[np.ix_(order, order)], index=[names[i] for i in order])
+    model = 1 - np.corrcoef(X)
+    for method, reference in (("spearman", spearmanr), ("pearson", pearsonr)):
+        row = rsa(store, frame, metric="correlation", method=method).iloc[0]
+        assert row["correlation"] == pytest.approx(reference(model[upper], human[upper])[0])
+        assert row["ci_low"] < row["correlation"] < row["ci_high"] and row["block"] == "mid"
+    with pytest.raises(MismatchError, match="over 15 stimuli, 14 were named"):
+        rsa(store, frame, names[:14])
+    with pytest.raises(UnknownNameError, match="method"):
+        rsa(store, frame, method="spearmann")
+    with pytest.raises(UnknownNameError, match="stimulus"):
+        rsa(store, frame.rename(index={"s3": "s99"}))
+    with pytest.raises(BadInputError, match="not symmetric"):
+        rsa(X, rng.normal(size=(15, 15)))
+
+
+def song_cka(X: np.ndarray, Y: np.ndarray) -> float:
+    """Debiased CKA by Song et al.'s formula of HSIC."""
+
+    def hsic(K: np.ndarray, L: np.ndarray) -> float:
+        n = len(K)
+        K, L = K - np.diag(np.diag(K)), L - np.diag(np.diag(L))
+        ones = np.ones(n)
+        middle = ones @ K @ ones * (ones @ L @ ones) / ((n - 1) * (n - 2))
+        return float((np.trace(K @ L) + middle - 2 / (n - 2) * (ones @ K @ L @ ones)) / (n * (n - 3)))
+
+    K, L = X @ X.T, Y @ Y.T
+    return hsic(K, L) / np.sqrt(hsic(K, K) * hsic(L, L))
+
+
+def test_cka_agrees_with_the_formulas() -> None:
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(20, 6)), rng.normal(size=(20, 30))
+    Y[:, :6] += X
+    table = cka({"x": X, "y": Y}).set_index(["block", "block_b"])["cka"]
+    assert table["x", "y"] == pytest.approx(song_cka(X, Y)) == table["y", "x"]
+    assert table["x", "x"] == pytest.approx(1)
+    Xc, Yc = X - X.mean(axis=0), Y - Y.mean(axis=0)
+    expected = np.linalg.norm(Xc.T @ Yc) ** 2 / np.linalg.norm(Xc.T @ Xc) / np.linalg.norm(Yc.T @ Yc)
+    biased = cka({"x": X}, {"y": Y}, debiased=False)
+    assert biased["cka"].tolist() == pytest.approx([expected]) and biased["block_b"].tolist() == ["y"]
+    # two geometries that have nothing in common, with more dimensions than stimuli
+    far = cka(rng.normal(size=(20, 500)), rng.normal(size=(20, 500)))["cka"][0]
+    assert abs(far) < 0.3
+    names = [f"s{i}" for i in range(20)]
+    one = SmallStore(names, {("a", 0.1, "none"): X})
+    other = SmallStore(names[::-1], {("b", 0.1, "none"): Y[::-1]})
+    assert cka(one, other)["cka"][0] == pytest.approx(song_cka(X, Y))
+    with pytest.raises(MismatchError, match="in one store only: s0"):
+        cka(one, SmallStore(names[1:], {("b", 0.1, "none"): Y[1:]}))
+    with pytest.raises(BadInputError, match="at least 4"):
+        cka(X[:3])
+
+
+def test_ridge_agrees_with_sklearn() -> None:
+    rng = np.random.default_rng(0)
+    for n, d in ((60, 10), (30, 80)):
+        X, new = rng.normal(size=(n, d)), rng.normal(size=(12, d))
+        Y = X[:, :3] + rng.normal(size=(n, 3))
+        centred = X - X.mean(axis=0)
+        unit = np.sqrt(np.mean(np.sum(centred**2, axis=1)))
+        s = np.linalg.svd(centred / unit, compute_uv=False)
+        alphas = np.array([0.01, 0.1, 1.0, 10.0])
+        theirs = RidgeCV(alphas * np.mean(s**2), alpha_per_target=True).fit(centred / unit, Y)
+        expected = theirs.predict((new - X.mean(axis=0)) / unit)
+        assert ridge(X, Y, new, tuple(alphas)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_dimensions_are_read_from_held_out_objects() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.gamma(1.0, 1.0, size=(90, 3))
+    names = [f"s{i}" for i in range(90)]
+    X = truth[:, :2] @ rng.normal(size=(2, 200)) + 0.1 * rng.normal(size=(90, 200))
+    embedding = pd.DataFrame(truth, index=names, columns=["round", "red", "hidden"])
+    triplets = Triplets(drawn_choices(truth, random_triplets(90, 6000)), names=tuple(names))
+    store = SmallStore(names, {("mid", 0.5, "none"): X})
+    table = dimension_regression(store, embedding.iloc[::-1], triplets=triplets)
+    r2 = table.set_index("dimension")["r2"]
+    assert r2["round"] > 0.9 and r2["red"] > 0.9 and r2["hidden"] < 0.2
+    whole = table[table["dimension"] == ""].iloc[0]
+    assert 1 / 3 < whole["accuracy"] < whole["embedding_accuracy"] and whole["ci_low"] > 1 / 3
+    with pytest.raises(MismatchError, match="1 stimuli are not in the embedding: s89"):
+        dimension_regression(store, embedding.iloc[:89])
+    with pytest.raises(MismatchError, match="89 rows"):
+        dimension_regression(X, truth[:89])
+
+
+def test_categorisation_agrees_with_sklearn() -> None:
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.arange(6), 10)
+    X = rng.normal(size=(6, 8))[label] + 1.5 * rng.normal(size=(60, 8))
+    table = categorise(X, pd.Series([f"c{k}" for k in label]), n_folds=10, metric="euclidean")
+    # ten folds of six: one object of each category is held out, whichever it is
+    right = []
+    for held in range(60):
+        train = np.arange(60) != held
+        right.append(NearestCentroid().fit(X[train], label[train]).predict(X[[held]])[0] == label[held])
+    overall = table[table["category"] == ""].iloc[0]
+    assert abs(overall["accuracy"] - np.mean(right)) < 0.08
+    assert overall["n_objects"] == 60 and overall["chance"] == pytest.approx(1 / 6)
+    assert table["accuracy"][1:].mean() == pytest.approx(overall["accuracy"])
+    noise = categorise(rng.normal(size=(60, 8)), pd.Series([f"c{k}" for k in label])).iloc[0]
+    assert noise["ci_low"] < 1 / 6 < noise["ci_high"]
+    with pytest.raises(BadInputError, match="two are needed"):
+        categorise(X, pd.Series(["same"] * 60))
+
+
+def test_things_categories(things_root: Path) -> None:
+    table = pd.read_csv(things_root / "categories53_things_order.tsv", sep="\t", index_col="uniqueID")
+    spose = np.loadtxt(things_root / "spose_embedding_66d_sorted.txt")
+    found = categorise(spose, table.iloc[:, 1:28])
+    overall = found.iloc[0]
+    print(
+        f"{overall['accuracy']:.3f} over {overall['n_objects']} objects, {overall['n_categories']} categories"
+    )
+    assert overall["n_categories"] > 20 and overall["accuracy"] > 0.7
+
+
+def test_accuracy_per_concept_and_category(world: tuple[SmallStore, Triplets]) -> None:
+    store, triplets = world
+    X = store["mid", 0.1, "none"]
+    right = scores(X, triplets)
+    concepts = accuracy_by_concept(X, triplets).set_index("concept")
+    for i in (0, 17):
+        held = (triplets.indices == i).any(axis=1)
+        row = concepts.loc[triplets.names[i]]
+        assert row["accuracy"] == pytest.approx(right[held].mean()) and row["n_triplets"] == held.sum()
+        assert row["ci_low"] < row["accuracy"] < row["ci_high"]
+    kinds = {
+        name: "even" if i % 2 == 0 else ["odd", "third"] if i % 3 == 0 else "odd"
+        for i, name in enumerate(store.names)
+    }
+    table = accuracy_by_category(store, triplets, kinds)
+    assert len(table) == 3 * 12
+    row = table[(table["block"] == "mid") & (table["category"] == "third")].iloc[0]
+    held = np.isin(triplets.indices, [i for i in range(40) if i % 2 and i % 3 == 0]).any(axis=1)
+    assert row["accuracy"] == pytest.approx(right[held].mean()) and row["n_objects"] == 7
+    with pytest.raises(MismatchError, match="39 stimuli have no row"):
+        accuracy_by_category(store, triplets, {"s00": "even"})

@@ -1,0 +1,159 @@
+"""Every notebook runs headless on the bundled model, and its numbers are right: each is computed again, plainly."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ldm_kit as lk
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+BLOCKS = ["down_blocks.1", "mid_block", "up_blocks.1"]
+LEVELS = [0.3, 0.9]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """Run the five notebooks on a small grid that they share."""
+    out = tmp_path_factory.mktemp("series")
+    grid = {"noise_levels": LEVELS, "features": str(out / "features"), "seed": 0}
+    asked = {
+        "00_start_here": {},
+        "01_extraction": {"blocks": BLOCKS},
+        "02_probing": {"blocks": BLOCKS, "noise_levels": [0.3]},
+        "03_layer_comparison": {"blocks": BLOCKS},
+        "04_text_conditioning": {"blocks": BLOCKS},
+    }
+    for name, parameters in asked.items():
+        outcome = lk.batch.run_notebook(NOTEBOOKS / f"{name}.ipynb", out, {**grid, **parameters}, timeout=300)
+        assert outcome.status == "done", outcome.error
+    return out
+
+
+def table(series: Path, notebook: str, name: str) -> pd.DataFrame:
+    frame = pd.read_parquet(series / notebook / "tables" / f"{name}.parquet")
+    assert len(frame) == len(pd.read_csv(series / notebook / "tables" / f"{name}.csv"))
+    return frame
+
+
+def findings(series: Path, notebook: str) -> str:
+    return json.dumps(json.loads((series / notebook / "results.json").read_text())["findings"])
+
+
+@pytest.fixture(scope="module")
+def store(series):
+    return lk.FeatureStore.open(series / "features")
+
+
+@pytest.fixture(scope="module")
+def triplets():
+    return lk.load_dataset("toybox").triplets
+
+
+def plain_accuracy(features, indices) -> float:
+    """Centred cosine, triplet by triplet; the odd one is outside the most similar pair."""
+    centred = features.astype(np.float64) - features.astype(np.float64).mean(axis=0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    hits = 0
+    for i, j, k in indices:
+        hits += unit[i] @ unit[j] > max(unit[i] @ unit[k], unit[j] @ unit[k])
+    return hits / len(indices)
+
+
+def test_00_scores_each_cell_as_a_plain_loop_does(series, store, triplets):
+    scored = table(series, "00_start_here", "alignment").set_index(["block", "noise_level"])
+    assert len(scored) == 9 * 2
+    for block, level in itertools.product(BLOCKS, LEVELS):
+        row = scored.loc[(block, level)]
+        features = store.select(names=triplets.names)[block, level, "none"]
+        # float32 similarities may flip a triplet whose gap is tiny
+        assert row["accuracy"] == pytest.approx(plain_accuracy(features, triplets.indices), abs=2e-4)
+        assert row["ci_low"] < row["accuracy"] < row["ci_high"]
+    assert set(scored["judgements"]) == {"simulated"}
+    assert "simulated" in findings(series, "00_start_here")
+
+
+def test_01_extracts_what_it_says(series, store):
+    blocks = table(series, "01_extraction", "blocks").set_index("block")
+    assert blocks.loc["mid_block", "shape"] == "(128, 2, 2)"
+    told = findings(series, "01_extraction")
+    difference = float(told.split("differ by ")[1].split(" ")[0])
+    assert 0 <= difference <= 1e-5
+    assert 0.2 in store.noise_levels  # the level that was asked for afterwards
+    assert set(store.conditionings) == {"none", "label", "caption", "shuffled"}
+
+
+def test_02_scores_probes_on_objects_they_never_saw(series, store, triplets):
+    folds = table(series, "02_probing", "linear_folds")
+    assert set(folds["fold"]) == {0, 1, 2}
+    fold = lk.measures.object_folds(len(triplets.names), 3, 0)
+    for _, row in folds.iterrows():
+        held = (fold[triplets.indices] == row["fold"]).all(axis=1)
+        assert row["n_triplets"] == held.sum()
+        assert row["gain"] == pytest.approx(row["accuracy"] - row["zero_shot"], abs=1e-9)
+        features = store.select(names=triplets.names)[row["block"], 0.3, "none"].astype(np.float64)
+        own = features - features[fold != row["fold"]].mean(axis=0)  # the centre is a fitted thing, too
+        unit = own / np.linalg.norm(own, axis=1, keepdims=True)
+        i, j, k = triplets.indices[held].T
+        pair = np.einsum("nd,nd->n", unit[i], unit[j])
+        others = np.maximum(np.einsum("nd,nd->n", unit[i], unit[k]), np.einsum("nd,nd->n", unit[j], unit[k]))
+        assert row["zero_shot"] == pytest.approx((pair > others).mean(), abs=3e-3)
+    probes = table(series, "02_probing", "probes")
+    assert set(probes["probe"].str.split(" ").str[0]) >= {"linear"}
+    pooled = folds.groupby("block").apply(lambda f: np.average(f["accuracy"], weights=f["n_triplets"]))
+    linear = probes[probes["probe"] == "linear"].set_index("block")["accuracy"]
+    np.testing.assert_allclose(linear[pooled.index], pooled, atol=1e-9)
+
+
+def test_03_reports_its_winner_on_the_other_half(series, store, triplets):
+    best = table(series, "03_layer_comparison", "best_cells")
+    halves = lk.split_objects(triplets.names, seed=0)
+    for _, row in best.iterrows():
+        other = triplets.among(halves[1 - int(row["fold"])])
+        features = store.select(names=other.names)[row["block"], row["noise_level"], "none"]
+        assert row["n_triplets"] == len(other)
+        assert row["accuracy"] == pytest.approx(plain_accuracy(features, other.indices), abs=0.02)
+    alone = table(series, "03_layer_comparison", "alignment").groupby("block")["accuracy"].mean()
+    versus = table(series, "03_layer_comparison", "against_bottleneck").set_index("a")
+    for block in ("down_blocks.1", "up_blocks.1"):
+        assert versus.loc[block, "difference"] == pytest.approx(alone[block] - alone["mid_block"], abs=1e-6)
+
+
+def test_04_gains_are_differences_and_words_are_told_from_pictures(series, store, triplets):
+    scored = table(series, "04_text_conditioning", "alignment").set_index(
+        ["block", "noise_level", "conditioning"]
+    )["accuracy"]
+    gains = table(series, "04_text_conditioning", "gains")
+    assert len(gains) == len(BLOCKS) * len(LEVELS) * 3
+    for _, row in gains.iterrows():
+        place = row["block"], row["noise_level"]
+        assert row["difference"] == pytest.approx(scored[(*place, row["a"])] - scored[(*place, "none")])
+    shuffled = table(series, "04_text_conditioning", "shuffled").set_index(
+        ["block", "noise_level", "conditioning"]
+    )["accuracy"]
+    prompts = store.select(names=triplets.names).prompts("shuffled")
+    said = [prompt.removeprefix("a photo of a ") for prompt in prompts]
+    label = {lk.load_dataset("toybox").stimuli[i].label: i for i in range(len(triplets.names))}
+    row_of_word = np.empty(len(said), dtype=int)
+    for row, word in enumerate(said):
+        row_of_word[label[word]] = row
+    features = store.select(names=triplets.names)["up_blocks.1", 0.9, "shuffled"]
+    by_word = plain_accuracy(features[row_of_word], triplets.indices)
+    assert shuffled["up_blocks.1", 0.9, "as the word's object"] == pytest.approx(by_word, abs=2e-4)
+    by_picture = plain_accuracy(features, triplets.indices)
+    assert shuffled["up_blocks.1", 0.9, "as the picture's object"] == pytest.approx(by_picture, abs=2e-4)
+
+
+def test_the_bundled_model_shows_that_words_help_at_high_noise(series):
+    """What the training taught: at noise 0.9 the label is all there is, and the kit sees it."""
+    gains = table(series, "04_text_conditioning", "gains_over_blocks")
+    label = gains[gains["a"] == "label"].set_index("noise_level")
+    assert label.loc[0.9, "ci_low"] > 0
+    assert label.loc[0.9, "difference"] > label.loc[0.3, "difference"]
