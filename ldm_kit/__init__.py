@@ -40,6 +40,7 @@ _HOMES: dict[str, str] = {
     "choices": "measures",
     "scores": "measures",
     "noise_ceiling": "measures",
+    "ceiling_of": "measures",
     "compare": "measures",
     "best_cell": "measures",
     "split_objects": "measures",

@@ -13,6 +13,7 @@ _HOMES = {
     "choices": "zero_shot",
     "scores": "zero_shot",
     "noise_ceiling": "ceiling",
+    "ceiling_of": "ceiling",
     "compare": "comparison",
     "cka": "kernel_alignment",
     "categorise": "categories",

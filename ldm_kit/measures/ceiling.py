@@ -112,6 +112,33 @@ def noise_ceiling(
     return tidy([row])
 
 
+def ceiling_of(data: Any) -> pd.DataFrame | None:
+    """Give the noise ceiling of a data set, from whatever repeated judgements it has.
+
+    Parameters
+    ----------
+    data : Dataset
+        From `load_dataset`.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        One row as from `noise_ceiling`; None if no triplet was judged repeatedly, so that figures show no
+        ceiling instead of a made-up one.
+
+    Examples
+    --------
+    >>> lk.odd_one_out(store, data.triplets, ceiling=lk.ceiling_of(data))  # doctest: +SKIP
+    """
+    if data.repeated is None or data.repeated.empty:
+        return None
+    if data.triplets is not None and data.triplets.judgements != "human":
+        return noise_ceiling(data.triplets)
+    # People's repeated triplets are published as counts and shares, apart from the single choices.
+    summary = data.repeated[["n", "share"]].rename(columns={"n": "n_per_triplet", "share": "prop_max"})
+    return noise_ceiling(summary, source=f"{len(summary)} repeated triplets of {data.name}")
+
+
 def leave_one_out(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """How often a judge gives the majority answer of the others, per set.
 

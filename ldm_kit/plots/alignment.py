@@ -187,7 +187,11 @@ def noise_curves(table: pd.DataFrame, blocks: list[str] | None = None) -> go.Fig
                 name=label,
                 mode="lines+markers",
                 marker={"symbol": i, "size": 8},
-                line={"color": COLOURS[i % len(COLOURS)], "dash": dashes[j % len(dashes)]},
+                # One block: its conditionings get the colours, which are easier to tell apart than dashes.
+                line={
+                    "color": COLOURS[(i if len(blocks) > 1 else j) % len(COLOURS)],
+                    "dash": dashes[j % len(dashes)],
+                },
             )
     add_chance(fig, table)
     add_ceiling(fig, table)

@@ -17,6 +17,7 @@ def gain_curves(
     x: str = "noise_level",
     title: str = "What words add",
     subtitle: str = "",
+    legend: str = "",
 ) -> go.Figure:
     """Draw differences in accuracy with their intervals around zero.
 
@@ -30,7 +31,7 @@ def gain_curves(
         One curve for each.
     x : str
         What runs along the axis.
-    title, subtitle : str
+    title, subtitle, legend : str
 
     Returns
     -------
@@ -43,8 +44,9 @@ def gain_curves(
     """
     names = in_network_order(table) if by == "block" else list(dict.fromkeys(table[by]))
     fig = figure(title, subtitle or f"difference in odd-one-out accuracy, 95 % intervals, {judged_by(table)}")
+    order = in_network_order(table) if x == "block" else None
     for i, name in enumerate(names):
-        rows = table[table[by] == name].sort_values(x)
+        rows = table[table[by] == name].sort_values("depth" if order else x)
         fig.add_scatter(
             x=rows[x],
             y=rows[value],
@@ -59,10 +61,10 @@ def gain_curves(
             name=str(name),
             mode="lines+markers",
             marker={"symbol": i, "size": 9},
-            line={"color": COLOURS[i % len(COLOURS)]},
+            line={"color": COLOURS[i % len(COLOURS)], "dash": "dash" if i >= len(COLOURS) else "solid"},
         )
     fig.add_hline(y=0, line={"color": CHANCE, "dash": "dash", "width": 1.5})
-    fig.update_layout(legend_title_text=by.replace("_", " "))
+    fig.update_layout(legend_title_text=legend or by.replace("_", " "))
     fig.update_xaxes(title=x.replace("_", " "))
     fig.update_yaxes(title="gain in accuracy", tickformat="+.2f")
     return fig
@@ -177,7 +179,7 @@ def dimension_heatmap(table: pd.DataFrame, *, title: str = "Human dimensions by 
         y=[str(name) for name in grid.index],
         customdata=grid.to_numpy(),
         hovertemplate="%{y}<br>%{x}: R² = %{customdata:.3f}<extra></extra>",
-        colorscale="Cividis_r",
+        colorscale="Blues",
         zmin=0,
         zmax=max(0.05, float(grid.max().max())),
         colorbar={"title": {"text": "R²"}},

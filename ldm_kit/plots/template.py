@@ -32,8 +32,24 @@ pio.templates["ldm_kit"] = go.layout.Template(
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "margin": {"l": 70, "r": 30, "t": 80, "b": 60},
-        "xaxis": {"showline": True, "linecolor": "#999999", "ticks": "outside", "gridcolor": "#eeeeee"},
-        "yaxis": {"showline": True, "linecolor": "#999999", "ticks": "outside", "gridcolor": "#eeeeee"},
+        "xaxis": {
+            "automargin": True,
+            "title": {"standoff": 12},
+            "zeroline": False,
+            "showline": True,
+            "linecolor": "#999999",
+            "ticks": "outside",
+            "gridcolor": "#eeeeee",
+        },
+        "yaxis": {
+            "automargin": True,
+            "title": {"standoff": 12},
+            "zeroline": False,
+            "showline": True,
+            "linecolor": "#999999",
+            "ticks": "outside",
+            "gridcolor": "#eeeeee",
+        },
         "legend": {"title": {"font": {"size": 13}}, "font": {"size": 13}},
         "width": 900,
         "height": 480,
@@ -82,7 +98,7 @@ def add_chance(fig: go.Figure, table: pd.DataFrame) -> None:
             y=float(chances[0]),
             line={"color": CHANCE, "dash": "dash", "width": 1.5},
             annotation={"text": f"chance {chances[0]:.3f}", "font": {"color": CHANCE, "size": 12}},
-            annotation_position="bottom right",
+            annotation_position="bottom left",
         )
 
 
