@@ -45,7 +45,7 @@ def build_tokenizer(captions: Sequence[str], folder: Path, *, vocabulary: int = 
     folder : pathlib.Path
         Where ``vocab.json``, ``merges.txt`` and the configuration are written.
     vocabulary : int, default 600
-        Most entries: 512 single bytes (inside and at the end of a word), merges, and two special tokens.
+        Most bytes inside a word and merges; the 256 bytes at the end of a word come on top.
 
     Returns
     -------
@@ -62,10 +62,15 @@ def build_tokenizer(captions: Sequence[str], folder: Path, *, vocabulary: int = 
         [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     learner.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    endings = [letter + "</w>" for letter in alphabet]
     learner.train_from_iterator(
         sorted(set(captions)),
         trainers.BpeTrainer(
-            vocab_size=vocabulary,
+            vocab_size=vocabulary + len(endings),
+            # Numbered beforehand: otherwise in the order of a random hash, by which equally frequent pairs
+            # would be merged in another order each time.
+            special_tokens=endings,
             min_frequency=1,
             show_progress=False,
             end_of_word_suffix="</w>",
@@ -73,8 +78,7 @@ def build_tokenizer(captions: Sequence[str], folder: Path, *, vocabulary: int = 
         ),
     )
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    entries = alphabet + [letter + "</w>" for letter in alphabet]
+    entries = alphabet + endings
     entries += [token for token in map("".join, merges) if token not in set(entries)]
     vocab = {token: index for index, token in enumerate([*dict.fromkeys(entries), START, END])}
     write_text(folder / "vocab.json", json.dumps(vocab, ensure_ascii=False))
