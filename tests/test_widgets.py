@@ -1,0 +1,90 @@
+"""Widgets as plain objects: what they pick at first, what a change shows, and that nothing is computed twice."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ldm_kit as lk
+from ldm_kit.errors import UnknownNameError
+from ldm_kit.models.registry import packaged
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lk.load_model("tiny-ldm", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def stimuli():
+    return lk.load_dataset("toybox").stimuli[:6]
+
+
+def test_the_picker_starts_at_the_parameters_and_follows_the_user(model):
+    picker = lk.widgets.GridPicker(model, ["mid_block", "up_blocks.1"], [0.3, 0.123], ["none", "label"])
+    assert picker.blocks == ["mid_block", "up_blocks.1"]
+    assert sorted(picker.noise_levels) == [0.123, 0.3]
+    assert picker.conditioning == ["none", "label"]
+    picker.children[0].value = ("up_blocks.2",)
+    assert picker.blocks == ["up_blocks.2"]
+    with pytest.raises(UnknownNameError, match="Did you mean 'mid_block'"):
+        lk.widgets.GridPicker(model, "mid_blok")
+
+
+def test_the_noise_view_shows_its_state_and_keeps_what_it_computed(model, stimuli, monkeypatch):
+    view = lk.widgets.NoiseView(model, stimuli, [0.1, 0.5, 0.9], block="mid_block")
+    first = view.image.value
+    shown = Image.open(io.BytesIO(first))
+    again = view.picture(view.stimulus.value, view.level.value, "mid_block")
+    np.testing.assert_array_equal(np.asarray(shown.convert("RGB")), np.asarray(again))
+    view.level.value = 0.9
+    assert view.image.value != first
+    assert "timestep 900 of 1000" in view.status.value
+    calls = []
+    monkeypatch.setattr(view, "picture", lambda *state: calls.append(state))
+    view.level.value = 0.1
+    assert view.image.value == first
+    assert not calls  # going back computes nothing
+
+
+def test_words_and_noise_change_what_is_seen(model, stimuli):
+    plain, worded = (
+        lk.look(
+            model,
+            stimuli,
+            "car.png" if "car.png" in stimuli else stimuli.names[0],
+            [0.9],
+            "up_blocks.1",
+            prompt,
+        )[0]
+        for prompt in ("", "a photo of a banana")
+    )
+    assert np.abs(plain.maps - worded.maps).max() > 1e-3
+    np.testing.assert_array_equal(np.asarray(plain.noised), np.asarray(worded.noised))
+
+
+def test_no_output_widget_anywhere():
+    for path in (Path(lk.__file__).parent / "widgets").glob("*.py"):
+        assert "Output(" not in path.read_text()
+
+
+def test_the_bundled_model_is_small_and_opens_as_stable_diffusion():
+    from diffusers import StableDiffusionPipeline
+
+    folder = packaged("tiny-ldm")
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 25e6
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("a photo of a apple", num_inference_steps=4, guidance_scale=3.0).images[0]
+    assert picture.size == (64, 64)
+    assert np.asarray(picture).std() > 5
+
+
+def test_the_share_of_known_words_is_counted(model):
+    share, unknown = lk.known_words(model, ["a photo of a aardvark", "a photo of a cat"])
+    assert share == pytest.approx(9 / 10)
+    assert unknown == ["aardvark"]
