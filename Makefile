@@ -4,7 +4,7 @@ JOBS ?= 2
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lab lint format bench lock clean
+.PHONY: help setup demo test test-fast lab lint format lock clean
 
 help:  ## show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,9 +39,6 @@ lint: .venv/.stamp  ## check style and types
 format: .venv/.stamp  ## put the code into shape
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
-
-bench: .venv/.stamp  ## time what must be fast
-	OMP_NUM_THREADS=2 $(PY) -m pytest tests/benchmarks -s -p no:cacheprovider
 
 # nvidia-*, triton and cuda-* are left out: torch itself names the ones that fit, on machines that need them.
 lock: .venv/.stamp  ## write requirements.lock anew from pyproject.toml, keeping the pins that still fit
