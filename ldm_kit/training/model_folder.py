@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,10 @@ def export(
         requires_safety_checker=False,
     )
     pipe.save_pretrained(aside, safe_serialization=True)
+    # transformers loads in the precision that this names, diffusers in float32: let them agree.
+    config = aside / "text_encoder" / "config.json"
+    about = {**json.loads(config.read_text(encoding="utf-8")), "dtype": "float32"}
+    config.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     (aside / "words.txt").write_text("\n".join(known_words(captions)) + "\n", encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     for part in sorted(aside.iterdir()):

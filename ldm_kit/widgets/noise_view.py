@@ -65,9 +65,7 @@ class NoiseView(ipywidgets.VBox):  # type: ignore[misc]
             ipywidgets.Dropdown, "block", options=blocks, value=first or blocks[len(blocks) // 2]
         )
         self.prompt = _wide(ipywidgets.Text, "prompt", placeholder="empty: no words", continuous_update=False)
-        self.image = ipywidgets.Image(
-            format="png", alt="the picture, noised, as the model guesses it, and the block in colours"
-        )
+        self.image = ipywidgets.Image(format="png")
         self.status = ipywidgets.HTML()
         for widget in (self.stimulus, self.level, self.block, self.prompt):
             widget.observe(self._show, names="value")
