@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -44,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run what is done already as well")
     given = parser.parse_args(arguments)
     try:
+        sweep_old_features(Path(given.out) / "features")
         outcomes = run_series(demo_series(), given.out, only=given.only, force=given.force)
         report = build_report(given.out)
     except LdmKitError as error:
@@ -52,6 +55,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say("")
     say(told(outcomes, report))
     return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+def sweep_old_features(store: Path) -> None:
+    """Delete the demo's features if the bundled model has changed since; they are the demo's own to make again.
+
+    Parameters
+    ----------
+    store : pathlib.Path
+        The feature store in the demo's folder, if there is one.
+
+    Examples
+    --------
+    >>> sweep_old_features(Path("outputs/nothing/here"))
+    """
+    try:
+        about = json.loads((store / "zarr.json").read_text(encoding="utf-8"))["attributes"]["ldm_kit"]
+        revision = about["request"]["revision"]
+    except (OSError, ValueError, KeyError):
+        return  # no store, or none that the demo made: the notebooks will say what is wrong with it
+    from ldm_kit.models.loading import fingerprint
+    from ldm_kit.models.registry import packaged
+
+    if revision != fingerprint(packaged("tiny-ldm")):
+        say(f"The bundled model has changed: its features in {store} are made anew.")
+        shutil.rmtree(store)
 
 
 def demo_series() -> Path:

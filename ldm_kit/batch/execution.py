@@ -61,6 +61,7 @@ def execute(run: Run, parameters: dict[str, Any], out: Path, folder: Path) -> st
                 language="python",
                 kernel_manager_class=encrypted_kernel_manager(),
                 execution_timeout=run.timeout,
+                iopub_timeout=60,  # the default, 4 s, is too short for a machine under load
                 progress_bar=sys.stderr.isatty(),
             )
     except Exception as problem:  # whatever a notebook does, the others go on

@@ -11,7 +11,8 @@ from ldm_kit.features.store import FeatureStore
 from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.prompts import shuffled_concepts
 
-WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+# A hyphen parts words ("t-shirt" is two), as it does for the bundled model's list.
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
 def known_words(model: OpenedModel, prompts: Iterable[str]) -> tuple[float, list[str]]:

@@ -113,7 +113,9 @@ def grouped_bars(
     lowest = table[["ci_low", "accuracy"]].min().min()
     fig.update_xaxes(title=x.replace("_", " "), type="category")
     # Bars start below chance, not at zero: zero accuracy means nothing in a choice of three.
-    fig.update_yaxes(title=y_title, tickformat=".2f", range=[min(0.3, float(lowest) - 0.02), None])
+    highest = table[["ci_high", "accuracy", "ceiling_high"]].max().max()
+    span = [min(0.3, float(lowest) - 0.02), float(highest) + 0.02]
+    fig.update_yaxes(title=y_title, tickformat=".2f", range=span)
     return fig
 
 
