@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from ldm_kit.plots.alignment import in_network_order
+from ldm_kit.plots.alignment import error_bars, in_network_order
 from ldm_kit.plots.template import CHANCE, COLOURS, add_ceiling, add_chance, figure, judged_by
 
 
@@ -50,14 +50,7 @@ def gain_curves(
         fig.add_scatter(
             x=rows[x],
             y=rows[value],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": rows["ci_high"] - rows[value],
-                "arrayminus": rows[value] - rows["ci_low"],
-                "thickness": 1.2,
-                "width": 3,
-            },
+            error_y=error_bars(rows, value),
             name=str(name),
             mode="lines+markers",
             marker={"symbol": i, "size": 9},
@@ -99,12 +92,7 @@ def grouped_bars(
         fig.add_bar(
             x=[str(item) for item in order],
             y=rows["accuracy"],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": rows["ci_high"] - rows["accuracy"],
-                "arrayminus": rows["accuracy"] - rows["ci_low"],
-            },
+            error_y=error_bars(rows),
             name=str(name),
             marker={"color": COLOURS[i % len(COLOURS)], "pattern": {"shape": ("", "/", ".", "x")[i % 4]}},
         )
@@ -136,13 +124,7 @@ def category_dots(table: pd.DataFrame, *, title: str = "By category") -> go.Figu
     fig.add_scatter(
         x=table["accuracy"],
         y=table["category"],
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": table["ci_high"] - table["accuracy"],
-            "arrayminus": table["accuracy"] - table["ci_low"],
-            "thickness": 1.2,
-        },
+        error_x=error_bars(table),
         mode="markers",
         marker={"size": 9, "color": COLOURS[0]},
     )
