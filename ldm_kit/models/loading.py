@@ -21,7 +21,7 @@ from ldm_kit.offline import is_offline
 
 # Which adapter opens a pipeline, by the class that its model_index.json names. Only these classes are
 # ever loaded: a repository cannot bring code of its own.
-FAMILIES: dict[str, type[StableDiffusion]] = {
+FAMILIES: dict[str, type[OpenedModel]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionImg2ImgPipeline": StableDiffusion,
     "StableDiffusionInpaintPipeline": StableDiffusion,
@@ -93,6 +93,7 @@ def load_model(
             f"The model {source!r} lacks {', '.join(missing)}; its model_index.json names {sorted(index)}. "
             "Download or save it again, whole."
         )
+    wanted = [*family.NEEDED, *(part for part in family.OPTIONAL if part in _components(index))]
     with _explained(source, offline), _quiet(local):
         # The class is one of diffusers' own, named in FAMILIES; safetensors only.
         pipeline = _pipeline_class(index).from_pretrained(
@@ -102,13 +103,9 @@ def load_model(
             dtype={"default": chosen_dtype, "vae": torch.float32},
             use_safetensors=True,
             local_files_only=offline or local,
-            **{
-                part: None
-                for part in ("safety_checker", "feature_extractor", "image_encoder")
-                if part in index
-            },
+            **{part: None for part in _components(index) if part not in wanted},
         )
-    parts = {part: getattr(pipeline, part) for part in family.NEEDED}
+    parts = {part: getattr(pipeline, part) for part in wanted}
     denoiser = parts[family.DENOISER]
     if not pretrained:
         denoiser = _untrained(denoiser, seed).to(chosen_dtype)
@@ -225,13 +222,18 @@ def _pipeline_index(source: str, revision: str | None, offline: bool) -> dict[st
     return index
 
 
-def _family(index: dict[str, Any], source: str) -> type[StableDiffusion]:
+def _family(index: dict[str, Any], source: str) -> type[OpenedModel]:
     name = index.get("_class_name")
     if not isinstance(name, str) or name not in FAMILIES:
         raise unknown_name(
             "pipeline class", name, FAMILIES, f"{source!r} is of a family that ldm_kit cannot open yet."
         )
     return FAMILIES[name]
+
+
+def _components(index: dict[str, Any]) -> list[str]:
+    """Name the components that a pipeline's folder brings; a null one is absent."""
+    return [name for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
 
 
 def _pipeline_class(index: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -70,6 +70,13 @@ class OpenedModel:
     There is no classifier-free guidance: a representation is what *one* pass computes. Guidance mixes the
     predictions of two passes, and says nothing of what either holds inside.
     """
+
+    # The parts of a pipeline folder that the family loads, and which of them is the denoiser. Whatever else
+    # a folder names (a safety checker, say) is never loaded.
+    NEEDED: ClassVar[tuple[str, ...]] = ()
+    DENOISER: ClassVar[str] = "unet"
+    # Loaded if the folder has them.
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()
 
     identity: Identity
     denoiser: Any

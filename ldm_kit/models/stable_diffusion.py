@@ -26,9 +26,7 @@ class StableDiffusion(OpenedModel):
     torch.Size([1, 4, 16, 16])
     """
 
-    # The parts a pipeline folder must have for this family; the safety checker is never loaded.
     NEEDED = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
-    DENOISER = "unet"
 
     @property
     def vae_factor(self) -> int:
