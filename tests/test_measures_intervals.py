@@ -15,6 +15,8 @@ from ldm_kit.measures import noise_ceiling, odd_one_out
 from ldm_kit.measures.ceiling import leave_one_out
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import clustered_variance, interval, proportion
+from ldm_kit.measures.tally import interval_of_codes
+from ldm_kit.measures.zero_shot import score_of_code
 from tests.small_store import random_triplets
 
 
@@ -30,6 +32,25 @@ def test_variance_is_the_sum_over_pairs_that_share_an_object(n: int, t: int) -> 
     groups = Grouped(triplets, n)
     found = clustered_variance(values[groups.order], groups) * t**2
     assert found == pytest.approx(max(expected / (1 - share), found_floor(values, triplets)), rel=1e-9)
+
+
+@pytest.mark.parametrize("ties", ["chance", "paper"])
+@pytest.mark.parametrize("estimand", ["new objects", "these objects", None])
+@pytest.mark.parametrize(("n", "t"), [(30, 400), (8, 300), (4, 3000)])
+def test_whole_numbers_give_the_interval_of_floats(n: int, t: int, estimand: str | None, ties: str) -> None:
+    groups = Grouped(random_triplets(n, t, seed=n), n)
+    codes = (
+        np.random.default_rng(t)
+        .choice(8, size=t, p=[0, 0.3, 0.2, 0.1, 0.2, 0.1, 0.05, 0.05])
+        .astype(np.uint8)
+    )
+    score = score_of_code(ties)
+    found, counts = interval_of_codes(codes, score, groups, estimand)
+    expected = interval(score[codes], groups, estimand)
+    assert counts.tolist() == np.bincount(codes, minlength=8).tolist()
+    assert found.estimand == expected.estimand
+    for name in ("mean", "se", "low", "high"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-9, nan_ok=True)
 
 
 def found_floor(values: np.ndarray, triplets: np.ndarray) -> float:

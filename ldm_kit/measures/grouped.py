@@ -55,6 +55,7 @@ class Grouped:
     second: npt.NDArray[np.unsignedinteger] = field(init=False)
     order: npt.NDArray[np.uint32] = field(init=False)
     sharing: float | None = field(init=False, default=None)  # kept by `intervals.sharing`
+    tallied: Any = field(init=False, default=None)  # kept by `tally.tally_of_all`
 
     def __post_init__(self) -> None:
         small = np.uint16 if self.n <= 2**16 else np.uint32
@@ -84,6 +85,11 @@ class Grouped:
         used[self.first] = True
         used[self.second] = True
         return used
+
+    @cached_property
+    def n_used(self) -> int:
+        """How many objects occur in a triplet."""
+        return int(self.used.sum())
 
     @cached_property
     def parts(self) -> list[tuple[int, int]]:

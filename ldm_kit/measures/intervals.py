@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ldm_kit.errors import unknown_name
 from ldm_kit.measures import kernels
-from ldm_kit.measures.grouped import WORTH_THREADS, Grouped
+from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.threads import in_threads
 
 ESTIMANDS = ("new objects", "these objects")
@@ -98,15 +98,35 @@ def interval(
     if not len(values):
         return Interval(float("nan"), estimand=estimand or "")
     mean = float(values.mean(dtype=np.float64))
-    if estimand is None:
-        return Interval(mean)
+    deviations = values - mean
+    clustered = clustered_variance(deviations, groups) if estimand == "new objects" else float("nan")
+    return finished(mean, float(np.dot(deviations, deviations)), clustered, groups, estimand, bounds=bounds)
+
+
+def finished(
+    mean: float,
+    squares: float,
+    clustered: float,
+    groups: Grouped,
+    estimand: str | None,
+    *,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Interval:
+    """Make the interval from a mean, the sum of squared deviations and the clustered variance.
+
+    Examples
+    --------
+    >>> finished(0.5, 0.5, 0.25, Grouped(np.array([[0, 1, 2], [3, 4, 5]]), 6), "new objects").se
+    0.5
+    """
+    t = len(groups)
+    if estimand is None or not t:
+        return Interval(mean, estimand=estimand or "")
     if estimand == "these objects":
-        variance = float(np.var(values, dtype=np.float64)) / max(len(values) - 1, 1)
-        freedom = len(values) - 1
+        variance, freedom = squares / t / max(t - 1, 1), t - 1
     else:
-        variance = clustered_variance(values - mean, groups)
-        freedom = int(groups.used.sum()) - 1
-    if len(values) < 2:
+        variance, freedom = clustered, groups.n_used - 1
+    if t < 2:
         variance = float("nan")
     se = float(np.sqrt(variance))
     reach = quantile(freedom) * se
@@ -179,21 +199,13 @@ def clustered_variance(deviations: npt.NDArray[np.floating], groups: Grouped) ->
 def sharing(groups: Grouped) -> float:
     """Share of the ordered pairs of triplets (with itself, too) that have an object in common.
 
-    For very many triplets, pairs that share two objects are counted twice: a little too much.
-
     Examples
     --------
     >>> sharing(Grouped(np.array([[0, 1, 2], [3, 4, 5]]), 6))
     0.5
     """
     if groups.sharing is None:
-        if len(groups) > WORTH_THREADS:
-            counts = np.bincount(groups.first, minlength=groups.n) + np.bincount(
-                groups.second, minlength=groups.n
-            )
-            total = float(np.sum((counts + np.diff(groups.start)).astype(np.float64) ** 2))
-        else:
-            total = _sum_over_sharing(np.ones(len(groups)), groups)[0]
+        total = _sum_over_sharing(np.ones(len(groups)), groups)[0]
         object.__setattr__(groups, "sharing", total / len(groups) ** 2)
     return float(groups.sharing or 0.0)
 

@@ -105,6 +105,61 @@ def sum_by_object_and_pair(
 
 
 @compiled
+def count_codes(codes: Any, counts: Any) -> None:
+    """Count how many triplets bear each code."""
+    for t in range(len(codes)):
+        counts[codes[t]] += 1
+
+
+@compiled
+def tally(
+    codes: Any,
+    value: Any,
+    start: Any,
+    first: Any,
+    second: Any,
+    low: Any,
+    high: Any,
+    counts: Any,
+    objects: Any,
+    pairs: Any,
+) -> None:
+    """Count the codes, and add each code's whole-numbered value to the triplet's objects and pairs."""
+    for c in range(low, high):
+        row = pairs[c]
+        own = 0
+        for t in range(start[c], start[c + 1]):
+            code = codes[t]
+            counts[code] += 1
+            amount = value[code]
+            if amount:
+                a, b = first[t], second[t]
+                own += amount
+                objects[a] += amount
+                objects[b] += amount
+                row[a] += amount
+                row[b] += amount
+                pairs[a, b] += amount
+        objects[c] += own
+
+
+@compiled
+def squared_pairs_about(pairs: Any, counts: Any, mean: Any) -> Any:
+    """Sum over unordered pairs of (sum - mean * count) squared, in blocks; either half of both adds up."""
+    n = len(pairs)
+    block = 64
+    total = 0.0
+    for i in range(0, n, block):
+        for j in range(i, n, block):
+            for o in range(i, min(i + block, n)):
+                for p in range(max(j, o + 1), min(j + block, n)):
+                    times = np.int64(counts[o, p]) + counts[p, o]
+                    off = np.int64(pairs[o, p]) + pairs[p, o] - mean * times
+                    total += off * off
+    return total
+
+
+@compiled
 def sum_of_squared_pairs(pairs: Any) -> Any:
     """Sum over unordered pairs of (pairs[o, p] + pairs[p, o]) squared, in blocks."""
     n = len(pairs)

@@ -15,9 +15,10 @@ from ldm_kit.errors import unknown_name
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import Cell, cells_of, rows_for, rows_named, table_labels
 from ldm_kit.measures.grouped import Grouped, grouped
-from ldm_kit.measures.intervals import checked_estimand, interval
+from ldm_kit.measures.intervals import checked_estimand
 from ldm_kit.measures.metrics import similarity_and_tolerance
 from ldm_kit.measures.progress import progress
+from ldm_kit.measures.tally import interval_of_codes
 from ldm_kit.tables import tidy
 
 CHANCE = 1 / 3
@@ -97,14 +98,14 @@ def odd_one_out(
         matched = Matched.of(cell, triplets)
         for name in metrics:
             codes = matched.codes(name, centre_on)
-            found = interval(score[codes], matched.groups, estimand)
+            found, counts = interval_of_codes(codes, score, matched.groups, estimand)
             rows.append(
                 {
                     **table_labels(cell, triplets),
                     "metric": name,
                     **found.columns,
                     "n_triplets": len(codes),
-                    "n_ties": int(TIED[codes].sum()),
+                    "n_ties": int(counts[TIED].sum()),
                     "chance": CHANCE,
                     **more,
                 }
