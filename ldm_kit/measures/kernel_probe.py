@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.measures.cells import checked_matrix
 from ldm_kit.measures.linear_probe import LAMBDAS, LinearProbe
 from ldm_kit.measures.preparation import Preparation
-from ldm_kit.measures.probe import Matrix, Probe, rows_of
+from ldm_kit.measures.probe import Matrix, Probe
 
+# What is handed on to the linear probe; the mean, the scale and the components are the kernel probe's business.
+LINEAR = ("bias", "penalty", "lam", "lambdas", "max_iterations", "patience", "n_folds", "seed")
 KERNELS = ("rbf", "laplacian", "polynomial")
 
 
@@ -104,12 +105,10 @@ class KernelProbe(Probe):
         """
         if self.kernel not in KERNELS:
             raise unknown_name("kernel", self.kernel, KERNELS, "Pick one of these.")
-        matrix = checked_matrix(X, "X")
-        indices = rows_of(matrix, triplets)
+        matrix, indices = self._training(X, triplets)
         preparation = Preparation.fit(matrix, standardise=self.standardise)
         self.mean_, self.scale_ = preparation.mean, preparation.scale
         self.objects_ = preparation(matrix)
-        self.n_objects_, self.n_features_in_ = matrix.shape
         self.gamma_ = self._gamma()
         K = self._kernel(self.objects_)
         self.kernel_means_ = K.mean(axis=0)
@@ -120,16 +119,9 @@ class KernelProbe(Probe):
                 "The kernel does not tell the training objects apart. Choose another `gamma`."
             )
         roots = np.sqrt(values[kept])
-        linear = LinearProbe(
-            bias=self.bias,
-            penalty=self.penalty,
-            lam=self.lam,
-            lambdas=self.lambdas,
-            max_iterations=self.max_iterations,
-            patience=self.patience,
-            n_folds=self.n_folds,
-            seed=self.seed,
-        ).fit((vectors[:, kept] * roots).astype(matrix.dtype), indices)
+        linear = LinearProbe(**{name: getattr(self, name) for name in LINEAR}).fit(
+            (vectors[:, kept] * roots).astype(matrix.dtype), indices
+        )
         self.lam_, self.n_iter_ = linear.lam_, linear.n_iter_
         # The linear probe's own mean is zero (kernel PCA is centred) and its scale one number.
         scaled = linear.W_ / linear.scale_[:, None]

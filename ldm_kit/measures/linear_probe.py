@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError
-from ldm_kit.measures.cells import checked_matrix
 from ldm_kit.measures.descent import Descent
 from ldm_kit.measures.preparation import Preparation
-from ldm_kit.measures.probe import Matrix, Probe, rows_of
+from ldm_kit.measures.probe import Matrix, Probe
 from ldm_kit.measures.selection import choose
 
 LAMBDAS = (0.0, 0.003, 0.01, 0.03)
@@ -127,11 +126,7 @@ class LinearProbe(Probe):
         BadInputError
             Without triplets, with equal rows, or with too few objects for the validation folds.
         """
-        matrix = checked_matrix(X, "X")
-        indices = rows_of(matrix, triplets)
-        if not len(indices):
-            raise BadInputError("There are no triplets to learn from. Give at least one.")
-        self.n_features_in_, self.n_objects_ = matrix.shape[1], matrix.shape[0]
+        matrix, indices = self._training(X, triplets)
         self.lam_, iterations = self._chosen(matrix, indices)
         preparation, descent = self._make(matrix, indices)
         found = descent.run(self.lam_, max_iterations=iterations)

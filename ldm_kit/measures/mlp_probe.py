@@ -11,12 +11,11 @@ import numpy.typing as npt
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError
 from ldm_kit.measures import objective
-from ldm_kit.measures.cells import checked_matrix
 from ldm_kit.measures.descent import best_temperature
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.lbfgs import Minimum, minimise
 from ldm_kit.measures.preparation import Preparation
-from ldm_kit.measures.probe import Matrix, Probe, rows_of
+from ldm_kit.measures.probe import Matrix, Probe
 from ldm_kit.measures.selection import choose
 
 HIDDEN_START = 0.01  # spread of the second layer's weights at the start: next to none
@@ -86,13 +85,9 @@ class MLPProbe(Probe):
         MLPProbe
             Itself.
         """
-        matrix = checked_matrix(X, "X")
-        indices = rows_of(matrix, triplets)
-        if not len(indices):
-            raise BadInputError("There are no triplets to learn from. Give at least one.")
+        matrix, indices = self._training(X, triplets)
         if self.hidden < 1:
             raise BadInputError(f"hidden={self.hidden}: at least one unit is needed.")
-        self.n_objects_, self.n_features_in_ = matrix.shape
         self.lam_, iterations = float(self.lam), self.max_iterations
         if self.n_folds:
             iterations = choose(

@@ -133,6 +133,17 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             setattr(probe, name, arrays.get(name))
         return probe
 
+    def _training(
+        self, X: npt.ArrayLike, triplets: Triplets | npt.ArrayLike
+    ) -> tuple[Matrix, npt.NDArray[np.int64]]:
+        """The training objects and the triplets among them, checked; their shape is remembered."""
+        matrix = checked_matrix(X, "X")
+        indices = rows_of(matrix, triplets)
+        if not len(indices):
+            raise BadInputError("There are no triplets to learn from. Give at least one.")
+        self.n_objects_, self.n_features_in_ = matrix.shape
+        return matrix, indices
+
     def _check_fitted(self) -> None:
         if not hasattr(self, "n_features_in_"):
             raise NotFittedError(
