@@ -84,6 +84,8 @@ class OpenedModel:
     DENOISER: ClassVar[str] = "unet"
     # Loaded if the folder has them.
     OPTIONAL: ClassVar[tuple[str, ...]] = ()
+    # Those of them that `load_model` may be told to drop.
+    DROPPABLE: ClassVar[tuple[str, ...]] = ()
     # Whether the family has the img2img call whose timesteps the paper took.
     IMG2IMG: ClassVar[bool] = False
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ldm_kit.models.latent_diffusion import LatentDiffusion
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import Text
+from ldm_kit.models.prompt_encoding import tokens_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,18 +30,10 @@ class StableDiffusion(LatentDiffusion):
     def encode_prompt(self, prompt: str) -> Text:
         """Encode one prompt to the sequence that the U-Net attends to, (1, tokens, channels)."""
         tokenizer, encoder = self.parts["tokenizer"], self.parts["text_encoder"]
-        tokens = tokenizer(
-            prompt,
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
+        ids, mask = tokens_of(tokenizer, prompt, tokenizer.model_max_length, self.device)
         # Stable Diffusion reads the padding too, unless its text encoder says otherwise.
-        mask = None
-        if getattr(encoder.config, "use_attention_mask", False):
-            mask = tokens.attention_mask.to(self.device)
-        sequence = encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+        masked = getattr(encoder.config, "use_attention_mask", False)
+        sequence = encoder(ids, attention_mask=mask if masked else None)[0]
         return {"sequence": sequence.to(self.dtype)}
 
     def dummy_text(self, device: torch.device) -> Text:
