@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,13 @@ from typing import Any
 import torch
 
 from ldm_kit.errors import BadInputError, LdmKitError, ModelNotFoundError, unknown_name
+from ldm_kit.models.flux import Flux
 from ldm_kit.models.opened import Identity, OpenedModel
+from ldm_kit.models.pixart import PixArt, PixArtSigma
 from ldm_kit.models.registry import packaged, registered_models
 from ldm_kit.models.stable_diffusion import StableDiffusion
+from ldm_kit.models.stable_diffusion_3 import StableDiffusion3
+from ldm_kit.models.stable_diffusion_xl import StableDiffusionXL
 from ldm_kit.offline import is_offline
 
 # Which adapter opens a pipeline, by the class that its model_index.json names. Only these classes are
@@ -25,6 +29,25 @@ FAMILIES: dict[str, type[OpenedModel]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionImg2ImgPipeline": StableDiffusion,
     "StableDiffusionInpaintPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusionXLImg2ImgPipeline": StableDiffusionXL,
+    "StableDiffusionXLInpaintPipeline": StableDiffusionXL,
+    "StableDiffusionXLPAGPipeline": StableDiffusionXL,
+    "StableDiffusionXLPAGImg2ImgPipeline": StableDiffusionXL,
+    "StableDiffusionXLPAGInpaintPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "StableDiffusion3Img2ImgPipeline": StableDiffusion3,
+    "StableDiffusion3InpaintPipeline": StableDiffusion3,
+    "StableDiffusion3PAGPipeline": StableDiffusion3,
+    "StableDiffusion3PAGImg2ImgPipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+    "FluxImg2ImgPipeline": Flux,
+    "FluxInpaintPipeline": Flux,
+    "FluxKontextPipeline": Flux,
+    "FluxKontextInpaintPipeline": Flux,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArtSigma,
+    "PixArtSigmaPAGPipeline": PixArtSigma,
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -36,6 +59,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     pretrained: bool = True,
+    drop: Sequence[str] = (),
     seed: int = 0,
     offline: bool | None = None,
 ) -> OpenedModel:
@@ -56,6 +80,9 @@ def load_model(
     pretrained : bool
         False gives the untrained control: the same network with random weights, seeded by `seed`. The VAE
         and the text encoder stay as they are.
+    drop : sequence of str
+        Components to leave out, of those that the family can do without: ``("text_encoder_3", "tokenizer_3")``
+        opens Stable Diffusion 3 without T5. The model's name in tables then says so.
     seed : int
         Of the untrained control.
     offline : bool, optional
@@ -68,7 +95,7 @@ def load_model(
     Raises
     ------
     UnknownNameError
-        If `name` is no registered name, hub id or folder.
+        If `name` is no registered name, hub id or folder, or `drop` names what cannot be dropped.
     ModelNotFoundError
         If the model is missing, gated, incomplete, or not to be had offline; the message says what to do.
     BadInputError
@@ -94,6 +121,10 @@ def load_model(
             "Download or save it again, whole."
         )
     wanted = [*family.NEEDED, *(part for part in family.OPTIONAL if part in _components(index))]
+    dropped = _dropped(drop, family)
+    if dropped:
+        wanted = [part for part in wanted if part not in dropped]
+        label += f"-without-{dropped[0]}"
     with _explained(source, offline), _quiet(local):
         # The class is one of diffusers' own, named in FAMILIES; safetensors only.
         pipeline = _pipeline_class(index).from_pretrained(
@@ -231,6 +262,16 @@ def _family(index: dict[str, Any], source: str) -> type[OpenedModel]:
     return FAMILIES[name]
 
 
+def _dropped(drop: Sequence[str], family: type[OpenedModel]) -> list[str]:
+    names = [drop] if isinstance(drop, str) else list(drop)
+    for name in names:
+        if name not in family.DROPPABLE:
+            raise unknown_name(
+                "component to drop", name, family.DROPPABLE, f"The family is {family.__name__}."
+            )
+    return sorted(names, key=family.DROPPABLE.index)
+
+
 def _components(index: dict[str, Any]) -> list[str]:
     """Name the components that a pipeline's folder brings; a null one is absent."""
     return [name for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
@@ -309,6 +350,11 @@ def _explained(source: str, offline: bool) -> Iterator[None]:
         raise ModelNotFoundError(
             f"The model {source!r} is not in this machine's cache and {why}. Download it where there is a "
             f"network with `hf download {source}`, or give a local folder. 'tiny-ldm' needs no download."
+        ) from error
+    except ImportError as error:
+        raise ModelNotFoundError(
+            f"The model {source!r} needs a package that is not installed: {str(error).strip().splitlines()[0]} "
+            "For T5's tokenizer run `pip install sentencepiece protobuf`."
         ) from error
     except (errors.HfHubHTTPError, OSError, ValueError, KeyError) as error:
         raise ModelNotFoundError(

@@ -19,7 +19,7 @@ class Output:
     layout : {"map", "tokens"}
         ``"map"``: (n, channels, height, width); ``"tokens"``: (n, tokens, channels).
     element : int, optional
-        Position in the tuple that the module returns; None if it returns the tensor itself.
+        Position in the tuple that the module must return; None if it returns the tensor itself.
     """
 
     layout: str
@@ -28,6 +28,7 @@ class Output:
 
 MAP, TOKENS = Output("map"), Output("tokens")
 MAP_FIRST = Output("map", element=0)
+TOKENS_SECOND = Output("tokens", element=1)
 
 # diffusers' down blocks return (hidden state, the residuals for the up blocks): the hidden state is
 # what the next block gets, after this block's own downsampler. Up blocks give it after the upsampler.
@@ -45,6 +46,11 @@ DECLARED: dict[str, Output] = {
     "Upsample2D": MAP,
     "Transformer2DModel": MAP_FIRST,
     "Conv2d": MAP,
+    # (text, image); the text of SD3's last block is None. Flux's single blocks run over both in one sequence
+    # and part them again; diffusers before 0.35 did not, which is an error here, not a mixture.
+    "JointTransformerBlock": TOKENS_SECOND,
+    "FluxTransformerBlock": TOKENS_SECOND,
+    "FluxSingleTransformerBlock": TOKENS_SECOND,
     "BasicTransformerBlock": TOKENS,
 }
 
@@ -87,8 +93,9 @@ def image_part(module: nn.Module, output: Any, block: str) -> tuple[Tensor, str]
             f"which element is the image's in `ldm_kit.models.outputs.DECLARED[{name!r}]`, or watch its parent."
         )
     tensor = output
-    if declared.element is not None and not isinstance(output, Tensor):
-        tensor = output[declared.element]
+    if declared.element is not None:
+        several = isinstance(output, (tuple, list)) and len(output) > declared.element
+        tensor = output[declared.element] if several else None
     dims = 4 if declared.layout == "map" else 3
     if not isinstance(tensor, Tensor) or tensor.ndim != dims:
         raise BadInputError(
