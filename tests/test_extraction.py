@@ -359,7 +359,7 @@ def test_an_out_that_cannot_be_written_to(model, stimuli, tmp_path):
         ({"noise_levels": []}, BadInputError, "No noise level"),
         ({"conditioning": "labels"}, UnknownNameError, "Did you mean 'label'"),
         ({"pooling": "median"}, UnknownNameError, "pooling 'median'"),
-        ({"batch_size": 0}, BadInputError, "Batch size 0"),
+        ({"batch_size": 0}, BadInputError, "batch_size=0: give a whole number"),
         ({"blocks": []}, BadInputError, "No block"),
     ],
 )

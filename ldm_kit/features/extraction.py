@@ -1,27 +1,33 @@
-"""Extraction: every image through the VAE once, every block of a pass at once, nothing twice."""
+"""Extraction: a request becomes a store, and what is missing there is computed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from tqdm.auto import tqdm
 
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.errors import BadInputError, NonFiniteError, unknown_name
+from ldm_kit.errors import BadInputError, UnreadableImageError, unknown_name
+from ldm_kit.features.conditioning import conditionings_for
+from ldm_kit.features.passes import CHUNK, Plan, fill
 from ldm_kit.features.store import CellKey, FeatureStore
-from ldm_kit.features.writing import array_for, missing_rows, opened_for_writing, prepare
+from ldm_kit.features.writing import array_for, opened_for_writing, prepare
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import OpenedModel
-from ldm_kit.models.outputs import POOLINGS, pool
-from ldm_kit.models.prompts import TEMPLATE, prompts_for
+from ldm_kit.models.outputs import POOLINGS, pooled_shape
+from ldm_kit.models.prompts import TEMPLATE
 
-CHUNK = 32
-Missing = dict[CellKey, npt.NDArray[np.bool_]]
+NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+CHOICES = {
+    "pooling": POOLINGS,
+    "posterior": ("mean", "sample"),
+    "store_dtype": ("float32", "float16"),
+    "nan": ("error", "skip"),
+    "errors": ("raise", "skip"),
+}
 
 
 def extract(
@@ -29,12 +35,19 @@ def extract(
     stimuli: Stimuli,
     *,
     blocks: str | Sequence[str] | None = None,
-    noise_levels: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+    noise_levels: Sequence[float] | None = None,
     conditioning: str | Sequence[str] = "none",
     out: str | os.PathLike[str] | None = None,
     pooling: str = "mean",
     seed: int = 0,
     template: str = TEMPLATE,
+    embedding: npt.ArrayLike | Mapping[str, npt.ArrayLike] | None = None,
+    timesteps: str = "exact",
+    n_noise: int = 1,
+    posterior: str = "mean",
+    store_dtype: str = "float32",
+    nan: str = "error",
+    errors: str = "raise",
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> FeatureStore:
@@ -48,19 +61,39 @@ def extract(
         For example ``data.stimuli``, or a part of it.
     blocks : str or sequence of str, optional
         Paths, patterns or kinds; see `model.blocks()`. By default the stages (down, mid, up).
-    noise_levels : sequence of float
-        Positions in the training schedule, 0–1.
+    noise_levels : sequence of float, optional
+        Positions in the training schedule, 0–1 (sigma, for flow matching); by default 0.1, 0.3, … 0.9,
+        and 0 for an encoder, which takes no noise.
     conditioning : str or sequence of str
-        Among ``"none"``, ``"label"``, ``"caption"``, ``"shuffled"``.
+        Among ``"none"``, ``"label"``, ``"caption"``, ``"shuffled"``, ``"embedding"`` (vectors given by
+        `embedding`) and ``"image"`` (for models like DALL·E 2 only: the stimulus's own image embedding,
+        a control, since it tells the model what it is to see).
     out : path-like, optional
         Folder of the store. What is there already is reused if the request is the same, and an error if
         it is not. None keeps the features in memory.
-    pooling : {"mean", "max", "none"}
-        Over space (Linhardt et al. 2024 take the mean).
+    pooling : {"mean", "max", "none", "tokens"}
+        Over space (Linhardt et al. 2024 take the mean). ``"none"`` keeps maps, ``"tokens"`` keeps all
+        positions as a sequence, (tokens, channels).
     seed : int
         Of the noise (each stimulus's noise depends on this and its name alone) and of shuffled labels.
     template : str
         Prompt for ``"label"`` and ``"shuffled"``; holds ``{name}``.
+    embedding : array-like (tokens, channels), or mapping of str to such, optional
+        For the conditioning ``"embedding"``: in place of the text encoder's output, for example learnt
+        vectors; one sequence for all stimuli, or one for each name or concept.
+    timesteps : {"exact", "paper"}
+        ``"paper"`` takes those that img2img rounds to, as in Linhardt et al. 2024.
+    n_noise : int
+        Draws of noise that features are averaged over (the paper's avg5: 5); each costs a pass.
+    posterior : {"mean", "sample"}
+        What is taken of the VAE's posterior; a sample depends on the seed and the stimulus's name alone.
+    store_dtype : {"float32", "float16"}
+        Of the arrays on disk.
+    nan : {"error", "skip"}
+        What to do about activations that are NaN or infinite: raise, or note them in the store
+        (`store.table()` counts them, `store.finite()` shows the rest).
+    errors : {"raise", "skip"}
+        What to do about a picture that cannot be opened: raise, or go on and list those at the end.
     batch_size : int or "auto"
         Images a forward pass. Speed only: the features are the same within 1e-5.
     progress : bool
@@ -69,12 +102,12 @@ def extract(
     Returns
     -------
     FeatureStore
-        Showing what was asked for, even if the folder holds more.
+        Showing what was asked for, even if the folder holds more; without pictures that were skipped.
 
     Raises
     ------
     UnknownNameError
-        For an unknown block, conditioning or pooling.
+        For an unknown block, conditioning, pooling or other choice.
     BadInputError
         For a noise level outside 0–1, two levels with the same timestep, no stimuli, a folder that cannot
         be written to.
@@ -95,138 +128,113 @@ def extract(
     classifier-free guidance. Chunks of 32 stimuli are written as they are finished; a run that was killed
     repeats at most the chunk it was in, in the same batches, so that the bytes come out the same.
     """
+    given = {"pooling": pooling, "posterior": posterior, "store_dtype": store_dtype, "nan": nan, "errors": errors}
+    for name, value in given.items():
+        if value not in CHOICES[name]:
+            raise unknown_name(name, value, CHOICES[name], "Choose one of these.")
+    refused: dict[str, str] = {}
+    stimuli = _readable(stimuli, refused) if errors == "skip" else stimuli
     if not len(stimuli):
         raise BadInputError("There are no stimuli to extract. Check the dataset or the selection.")
-    if pooling not in POOLINGS:
-        raise unknown_name("pooling", pooling, POOLINGS, "Choose one of these.")
-    batch = _batch_size(batch_size, model)
     paths = model.select_blocks(blocks)
-    levels = _distinct_levels(model, noise_levels)
-    conditionings = [conditioning] if isinstance(conditioning, str) else list(conditioning)
-    prompts = {name: prompts_for(name, stimuli, template=template, seed=seed) for name in conditionings}
+    levels = _distinct_levels(model, noise_levels, timesteps)
+    asked_for = [conditioning] if isinstance(conditioning, str) else list(conditioning)
+    conditionings = conditionings_for(
+        asked_for, model, stimuli, template=template, seed=seed, embedding=embedding
+    )
     request = {
         **model.identity.as_dict(),
         "dataset": stimuli.dataset,
         "pooling": pooling,
-        "preprocessing": model.preprocessing,
+        "preprocessing": {**model.preprocessing, "posterior": posterior},
         "seed": seed,
         "template": template,
+        "timesteps": timesteps,
+        "n_noise": _counted("n_noise", n_noise),
+        "store_dtype": store_dtype,
     }
-    table: Any = model.blocks().set_index("block")
     with opened_for_writing(out) as (group, where):
-        names = prepare(group, where, request, stimuli, prompts)
-        arrays = {}
-        for block in paths:
-            shape = (int(table.loc[block, "channels"]),) if pooling != "none" else table.loc[block, "shape"]
-            for level in levels:
-                for name in conditionings:
-                    key = CellKey(block, level.level, name)
-                    about = {
-                        "block": block,
-                        "depth": int(table.loc[block, "depth"]),
-                        "noise_level": level.level,
-                        "timestep": level.timestep,
-                        "sigma": level.sigma,
-                        "conditioning": name,
-                        "pooling": pooling,
-                    }
-                    arrays[key] = array_for(group, key, len(names), shape, CHUNK, about)
-        _fill(model, stimuli, names, arrays, levels, prompts, pooling, seed, batch, progress)
-    store = FeatureStore(group, where)
-    return store.select(
+        names = prepare(group, where, request, stimuli, {c.name: c.prompts for c in conditionings})
+        arrays = {
+            key: array_for(group, key, len(names), shape, CHUNK, about, store_dtype)
+            for key, shape, about in _cells(model, paths, levels, asked_for, pooling)
+        }
+        plan = Plan(
+            model=model,
+            stimuli=stimuli,
+            names=names,
+            arrays=arrays,
+            levels=levels,
+            conditionings=conditionings,
+            pooling=pooling,
+            seed=seed,
+            n_noise=n_noise,
+            posterior=posterior,
+            batch=_batch_size(batch_size, model),
+            nan=nan,
+            errors=errors,
+            refused=refused,
+        )
+        fill(plan, progress)
+    if refused:
+        listed = "\n".join(f"- {name}: {reason}" for name, reason in sorted(refused.items()))
+        print(f"Skipped {len(refused)} pictures that could not be opened:\n{listed}")
+    return FeatureStore(group, where).select(
         blocks=paths,
         noise_levels=[level.level for level in levels],
-        conditioning=conditionings,
-        names=stimuli.names,
+        conditioning=asked_for,
+        names=[name for name in stimuli.names if name not in refused],
     )
 
 
-def _fill(
+def _cells(
     model: OpenedModel,
-    stimuli: Stimuli,
-    names: Sequence[str],
-    arrays: dict[CellKey, Any],
+    paths: Sequence[str],
     levels: Sequence[NoiseLevel],
-    prompts: dict[str, list[str]],
+    conditionings: Sequence[str],
     pooling: str,
-    seed: int,
-    batch: int,
-    progress: bool,
-) -> None:
-    """Compute what is missing, chunk by chunk."""
-    asked = np.array([name in stimuli for name in names])
-    missing = {key: missing_rows(array) & asked for key, array in arrays.items()}
-    passes = {(key.noise_level, key.conditioning): np.zeros(len(names), dtype=bool) for key in arrays}
-    for key, rows in missing.items():
-        passes[key.noise_level, key.conditioning] |= rows
-    todo = sum(int(rows.sum()) for rows in passes.values())
-    total = len(stimuli) * len(passes)
-    if 0 < todo < total:
-        print(f"Resuming: {total - todo:,} of {total:,} passes are in the store, {todo:,} are missing.")
-    with tqdm(total=todo, unit="pass", desc="extracting", disable=not progress or not todo) as bar:
-        for start in range(0, len(names), CHUNK):
-            rows = np.arange(start, min(start + CHUNK, len(names)))
-            if not any(wanted[rows].any() for wanted in missing.values()):
-                continue
-            fresh: dict[CellKey, npt.NDArray[np.float32]] = {}
-            for batch_rows in _batches(rows, missing, batch):
-                batch_names = [names[row] for row in batch_rows]
-                latents = model.encode([stimuli.open(name) for name in batch_names])
-                noise = model.noise(batch_names, seed)
-                where = [stimuli.index(name) for name in batch_names]
-                for level in levels:
-                    noised = model.add_noise(latents, noise, level)
-                    for conditioning, given in prompts.items():
-                        wanted = [
-                            key
-                            for key in arrays
-                            if (key.noise_level, key.conditioning) == (level.level, conditioning)
-                            and missing[key][batch_rows].any()
-                        ]
-                        if not wanted:
-                            continue
-                        text = model.texts([given[row] for row in where])
-                        seen = model.watch(
-                            noised,
-                            level,
-                            text,
-                            [key.block for key in wanted],
-                            keep=lambda tensor, layout: pool(tensor, layout, pooling),
-                        ).seen
-                        for key in wanted:
-                            values = _checked(seen[key.block], key, batch_names)
-                            if key not in fresh:
-                                fresh[key] = np.asarray(arrays[key][rows[0] : rows[-1] + 1])
-                            fresh[key][batch_rows - start] = values
-                        bar.update(int(passes[level.level, conditioning][batch_rows].sum()))
-            for key, chunk in fresh.items():
-                arrays[key][rows[0] : rows[-1] + 1] = chunk
-
-
-def _batches(rows: npt.NDArray[np.int64], missing: Missing, batch: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Cut the rows of a chunk that miss anything into batches; no batch spans two chunks."""
-    open_rows = rows[np.any([wanted[rows] for wanted in missing.values()], axis=0)]
-    for start in range(0, len(open_rows), batch):
-        yield open_rows[start : start + batch]
-
-
-def _checked(tensor: torch.Tensor, key: CellKey, names: Sequence[str]) -> npt.NDArray[np.float32]:
-    values: npt.NDArray[np.float32] = tensor.cpu().numpy()
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    if bad.any():
-        raise NonFiniteError(
-            f"Block {key.block!r} gave NaN or infinity at noise level {key.noise_level:g} "
-            f"({key.conditioning}) for {names[int(np.flatnonzero(bad)[0])]!r}. Half precision may have overflowed: "
-            "load the model with dtype='float32'. What was finished before is kept in the store."
+) -> list[tuple[CellKey, tuple[int, ...], dict[str, Any]]]:
+    """Key, shape and attributes of every array of the grid."""
+    table: Any = model.blocks().set_index("block")
+    return [
+        (
+            CellKey(block, level.level, conditioning),
+            pooled_shape(table.loc[block, "shape"], pooling),
+            {
+                "block": block,
+                "depth": int(table.loc[block, "depth"]),
+                "noise_level": level.level,
+                "timestep": level.timestep,
+                "sigma": level.sigma,
+                "conditioning": conditioning,
+                "pooling": pooling,
+            },
         )
-    return values
+        for block in paths
+        for level in levels
+        for conditioning in conditionings
+    ]
 
 
-def _distinct_levels(model: OpenedModel, noise_levels: Sequence[float]) -> list[NoiseLevel]:
-    levels = [model.level(level) for level in np.atleast_1d(np.asarray(noise_levels, dtype=object))]
+def _readable(stimuli: Stimuli, refused: dict[str, str]) -> Stimuli:
+    """Leave out the pictures that are not even there, noting why."""
+    for name in stimuli.names:
+        try:
+            stimuli.fingerprint(name)
+        except UnreadableImageError as error:
+            refused[name] = str(error)
+    return stimuli[[row for row, name in enumerate(stimuli.names) if name not in refused]] if refused else stimuli
+
+
+def _distinct_levels(
+    model: OpenedModel, noise_levels: Sequence[float] | None, timesteps: str
+) -> list[NoiseLevel]:
+    if noise_levels is None:
+        noise_levels = NOISE_LEVELS if model.takes_noise else (0.0,)
+    levels = [model.level(level, timesteps) for level in np.atleast_1d(np.asarray(noise_levels, dtype=object))]
     if not levels:
         raise BadInputError("No noise level was given. Give numbers from 0 (clean) to 1 (noise).")
-    seen: dict[int, float] = {}
+    seen: dict[float, float] = {}
     for level in levels:
         if level.timestep in seen:
             raise BadInputError(
@@ -237,9 +245,15 @@ def _distinct_levels(model: OpenedModel, noise_levels: Sequence[float]) -> list[
     return sorted(levels, key=lambda level: level.level)
 
 
+def _counted(what: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise BadInputError(f"{what}={value!r}: give a whole number from 1.")
+    return int(value)
+
+
 def _batch_size(batch_size: int | str, model: OpenedModel) -> int:
     if batch_size == "auto":
         return 16 if model.device.type == "cpu" else CHUNK
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+    if isinstance(batch_size, str):
         raise BadInputError(f"Batch size {batch_size!r}: give a whole number from 1, or 'auto'.")
-    return int(batch_size)
+    return _counted("batch_size", batch_size)

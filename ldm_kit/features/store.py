@@ -51,9 +51,16 @@ class FeatureStore:
     Notes
     -----
     On disk it is a plain zarr v3 hierarchy, ``BLOCK/LEVEL/CONDITIONING``, each array (stimuli, channels)
-    in float32 with zstd, NaN where nothing was computed yet. The root's attribute ``ldm_kit`` holds the
-    request, the stimuli's names, concepts and fingerprints, the prompts and the package versions; each
-    array's attributes hold its block, depth, noise level, timestep, sigma, conditioning and pooling.
+    in float32 or float16 with zstd, in chunks of 32 stimuli; with ``pooling="tokens"`` (stimuli, tokens,
+    channels), with ``"none"`` (stimuli, channels, y, x) for maps. Dimensions are named, per block but for
+    ``stimulus``. A row of NaN was not computed yet, one of infinity was computed and not finite. The root's
+    attribute ``ldm_kit`` holds the request, the stimuli's names, concepts and fingerprints, the prompts and
+    the package versions; each array's attributes hold its block, depth, noise level, timestep, sigma,
+    conditioning and pooling. So it can be read without ldm_kit:
+
+    >>> array = zarr.open_array("outputs/run/features/mid_block/0.3/none")  # doctest: +SKIP
+    >>> names = zarr.open_group("outputs/run/features").attrs["ldm_kit"]["stimuli"]["names"]  # doctest: +SKIP
+    >>> xarray.open_zarr("outputs/run/features", group="mid_block/0.3", consolidated=False)  # doctest: +SKIP
     """
 
     def __init__(
@@ -152,7 +159,7 @@ class FeatureStore:
         return {**shared, **attributes}
 
     def table(self) -> pd.DataFrame:
-        """List what is there: one row an array, with its labels, shape and share computed.
+        """List what is there: one row an array, with its labels, shape, share computed, rows not finite.
 
         Examples
         --------
@@ -160,10 +167,23 @@ class FeatureStore:
         """
         rows = []
         for key in self._keys:
-            done = ~np.isnan(_first_column(self._array(key)))[self._rows]
+            first = _first_column(self._array(key))[self._rows]
+            counts = {"done": 1 - np.isnan(first).mean(), "not_finite": int(np.isinf(first).sum())}
             shape = self._array(key).shape[1:]
-            rows.append({**self.labels(key), "n": len(self), "shape": shape, "done": done.mean()})
+            rows.append({**self.labels(key), "n": len(self), "shape": shape, **counts})
         return pd.DataFrame(rows)
+
+    def finite(self) -> FeatureStore:
+        """Show only the stimuli whose activations were finite in every cell shown (see `extract`'s `nan`).
+
+        Examples
+        --------
+        >>> lk.odd_one_out(store.finite(), data.triplets.among(store.finite().names))  # doctest: +SKIP
+        """
+        bad = np.zeros(len(self), dtype=bool)
+        for key in self._keys:
+            bad |= np.isinf(_first_column(self._array(key))[self._rows])
+        return self.select(names=[name for name, is_bad in zip(self._names, bad, strict=True) if not is_bad])
 
     def __len__(self) -> int:
         return len(self._names)

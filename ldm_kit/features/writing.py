@@ -20,6 +20,9 @@ from ldm_kit.errors import BadInputError, MismatchError
 from ldm_kit.features.request import check_same_request, package_versions, warn_of_other_versions
 from ldm_kit.features.store import FORMAT, CellKey, _first_column
 
+# Fills the row of a stimulus whose activations were NaN or infinite (NaN itself says: not computed yet).
+NOT_FINITE = np.inf
+
 
 @contextmanager
 def opened_for_writing(out: str | os.PathLike[str] | None) -> Iterator[tuple[zarr.Group, str]]:
@@ -146,6 +149,7 @@ def array_for(
     shape: Sequence[int],
     chunk: int,
     attributes: Mapping[str, Any],
+    dtype: str = "float32",
 ) -> zarr.Array[Any]:
     """Open the array of a cell, make it, or lengthen it to `n` stimuli."""
     if key.path in group:
@@ -154,13 +158,18 @@ def array_for(
         if array.shape[0] < n:
             array.resize((n, *array.shape[1:]))
         return array
+    # Named per block: other blocks have other channels, and a reader such as xarray gives each name one size.
     channels = f"{key.block} channel"
-    dimensions = {1: [channels], 2: ["token", channels], 3: [channels, "y", "x"]}[len(shape)]
+    dimensions = {
+        1: [channels],
+        2: [f"{key.block} token", channels],
+        3: [channels, f"{key.block} y", f"{key.block} x"],
+    }[len(shape)]
     return group.create_array(
         key.path,
         shape=(n, *shape),
         chunks=(chunk, *shape),
-        dtype="float32",
+        dtype=dtype,
         fill_value=float("nan"),
         dimension_names=["stimulus", *dimensions],
         attributes=dict(attributes),
@@ -169,7 +178,8 @@ def array_for(
     )
 
 
-def missing_rows(array: zarr.Array[Any]) -> npt.NDArray[np.bool_]:
-    """Tell which stimuli of an array were never computed."""
-    missing: npt.NDArray[np.bool_] = np.isnan(_first_column(array))
-    return missing
+def missing_rows(array: zarr.Array[Any], *, again: bool = True) -> npt.NDArray[np.bool_]:
+    """Tell which stimuli of an array were never computed; those that were not finite count if `again`."""
+    first = _first_column(array)
+    missing: npt.NDArray[np.bool_] = np.isnan(first)
+    return missing | np.isinf(first) if again else missing

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ldm_kit.errors import BadInputError
@@ -123,7 +126,7 @@ def shapes(output: Any) -> str:
     return "None" if output is None else type(output).__name__
 
 
-POOLINGS = ("mean", "max", "none")
+POOLINGS = ("mean", "max", "none", "tokens")
 
 
 def pool(tensor: Tensor, layout: str, pooling: str) -> Tensor:
@@ -132,24 +135,54 @@ def pool(tensor: Tensor, layout: str, pooling: str) -> Tensor:
     Parameters
     ----------
     tensor : Tensor
-        (n, channels, height, width) for layout ``"map"``, (n, tokens, channels) for ``"tokens"``.
-    layout : {"map", "tokens"}
-    pooling : {"mean", "max", "none"}
-        Over all positions; ``"none"`` keeps them.
+        (n, channels, height, width) for layout ``"map"``, (n, tokens, channels) for ``"tokens"``, (n, channels)
+        for ``"vector"``.
+    layout : {"map", "tokens", "vector"}
+    pooling : {"mean", "max", "none", "tokens"}
+        Over all positions; ``"none"`` keeps the output as it came; ``"tokens"`` keeps its positions, as a
+        sequence in reading order.
 
     Returns
     -------
-    Tensor
-        (n, channels) in float32; for ``"none"`` as it came. Sums run in float32, since a float16
-        sum over 4,096 positions loses digits.
+    Tensor, float32
+        (n, channels); for ``"tokens"`` (n, positions, channels); for ``"none"`` as it came. Sums run in
+        float32, since a float16 sum over 4,096 positions loses digits.
 
     Examples
     --------
     >>> import torch
     >>> pool(torch.ones(2, 3, 4, 4), "map", "mean").shape
     torch.Size([2, 3])
+    >>> pool(torch.ones(2, 3, 4, 4), "map", "tokens").shape
+    torch.Size([2, 16, 3])
+    """
+    if pooling == "none" or layout == "vector":
+        values = tensor.float()
+        return values[:, None] if pooling == "tokens" else values
+    if pooling == "tokens":
+        return (tensor.flatten(2).transpose(1, 2) if layout == "map" else tensor).float()
+    space = (2, 3) if layout == "map" else (1,)
+    return tensor.mean(dim=space, dtype=torch.float32) if pooling == "mean" else tensor.amax(dim=space).float()
+
+
+def pooled_shape(shape: Sequence[int], pooling: str) -> tuple[int, ...]:
+    """Give the shape that `pool` makes of one stimulus's output.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        (channels, height, width), (tokens, channels) or (channels,).
+    pooling : {"mean", "max", "none", "tokens"}
+
+    Examples
+    --------
+    >>> pooled_shape((3, 4, 4), "mean"), pooled_shape((3, 4, 4), "tokens"), pooled_shape((16, 8), "max")
+    ((3,), (16, 3), (8,))
     """
     if pooling == "none":
-        return tensor.float()
-    flat = tensor.flatten(2).float() if layout == "map" else tensor.transpose(1, 2).float()
-    return flat.mean(dim=2) if pooling == "mean" else flat.amax(dim=2)
+        return tuple(shape)
+    channels = shape[0] if len(shape) == 3 else shape[-1]
+    if pooling != "tokens":
+        return (channels,)
+    positions = {1: 1, 2: shape[0], 3: math.prod(shape[1:])}[len(shape)]
+    return (positions, channels)

@@ -9,7 +9,9 @@ import numpy as np
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, unknown_name
 
-CONDITIONINGS = ("none", "label", "caption", "shuffled")
+CONDITIONINGS = ("none", "label", "caption", "shuffled", "embedding", "image")
+# Recorded as the prompt of "image", a control: the model is told what it is to see.
+OWN_PICTURE = "(its own picture)"
 TEMPLATE = "a photo of a {name}"
 
 
@@ -18,9 +20,10 @@ def prompts_for(conditioning: str, stimuli: Stimuli, *, template: str = TEMPLATE
 
     Parameters
     ----------
-    conditioning : {"none", "label", "caption", "shuffled"}
+    conditioning : {"none", "label", "caption", "shuffled", "image"}
         ``"none"`` is the empty prompt; ``"label"`` the template with the object's name; ``"caption"``
-        the stimulus's own caption; ``"shuffled"`` the label of another object, a control.
+        the stimulus's own caption; ``"shuffled"`` the label of another object, a control; ``"image"``
+        (models conditioned on an image embedding only) no words: the stimulus's own picture, a control.
     stimuli : Stimuli
     template : str
         Must hold ``{name}``.
@@ -44,8 +47,8 @@ def prompts_for(conditioning: str, stimuli: Stimuli, *, template: str = TEMPLATE
     >>> prompts_for("label", data.stimuli[:1])  # doctest: +SKIP
     ['a photo of a apple']
     """
-    if conditioning == "none":
-        return [""] * len(stimuli)
+    if conditioning in ("none", "image"):
+        return ["" if conditioning == "none" else OWN_PICTURE] * len(stimuli)
     if conditioning == "caption":
         missing = [n for n, c in zip(stimuli.names, stimuli.captions, strict=True) if not c]
         if missing:
@@ -55,7 +58,7 @@ def prompts_for(conditioning: str, stimuli: Stimuli, *, template: str = TEMPLATE
             )
         return [str(caption) for caption in stimuli.captions]
     if conditioning not in CONDITIONINGS:
-        raise unknown_name("conditioning", conditioning, CONDITIONINGS, "Choose among these four.")
+        raise unknown_name("conditioning", conditioning, CONDITIONINGS, "Choose among these.")
     if "{name}" not in template:
         raise BadInputError(
             f"The prompt template {template!r} has no {{name}}. Write for example {TEMPLATE!r}."

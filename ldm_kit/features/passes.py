@@ -1,0 +1,215 @@
+"""The passes of an extraction: every image through the VAE once, every block of a pass at once, nothing twice."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ldm_kit.datasets.stimuli import Stimuli
+from ldm_kit.errors import NonFiniteError, UnreadableImageError
+from ldm_kit.features.conditioning import Conditioning
+from ldm_kit.features.store import CellKey
+from ldm_kit.features.writing import NOT_FINITE, missing_rows
+from ldm_kit.models.noise import NoiseLevel
+from ldm_kit.models.opened import OpenedModel
+from ldm_kit.models.outputs import pool
+
+CHUNK = 32
+POSTERIOR_DRAW = -1  # the number of the draw that samples the posterior; noise draws count from 0
+
+Rows = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is to be computed, and how.
+
+    Parameters
+    ----------
+    model : OpenedModel
+    stimuli : Stimuli
+        Those asked for.
+    names : sequence of str
+        The store's, one a row of every array.
+    arrays : mapping of CellKey to zarr.Array
+    levels : sequence of NoiseLevel
+    conditionings : sequence of Conditioning
+    pooling, seed, n_noise, posterior, nan, errors
+        As for `extract`.
+    batch : int
+        Images a forward pass.
+    """
+
+    model: OpenedModel
+    stimuli: Stimuli
+    names: Sequence[str]
+    arrays: dict[CellKey, Any]
+    levels: Sequence[NoiseLevel]
+    conditionings: Sequence[Conditioning]
+    pooling: str
+    seed: int
+    n_noise: int
+    posterior: str
+    batch: int
+    nan: str
+    errors: str
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Some rows of one chunk, with their pictures encoded and their noise drawn."""
+
+    rows: Rows
+    names: list[str]
+    pictures: list[Image.Image]
+    latents: torch.Tensor
+    noise: list[torch.Tensor]
+    ends_chunk: bool
+
+
+def fill(plan: Plan, progress: bool) -> None:
+    """Compute what is missing, chunk by chunk; each chunk is written when it is finished.
+
+    Raises
+    ------
+    NonFiniteError
+        For NaN or infinite activations, unless they are to be skipped.
+    UnreadableImageError
+        For a picture that cannot be opened, unless those are to be skipped (`plan.refused` lists them).
+    """
+    asked = np.array([name in plan.stimuli for name in plan.names])
+    missing = {
+        key: missing_rows(array, again=plan.nan == "error") & asked for key, array in plan.arrays.items()
+    }
+    passes = {(key.noise_level, key.conditioning): np.zeros(len(plan.names), dtype=bool) for key in missing}
+    for key, rows in missing.items():
+        passes[key.noise_level, key.conditioning] |= rows
+    todo = sum(int(rows.sum()) for rows in passes.values())
+    total = len(plan.stimuli) * len(passes)
+    if 0 < todo < total:
+        print(f"Resuming: {total - todo:,} of {total:,} passes are in the store, {todo:,} are missing.")
+    fresh: dict[CellKey, Values] = {}
+    with tqdm(total=todo, unit="pass", desc="extracting", disable=not progress or not todo) as bar:
+        for batch in _batches(plan, np.any(list(missing.values()), axis=0)):
+            start = int(batch.rows[0]) // CHUNK * CHUNK if len(batch.rows) else 0
+            for cells, values in _passes(plan, batch, missing):
+                for key, new in zip(cells, values, strict=True):
+                    if key not in fresh:
+                        fresh[key] = np.asarray(plan.arrays[key][start : start + CHUNK], np.float32)
+                    fresh[key][batch.rows - start] = _checked(new, key, batch.names, plan)
+                bar.update(int(passes[cells[0].noise_level, cells[0].conditioning][batch.rows].sum()))
+            if batch.ends_chunk:
+                for key, chunk in fresh.items():
+                    plan.arrays[key][start : start + CHUNK] = chunk
+                fresh.clear()
+
+
+def _passes(
+    plan: Plan, batch: _Batch, missing: dict[CellKey, npt.NDArray[np.bool_]]
+) -> Iterator[tuple[list[CellKey], list[Values]]]:
+    """Run the passes that a batch still needs: the cells of each, and their values."""
+    if not len(batch.rows):
+        return
+    where = [plan.stimuli.index(name) for name in batch.names]
+    for conditioning in plan.conditionings:
+        text = None
+        for level in plan.levels:
+            cells = [
+                key
+                for key in plan.arrays
+                if (key.noise_level, key.conditioning) == (level.level, conditioning.name)
+                and missing[key][batch.rows].any()
+            ]
+            if cells:
+                text = text or conditioning.text(plan.model, where, batch.pictures)
+                yield cells, _values(plan, batch, level, text, [key.block for key in cells])
+
+
+def _values(
+    plan: Plan, batch: _Batch, level: NoiseLevel, text: Any, blocks: Sequence[str]
+) -> list[Values]:
+    """Pool each block's output, averaged over the draws of noise, and bring all to the CPU in one go."""
+    sums: list[torch.Tensor] = []
+    for noise in batch.noise:
+        noised = plan.model.add_noise(batch.latents, noise, level)
+        seen = plan.model.watch(noised, level, text, blocks, keep=lambda t, layout: pool(t, layout, plan.pooling))
+        found = [seen.seen[block] for block in blocks]
+        sums = [total + new for total, new in zip(sums, found, strict=True)] if sums else found
+    means = [total / len(batch.noise) for total in sums] if len(batch.noise) > 1 else sums
+    together = torch.cat([mean.flatten(1) for mean in means], dim=1).cpu().numpy()
+    cuts = np.cumsum([mean[0].numel() for mean in means])[:-1]
+    return [part.reshape(mean.shape) for part, mean in zip(np.split(together, cuts, axis=1), means, strict=True)]
+
+
+def _batches(plan: Plan, wanted: npt.NDArray[np.bool_]) -> Iterator[_Batch]:
+    """Cut the wanted rows into batches, none spanning two chunks, and make each ready.
+
+    On an accelerator the next batch is made ready while this one is computed.
+    """
+    ahead = 0 if plan.model.device.type == "cpu" else 1
+    waiting: deque[Future[_Batch]] = deque()
+    with ThreadPoolExecutor(1) as worker:
+        for rows, ends_chunk in _cut(wanted, plan.batch):
+            waiting.append(worker.submit(_made_ready, plan, rows, ends_chunk))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _cut(wanted: npt.NDArray[np.bool_], batch: int) -> Iterator[tuple[Rows, bool]]:
+    """Rows of each batch, and whether it is its chunk's last."""
+    for start in range(0, len(wanted), CHUNK):
+        rows = start + np.flatnonzero(wanted[start : start + CHUNK])
+        for first in range(0, len(rows), batch):
+            yield rows[first : first + batch], first + batch >= len(rows)
+
+
+def _made_ready(plan: Plan, rows: Rows, ends_chunk: bool) -> _Batch:
+    """Open the pictures of some rows, encode them and draw their noise."""
+    kept, pictures = [], []
+    for row in rows:
+        try:
+            pictures.append(plan.stimuli.open(plan.names[row]))
+            kept.append(row)
+        except UnreadableImageError as error:
+            if plan.errors == "raise":
+                raise
+            plan.refused[plan.names[row]] = str(error)
+    names = [plan.names[row] for row in kept]
+    if not names:
+        return _Batch(np.array([], np.int64), [], [], torch.empty(0), [], ends_chunk)
+    model = plan.model
+    draw = model.noise(names, plan.seed, POSTERIOR_DRAW) if plan.posterior == "sample" else None
+    latents = model.encode(pictures, posterior=draw)
+    noise = [model.noise(names, plan.seed, number) for number in range(plan.n_noise)]
+    return _Batch(np.array(kept), names, pictures, latents, noise, ends_chunk)
+
+
+def _checked(values: Values, key: CellKey, names: Sequence[str], plan: Plan) -> Values:
+    """Raise for values that are not finite, or mark their rows."""
+    most = float(np.finfo(plan.arrays[key].dtype).max)
+    bad = ~(np.abs(values.reshape(len(values), -1)) <= most).all(axis=1)
+    if not bad.any():
+        return values
+    if plan.nan == "error":
+        raise NonFiniteError(
+            f"Block {key.block!r} gave NaN, infinity or more than {most:.4g} at noise level {key.noise_level:g} "
+            f"({key.conditioning}) for {names[int(np.flatnonzero(bad)[0])]!r}. Half precision may have overflowed: "
+            "load the model with dtype='float32' (and keep store_dtype='float32'), or skip such images with "
+            "nan='skip'. What was finished before is kept in the store."
+        )
+    values = values.copy()
+    values[bad] = NOT_FINITE
+    return values
