@@ -24,8 +24,14 @@ KINDS: tuple[tuple[str, str], ...] = (
     (r".*\.attentions\.\d+", "attention"),
     (r".*\.transformer_blocks\.\d+", "transformer"),
     (r".*\.(down|up)samplers\.\d+", "resampling"),
+    # of encoders
+    (r"(.*\.)?stages\.\d+", "stage"),
+    (r"(.*\.)?layers?\.\d+", "layer"),
+    (r"layers\.\d+\.(last_token|mean)", "text_layer"),
+    (r"last_token|mean", "text"),
+    (r"embedding|latent|pixels", "readout"),
 )
-STAGES = ("down", "mid", "up")
+STAGES = ("down", "mid", "up", "stage", "layer", "text", "readout")
 
 
 def kind_of(path: str) -> str | None:

@@ -16,18 +16,24 @@ class Output:
 
     Parameters
     ----------
-    layout : {"map", "tokens"}
-        ``"map"``: (n, channels, height, width); ``"tokens"``: (n, tokens, channels).
+    layout : {"map", "tokens", "vector"}
+        ``"map"``: (n, channels, height, width); ``"tokens"``: (n, tokens, channels); ``"vector"``:
+        (n, channels).
     element : int, optional
         Position in the tuple that the module returns; None if it returns the tensor itself.
+    prefix : int
+        How many tokens at the front stand for no place in the picture (a class token, registers). They are
+        left out. A module's attribute ``prefix_tokens`` goes first: some models set their number.
     """
 
     layout: str
     element: int | None = None
+    prefix: int = 0
 
 
 MAP, TOKENS = Output("map"), Output("tokens")
 MAP_FIRST = Output("map", element=0)
+VECTOR = Output("vector")
 
 # diffusers' down blocks return (hidden state, the residuals for the up blocks): the hidden state is
 # what the next block gets, after this block's own downsampler. Up blocks give it after the upsampler.
@@ -46,7 +52,45 @@ DECLARED: dict[str, Output] = {
     "Transformer2DModel": MAP_FIRST,
     "Conv2d": MAP,
     "BasicTransformerBlock": TOKENS,
+    # Imagen's and unCLIP's U-Nets
+    "ResnetDownsampleBlock2D": MAP_FIRST,
+    "SimpleCrossAttnDownBlock2D": MAP_FIRST,
+    "KDownBlock2D": MAP_FIRST,
+    "KCrossAttnDownBlock2D": MAP_FIRST,
+    "UNetMidBlock2DSimpleCrossAttn": MAP,
+    "ResnetUpsampleBlock2D": MAP,
+    "SimpleCrossAttnUpBlock2D": MAP,
+    "KUpBlock2D": MAP,
+    "KCrossAttnUpBlock2D": MAP,
+    "KAttentionBlock": MAP,
+    "ResnetBlockCondNorm2D": MAP,
+    "Attention": MAP,  # at `attentions.N`: it flattens the map and folds it back
+    # What an encoder hands out
+    "MapReadout": MAP,
+    "VectorReadout": VECTOR,
+    # Vision transformers of transformers: older versions return a tuple. A class token stands in front, and
+    # registers after it; DeiT has a second one for distillation.
+    "ViTLayer": Output("tokens", element=0, prefix=1),
+    "ViTMSNLayer": Output("tokens", element=0, prefix=1),
+    "DeiTLayer": Output("tokens", element=0, prefix=2),
+    "BeitLayer": Output("tokens", element=0, prefix=1),
+    "Data2VecVisionLayer": Output("tokens", element=0, prefix=1),
+    "Dinov2Layer": Output("tokens", element=0, prefix=1),
+    "Dinov2WithRegistersLayer": Output("tokens", element=0, prefix=5),
+    "DINOv3ViTLayer": Output("tokens", element=0, prefix=5),
+    "CLIPEncoderLayer": Output("tokens", element=0, prefix=1),
+    "SiglipEncoderLayer": Output("tokens", element=0),
+    "IJepaLayer": Output("tokens", element=0),
+    "SwinStage": Output("tokens", element=0),
+    "Swinv2Stage": Output("tokens", element=0),
+    # and its convolutional networks
+    "ConvNextStage": MAP,
+    "ConvNextV2Stage": MAP,
+    "DINOv3ConvNextStage": MAP,
+    "ResNetStage": MAP,
+    "RegNetStage": MAP,
 }
+DIMS = {"map": 4, "tokens": 3, "vector": 2}
 
 
 def image_part(module: nn.Module, output: Any, block: str) -> tuple[Tensor, str]:
@@ -64,8 +108,8 @@ def image_part(module: nn.Module, output: Any, block: str) -> tuple[Tensor, str]
     Returns
     -------
     tensor : Tensor
-        (n, channels, height, width) or (n, tokens, channels).
-    layout : {"map", "tokens"}
+        (n, channels, height, width), (n, tokens, channels) or (n, channels).
+    layout : {"map", "tokens", "vector"}
 
     Raises
     ------
@@ -89,12 +133,14 @@ def image_part(module: nn.Module, output: Any, block: str) -> tuple[Tensor, str]
     tensor = output
     if declared.element is not None and not isinstance(output, Tensor):
         tensor = output[declared.element]
-    dims = 4 if declared.layout == "map" else 3
-    if not isinstance(tensor, Tensor) or tensor.ndim != dims:
+    if not isinstance(tensor, Tensor) or tensor.ndim != DIMS[declared.layout]:
         raise BadInputError(
             f"Block {block!r} ({name}) returned {shapes(output)}, not the {declared.layout} that is declared "
             f"for it in `ldm_kit.models.outputs.DECLARED`. Correct the declaration for this diffusers version."
         )
+    if declared.layout == "tokens":
+        prefix: int = getattr(module, "prefix_tokens", declared.prefix)
+        tensor = tensor[:, prefix:] if prefix else tensor
     return tensor, declared.layout
 
 
@@ -125,10 +171,11 @@ def pool(tensor: Tensor, layout: str, pooling: str) -> Tensor:
     Parameters
     ----------
     tensor : Tensor
-        (n, channels, height, width) for layout ``"map"``, (n, tokens, channels) for ``"tokens"``.
-    layout : {"map", "tokens"}
+        (n, channels, height, width) for layout ``"map"``, (n, tokens, channels) for ``"tokens"``,
+        (n, channels) for ``"vector"``.
+    layout : {"map", "tokens", "vector"}
     pooling : {"mean", "max", "none"}
-        Over all positions; ``"none"`` keeps them.
+        Over all positions; ``"none"`` keeps them. A vector has none, and stays as it is.
 
     Returns
     -------
@@ -142,7 +189,7 @@ def pool(tensor: Tensor, layout: str, pooling: str) -> Tensor:
     >>> pool(torch.ones(2, 3, 4, 4), "map", "mean").shape
     torch.Size([2, 3])
     """
-    if pooling == "none":
+    if pooling == "none" or layout == "vector":
         return tensor.float()
     flat = tensor.flatten(2).float() if layout == "map" else tensor.transpose(1, 2).float()
     return flat.mean(dim=2) if pooling == "mean" else flat.amax(dim=2)
