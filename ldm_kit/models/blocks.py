@@ -14,11 +14,15 @@ from ldm_kit.errors import BadInputError, unknown_name
 from ldm_kit.models.outputs import DECLARED, image_part
 
 # What a path says of a block. The first pattern that fits names its kind; stages come first because
-# they are what the paper compares and what is taken when nothing is asked for.
+# they are what the paper compares and what is taken when nothing is asked for. A transformer's stages are its
+# blocks; Flux's are "transformer" where text and image have weights of their own (double-stream) and
+# "single" where they share them. A U-Net's transformer blocks lie within its stages.
 KINDS: tuple[tuple[str, str], ...] = (
     (r"down_blocks\.\d+", "down"),
     (r"mid_block", "mid"),
     (r"up_blocks\.\d+", "up"),
+    (r"transformer_blocks\.\d+", "transformer"),
+    (r"single_transformer_blocks\.\d+", "single"),
     (r"conv_in|conv_out", "convolution"),
     (r".*\.resnets\.\d+", "resnet"),
     (r".*\.attentions\.\d+", "attention"),
@@ -31,7 +35,10 @@ KINDS: tuple[tuple[str, str], ...] = (
     (r"last_token|mean", "text"),
     (r"embedding|latent|pixels", "readout"),
 )
-STAGES = ("down", "mid", "up", "stage", "layer", "text", "readout")
+STAGE = re.compile(
+    r"(down_blocks|up_blocks|(single_)?transformer_blocks)\.\d+|mid_block"
+    r"|(.*\.)?(stages|layers?)\.\d+|last_token|mean|embedding|latent|pixels"
+)
 
 
 def kind_of(path: str) -> str | None:
@@ -83,7 +90,7 @@ def block_table(twin: nn.Module, run: Callable[[nn.Module], Any]) -> pd.DataFram
                     "shape": shape,
                     "channels": shape[0] if layout == "map" else shape[-1],
                     "parameters": sum(p.numel() for p in module.parameters()),
-                    "stage": kind in STAGES,
+                    "stage": STAGE.fullmatch(path) is not None,
                 }
             )
 

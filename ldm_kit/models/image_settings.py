@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm_kit.errors import BadInputError
+from ldm_kit.errors import BadInputError, ModelNotFoundError
+from ldm_kit.models.parts import Place
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Processors that take a lone number for the shorter side; the others take it for both sides.
@@ -183,3 +186,63 @@ def _numbers(
     if given is None:
         return default
     return tuple(float(x) for x in given) if isinstance(given, Sequence) else (float(given),) * 3
+
+
+def find_processor(place: Place, folder: str = "") -> dict[str, Any] | None:
+    """Read a model's preprocessor_config.json, or its newer form within processor_config.json.
+
+    Parameters
+    ----------
+    place : Place
+    folder : str
+        Subfolder of the model that holds it.
+
+    Returns
+    -------
+    dict or None
+        None if the model brings neither.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the file is damaged.
+
+    Examples
+    --------
+    >>> find_processor(Place("facebook/dinov2-base", None, False))["crop_size"]  # doctest: +SKIP
+    {'height': 224, 'width': 224}
+    """
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        path = _file(place, f"{folder}/{name}" if folder else name)
+        if path is None:
+            continue
+        try:
+            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ModelNotFoundError(
+                f"The {name} of {place.source!r} is damaged ({error}). Download or save it again."
+            ) from error
+        if name.startswith("pre"):
+            return config
+        if isinstance(config.get("image_processor"), dict):
+            inner: dict[str, Any] = config["image_processor"]
+            return inner
+    return None
+
+
+def _file(place: Place, name: str) -> Path | None:
+    """Find a file of a model; None if the model does not have it."""
+    if Path(place.source).is_dir():
+        path = Path(place.source) / name
+        return path if path.is_file() else None
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
+
+    try:
+        return Path(hf_hub_download(place.source, name, **place.arguments()))
+    except errors.LocalEntryNotFoundError:
+        # Offline: absent from the model, or only from this machine? The cache remembers what it was told.
+        if isinstance(try_to_load_from_cache(place.source, name, revision=place.revision), (str, type(None))):
+            raise
+        return None
+    except errors.EntryNotFoundError:
+        return None

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,15 @@ from typing import Any
 import torch
 
 from ldm_kit.errors import BadInputError, LdmKitError, ModelNotFoundError, unknown_name
+from ldm_kit.models.flux import Flux
 from ldm_kit.models.opened import Identity, OpenedModel
+from ldm_kit.models.parts import Place, untrained_part
+from ldm_kit.models.pixart import PixArt, PixArtSigma
 from ldm_kit.models.registry import packaged, registered_models
 from ldm_kit.models.stable_diffusion import StableDiffusion
+from ldm_kit.models.stable_diffusion_3 import StableDiffusion3
+from ldm_kit.models.stable_diffusion_xl import StableDiffusionXL
+from ldm_kit.models.sources import parse_source
 from ldm_kit.offline import is_offline
 
 # Which adapter opens a pipeline, by the class that its model_index.json names. Only these classes are
@@ -25,6 +31,25 @@ FAMILIES: dict[str, type[OpenedModel]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionImg2ImgPipeline": StableDiffusion,
     "StableDiffusionInpaintPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusionXLImg2ImgPipeline": StableDiffusionXL,
+    "StableDiffusionXLInpaintPipeline": StableDiffusionXL,
+    "StableDiffusionXLPAGPipeline": StableDiffusionXL,
+    "StableDiffusionXLPAGImg2ImgPipeline": StableDiffusionXL,
+    "StableDiffusionXLPAGInpaintPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "StableDiffusion3Img2ImgPipeline": StableDiffusion3,
+    "StableDiffusion3InpaintPipeline": StableDiffusion3,
+    "StableDiffusion3PAGPipeline": StableDiffusion3,
+    "StableDiffusion3PAGImg2ImgPipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+    "FluxImg2ImgPipeline": Flux,
+    "FluxInpaintPipeline": Flux,
+    "FluxKontextPipeline": Flux,
+    "FluxKontextInpaintPipeline": Flux,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArtSigma,
+    "PixArtSigmaPAGPipeline": PixArtSigma,
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -36,6 +61,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     pretrained: bool = True,
+    drop: Sequence[str] = (),
     seed: int = 0,
     offline: bool | None = None,
 ) -> OpenedModel:
@@ -44,6 +70,8 @@ def load_model(
     Parameters
     ----------
     name : str or path-like
+        What to open: a name, with a prefix before it if only a part is wanted.
+
         A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"sd2.1"``, ``"sd-turbo"``), a hub
         id (``"owner/model"``) or a local folder in diffusers format.
     device : str, optional
@@ -56,6 +84,9 @@ def load_model(
     pretrained : bool
         False gives the untrained control: the same network with random weights, seeded by `seed`. The VAE
         and the text encoder stay as they are.
+    drop : sequence of str
+        Components to leave out, of those that the family can do without: ``("text_encoder_3", "tokenizer_3")``
+        opens Stable Diffusion 3 without T5. The model's name in tables then says so.
     seed : int
         Of the untrained control.
     offline : bool, optional
@@ -68,7 +99,7 @@ def load_model(
     Raises
     ------
     UnknownNameError
-        If `name` is no registered name, hub id or folder.
+        If `name` is no registered name, hub id or folder, or `drop` names what cannot be dropped.
     ModelNotFoundError
         If the model is missing, gated, incomplete, or not to be had offline; the message says what to do.
     BadInputError
@@ -82,7 +113,13 @@ def load_model(
     chosen_device = _device(device)
     chosen_dtype = _dtype(dtype, chosen_device)
     offline = is_offline() if offline is None else offline
-    source, registered_revision, label = _resolve(str(name))
+    asked = parse_source(str(name))
+    pretrained = pretrained and not asked.untrained
+    if asked.kind != "model":
+        from ldm_kit.models.opening import open_encoder
+
+        return open_encoder(asked, revision, pretrained, seed, offline, chosen_dtype, chosen_device)
+    source, registered_revision, label = _resolve(asked.name)
     revision = revision or registered_revision
     local = Path(source).is_dir()
     index = _pipeline_index(source, revision, offline)
@@ -93,8 +130,17 @@ def load_model(
             f"The model {source!r} lacks {', '.join(missing)}; its model_index.json names {sorted(index)}. "
             "Download or save it again, whole."
         )
+    place = Place(source, revision, offline or local)
     wanted = [*family.NEEDED, *(part for part in family.OPTIONAL if part in _components(index))]
+    dropped = _dropped(drop, family)
+    if dropped:
+        wanted = [part for part in wanted if part not in dropped]
+        label += f"-without-{dropped[0]}"
     with _explained(source, offline), _quiet(local):
+        # A part that is handed over is not loaded, nor downloaded.
+        given: dict[str, Any] = {part: None for part in _components(index) if part not in wanted}
+        if not pretrained:
+            given[family.DENOISER] = untrained_part(index, family.DENOISER, place, chosen_dtype, seed)
         # The class is one of diffusers' own, named in FAMILIES; safetensors only.
         pipeline = _pipeline_class(index).from_pretrained(
             source,
@@ -103,12 +149,11 @@ def load_model(
             dtype={"default": chosen_dtype, "vae": torch.float32},
             use_safetensors=True,
             local_files_only=offline or local,
-            **{part: None for part in _components(index) if part not in wanted},
+            **given,
         )
     parts = {part: getattr(pipeline, part) for part in wanted}
     denoiser = parts[family.DENOISER]
     if not pretrained:
-        denoiser = _untrained(denoiser, seed).to(chosen_dtype)
         label += "-untrained"
         revision = f"seed-{seed}"
     elif local:
@@ -231,6 +276,16 @@ def _family(index: dict[str, Any], source: str) -> type[OpenedModel]:
     return FAMILIES[name]
 
 
+def _dropped(drop: Sequence[str], family: type[OpenedModel]) -> list[str]:
+    names = [drop] if isinstance(drop, str) else list(drop)
+    for name in names:
+        if name not in family.DROPPABLE:
+            raise unknown_name(
+                "component to drop", name, family.DROPPABLE, f"The family is {family.__name__}."
+            )
+    return sorted(names, key=family.DROPPABLE.index)
+
+
 def _components(index: dict[str, Any]) -> list[str]:
     """Name the components that a pipeline's folder brings; a null one is absent."""
     return [name for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None]
@@ -242,18 +297,11 @@ def _pipeline_class(index: dict[str, Any]) -> Any:
     return getattr(diffusers, index["_class_name"])
 
 
-def _untrained(denoiser: torch.nn.Module, seed: int) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        twin: torch.nn.Module = type(denoiser).from_config(denoiser.config)  # type: ignore[attr-defined]
-    return twin
-
-
-def _commit(source: str, revision: str | None) -> str:
+def _commit(source: str, revision: str | None, file: str = "model_index.json") -> str:
     """Find the commit that was loaded: a branch moves on, a store must not mix its states."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source, "model_index.json", revision=revision)
+    found = try_to_load_from_cache(source, file, revision=revision)
     return Path(found).parent.name if isinstance(found, str) else str(revision)
 
 
@@ -309,6 +357,11 @@ def _explained(source: str, offline: bool) -> Iterator[None]:
         raise ModelNotFoundError(
             f"The model {source!r} is not in this machine's cache and {why}. Download it where there is a "
             f"network with `hf download {source}`, or give a local folder. 'tiny-ldm' needs no download."
+        ) from error
+    except ImportError as error:
+        raise ModelNotFoundError(
+            f"The model {source!r} needs a package that is not installed: {str(error).strip().splitlines()[0]} "
+            "For T5's tokenizer run `pip install sentencepiece protobuf`."
         ) from error
     except (errors.HfHubHTTPError, OSError, ValueError, KeyError) as error:
         raise ModelNotFoundError(

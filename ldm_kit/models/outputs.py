@@ -20,7 +20,9 @@ class Output:
         ``"map"``: (n, channels, height, width); ``"tokens"``: (n, tokens, channels); ``"vector"``:
         (n, channels).
     element : int, optional
-        Position in the tuple that the module returns; None if it returns the tensor itself.
+        Position in the tuple that the module must return; None if it returns the tensor itself.
+    bare : bool
+        Whether some versions of the library return the tensor itself all the same.
     prefix : int
         How many tokens at the front stand for no place in the picture (a class token, registers). They are
         left out. A module's attribute ``prefix_tokens`` goes first: some models set their number.
@@ -28,12 +30,20 @@ class Output:
 
     layout: str
     element: int | None = None
+    bare: bool = False
     prefix: int = 0
 
 
 MAP, TOKENS = Output("map"), Output("tokens")
 MAP_FIRST = Output("map", element=0)
 VECTOR = Output("vector")
+TOKENS_SECOND = Output("tokens", element=1)
+
+
+def _layer(prefix: int) -> Output:
+    """Declare a layer of a transformers model, with so many tokens in front that are no patches."""
+    return Output("tokens", element=0, bare=True, prefix=prefix)
+
 
 # diffusers' down blocks return (hidden state, the residuals for the up blocks): the hidden state is
 # what the next block gets, after this block's own downsampler. Up blocks give it after the upsampler.
@@ -51,6 +61,11 @@ DECLARED: dict[str, Output] = {
     "Upsample2D": MAP,
     "Transformer2DModel": MAP_FIRST,
     "Conv2d": MAP,
+    # (text, image); the text of SD3's last block is None. Flux's single blocks run over both in one sequence
+    # and part them again; diffusers before 0.35 did not, which is an error here, not a mixture.
+    "JointTransformerBlock": TOKENS_SECOND,
+    "FluxTransformerBlock": TOKENS_SECOND,
+    "FluxSingleTransformerBlock": TOKENS_SECOND,
     "BasicTransformerBlock": TOKENS,
     # Imagen's and unCLIP's U-Nets
     "ResnetDownsampleBlock2D": MAP_FIRST,
@@ -70,17 +85,17 @@ DECLARED: dict[str, Output] = {
     "VectorReadout": VECTOR,
     # Vision transformers of transformers: older versions return a tuple. A class token stands in front, and
     # registers after it; DeiT has a second one for distillation.
-    "ViTLayer": Output("tokens", element=0, prefix=1),
-    "ViTMSNLayer": Output("tokens", element=0, prefix=1),
-    "DeiTLayer": Output("tokens", element=0, prefix=2),
-    "BeitLayer": Output("tokens", element=0, prefix=1),
-    "Data2VecVisionLayer": Output("tokens", element=0, prefix=1),
-    "Dinov2Layer": Output("tokens", element=0, prefix=1),
-    "Dinov2WithRegistersLayer": Output("tokens", element=0, prefix=5),
-    "DINOv3ViTLayer": Output("tokens", element=0, prefix=5),
-    "CLIPEncoderLayer": Output("tokens", element=0, prefix=1),
-    "SiglipEncoderLayer": Output("tokens", element=0),
-    "IJepaLayer": Output("tokens", element=0),
+    "ViTLayer": _layer(1),
+    "ViTMSNLayer": _layer(1),
+    "DeiTLayer": _layer(2),
+    "BeitLayer": _layer(1),
+    "Data2VecVisionLayer": _layer(1),
+    "Dinov2Layer": _layer(1),
+    "Dinov2WithRegistersLayer": _layer(5),
+    "DINOv3ViTLayer": _layer(5),
+    "CLIPEncoderLayer": _layer(1),
+    "SiglipEncoderLayer": _layer(0),
+    "IJepaLayer": _layer(0),
     "SwinStage": Output("tokens", element=0),
     "Swinv2Stage": Output("tokens", element=0),
     # and its convolutional networks
@@ -131,8 +146,9 @@ def image_part(module: nn.Module, output: Any, block: str) -> tuple[Tensor, str]
             f"which element is the image's in `ldm_kit.models.outputs.DECLARED[{name!r}]`, or watch its parent."
         )
     tensor = output
-    if declared.element is not None and not isinstance(output, Tensor):
-        tensor = output[declared.element]
+    if declared.element is not None and not (declared.bare and isinstance(output, Tensor)):
+        several = isinstance(output, (tuple, list)) and len(output) > declared.element
+        tensor = output[declared.element] if several else None
     if not isinstance(tensor, Tensor) or tensor.ndim != DIMS[declared.layout]:
         raise BadInputError(
             f"Block {block!r} ({name}) returned {shapes(output)}, not the {declared.layout} that is declared "

@@ -36,7 +36,7 @@ class Pixels(Encoder):
         """(3, size, size)."""
         return 3, self.picture_size, self.picture_size
 
-    def encode(self, pictures: Sequence[Image.Image], posterior: Tensor | None = None) -> Tensor:
+    def encode(self, pictures: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
         """Give the pixels in −1…1, (n, 3, size, size), float32."""
         return to_pixels([self.preprocess(picture) for picture in pictures]).to(self.device)
 
@@ -78,7 +78,7 @@ class Latent(Encoder):
         shown: Image.Image = self.parts["model"].preprocess(picture)
         return shown
 
-    def encode(self, pictures: Sequence[Image.Image], posterior: Tensor | None = None) -> Tensor:
+    def encode(self, pictures: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
         """Encode as the diffusion model does, (n, channels, height, width), float32."""
         encode = self.parts["model"].encode
         latents: Tensor = encode(pictures) if posterior is None else encode(pictures, posterior=posterior)

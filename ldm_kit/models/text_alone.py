@@ -54,7 +54,7 @@ class TextEncoder(Encoder):
         limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None), LONGEST]
         return min(int(limit) for limit in limits if limit)
 
-    def encode(self, pictures: Sequence[Image.Image], posterior: Tensor | None = None) -> Tensor:
+    def encode(self, pictures: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
         """Give a zero a picture."""
         return torch.zeros(len(pictures), 1, 1, 1, device=self.device)
 

@@ -57,7 +57,7 @@ class VisionEncoder(Encoder):
         """Scale and cut a picture as the model's preprocessor_config.json says."""
         return self.settings.apply(picture)
 
-    def encode(self, pictures: Sequence[Image.Image], posterior: Tensor | None = None) -> Tensor:
+    def encode(self, pictures: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
         """Give the values that the network gets, (n, 3, height, width), float32."""
         return self.settings.to_values([self.preprocess(picture) for picture in pictures]).to(self.device)
 
