@@ -128,7 +128,13 @@ def extract(
     classifier-free guidance. Chunks of 32 stimuli are written as they are finished; a run that was killed
     repeats at most the chunk it was in, in the same batches, so that the bytes come out the same.
     """
-    given = {"pooling": pooling, "posterior": posterior, "store_dtype": store_dtype, "nan": nan, "errors": errors}
+    given = {
+        "pooling": pooling,
+        "posterior": posterior,
+        "store_dtype": store_dtype,
+        "nan": nan,
+        "errors": errors,
+    }
     for name, value in given.items():
         if value not in CHOICES[name]:
             raise unknown_name(name, value, CHOICES[name], "Choose one of these.")
@@ -223,7 +229,11 @@ def _readable(stimuli: Stimuli, refused: dict[str, str]) -> Stimuli:
             stimuli.fingerprint(name)
         except UnreadableImageError as error:
             refused[name] = str(error)
-    return stimuli[[row for row, name in enumerate(stimuli.names) if name not in refused]] if refused else stimuli
+    return (
+        stimuli[[row for row, name in enumerate(stimuli.names) if name not in refused]]
+        if refused
+        else stimuli
+    )
 
 
 def _distinct_levels(
@@ -231,7 +241,9 @@ def _distinct_levels(
 ) -> list[NoiseLevel]:
     if noise_levels is None:
         noise_levels = NOISE_LEVELS if model.takes_noise else (0.0,)
-    levels = [model.level(level, timesteps) for level in np.atleast_1d(np.asarray(noise_levels, dtype=object))]
+    levels = [
+        model.level(level, timesteps) for level in np.atleast_1d(np.asarray(noise_levels, dtype=object))
+    ]
     if not levels:
         raise BadInputError("No noise level was given. Give numbers from 0 (clean) to 1 (noise).")
     seen: dict[float, float] = {}

@@ -136,20 +136,22 @@ def _passes(
                 yield cells, _values(plan, batch, level, text, [key.block for key in cells])
 
 
-def _values(
-    plan: Plan, batch: _Batch, level: NoiseLevel, text: Any, blocks: Sequence[str]
-) -> list[Values]:
+def _values(plan: Plan, batch: _Batch, level: NoiseLevel, text: Any, blocks: Sequence[str]) -> list[Values]:
     """Pool each block's output, averaged over the draws of noise, and bring all to the CPU in one go."""
     sums: list[torch.Tensor] = []
     for noise in batch.noise:
         noised = plan.model.add_noise(batch.latents, noise, level)
-        seen = plan.model.watch(noised, level, text, blocks, keep=lambda t, layout: pool(t, layout, plan.pooling))
+        seen = plan.model.watch(
+            noised, level, text, blocks, keep=lambda t, layout: pool(t, layout, plan.pooling)
+        )
         found = [seen.seen[block] for block in blocks]
         sums = [total + new for total, new in zip(sums, found, strict=True)] if sums else found
     means = [total / len(batch.noise) for total in sums] if len(batch.noise) > 1 else sums
     together = torch.cat([mean.flatten(1) for mean in means], dim=1).cpu().numpy()
     cuts = np.cumsum([mean[0].numel() for mean in means])[:-1]
-    return [part.reshape(mean.shape) for part, mean in zip(np.split(together, cuts, axis=1), means, strict=True)]
+    return [
+        part.reshape(mean.shape) for part, mean in zip(np.split(together, cuts, axis=1), means, strict=True)
+    ]
 
 
 def _batches(plan: Plan, wanted: npt.NDArray[np.bool_]) -> Iterator[_Batch]:

@@ -28,8 +28,17 @@ KINDS: tuple[tuple[str, str], ...] = (
     (r".*\.attentions\.\d+", "attention"),
     (r".*\.transformer_blocks\.\d+", "transformer"),
     (r".*\.(down|up)samplers\.\d+", "resampling"),
+    # of encoders
+    (r"(.*\.)?stages\.\d+", "stage"),
+    (r"(.*\.)?layers?\.\d+", "layer"),
+    (r"layers\.\d+\.(last_token|mean)", "text_layer"),
+    (r"last_token|mean", "text"),
+    (r"embedding|latent|pixels", "readout"),
 )
-STAGE = re.compile(r"(down_blocks|up_blocks|(single_)?transformer_blocks)\.\d+|mid_block")
+STAGE = re.compile(
+    r"(down_blocks|up_blocks|(single_)?transformer_blocks)\.\d+|mid_block"
+    r"|(.*\.)?(stages|layers?)\.\d+|last_token|mean|embedding|latent|pixels"
+)
 
 
 def kind_of(path: str) -> str | None:

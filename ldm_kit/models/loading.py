@@ -16,8 +16,10 @@ import torch
 from ldm_kit.errors import BadInputError, LdmKitError, ModelNotFoundError, unknown_name
 from ldm_kit.models.flux import Flux
 from ldm_kit.models.opened import Identity, OpenedModel
+from ldm_kit.models.parts import Place, untrained_part
 from ldm_kit.models.pixart import PixArt, PixArtSigma
 from ldm_kit.models.registry import packaged, registered_models
+from ldm_kit.models.sources import parse_source
 from ldm_kit.models.stable_diffusion import StableDiffusion
 from ldm_kit.models.stable_diffusion_3 import StableDiffusion3
 from ldm_kit.models.stable_diffusion_xl import StableDiffusionXL
@@ -68,6 +70,8 @@ def load_model(
     Parameters
     ----------
     name : str or path-like
+        What to open: a name, with a prefix before it if only a part is wanted.
+
         A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"sd2.1"``, ``"sd-turbo"``), a hub
         id (``"owner/model"``) or a local folder in diffusers format.
     device : str, optional
@@ -109,7 +113,13 @@ def load_model(
     chosen_device = _device(device)
     chosen_dtype = _dtype(dtype, chosen_device)
     offline = is_offline() if offline is None else offline
-    source, registered_revision, label = _resolve(str(name))
+    asked = parse_source(str(name))
+    pretrained = pretrained and not asked.untrained
+    if asked.kind != "model":
+        from ldm_kit.models.opening import open_encoder
+
+        return open_encoder(asked, revision, pretrained, seed, offline, chosen_dtype, chosen_device)
+    source, registered_revision, label = _resolve(asked.name)
     revision = revision or registered_revision
     local = Path(source).is_dir()
     index = _pipeline_index(source, revision, offline)
@@ -120,12 +130,17 @@ def load_model(
             f"The model {source!r} lacks {', '.join(missing)}; its model_index.json names {sorted(index)}. "
             "Download or save it again, whole."
         )
+    place = Place(source, revision, offline or local)
     wanted = [*family.NEEDED, *(part for part in family.OPTIONAL if part in _components(index))]
     dropped = _dropped(drop, family)
     if dropped:
         wanted = [part for part in wanted if part not in dropped]
         label += f"-without-{dropped[0]}"
     with _explained(source, offline), _quiet(local):
+        # A part that is handed over is not loaded, nor downloaded.
+        given: dict[str, Any] = {part: None for part in _components(index) if part not in wanted}
+        if not pretrained:
+            given[family.DENOISER] = untrained_part(index, family.DENOISER, place, chosen_dtype, seed)
         # The class is one of diffusers' own, named in FAMILIES; safetensors only.
         pipeline = _pipeline_class(index).from_pretrained(
             source,
@@ -134,12 +149,11 @@ def load_model(
             dtype={"default": chosen_dtype, "vae": torch.float32},
             use_safetensors=True,
             local_files_only=offline or local,
-            **{part: None for part in _components(index) if part not in wanted},
+            **given,
         )
     parts = {part: getattr(pipeline, part) for part in wanted}
     denoiser = parts[family.DENOISER]
     if not pretrained:
-        denoiser = _untrained(denoiser, seed).to(chosen_dtype)
         label += "-untrained"
         revision = f"seed-{seed}"
     elif local:
@@ -283,18 +297,11 @@ def _pipeline_class(index: dict[str, Any]) -> Any:
     return getattr(diffusers, index["_class_name"])
 
 
-def _untrained(denoiser: torch.nn.Module, seed: int) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        twin: torch.nn.Module = type(denoiser).from_config(denoiser.config)  # type: ignore[attr-defined]
-    return twin
-
-
-def _commit(source: str, revision: str | None) -> str:
+def _commit(source: str, revision: str | None, file: str = "model_index.json") -> str:
     """Find the commit that was loaded: a branch moves on, a store must not mix its states."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source, "model_index.json", revision=revision)
+    found = try_to_load_from_cache(source, file, revision=revision)
     return Path(found).parent.name if isinstance(found, str) else str(revision)
 
 

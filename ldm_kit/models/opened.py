@@ -84,6 +84,8 @@ class OpenedModel:
     DENOISER: ClassVar[str] = "unet"
     # Loaded if the folder has them.
     OPTIONAL: ClassVar[tuple[str, ...]] = ()
+    # Which of them make pictures into latents; these alone are loaded for `latent:NAME`.
+    PICTURE_PARTS: ClassVar[tuple[str, ...]] = ("vae",)
     # Those of them that `load_model` may be told to drop.
     DROPPABLE: ClassVar[tuple[str, ...]] = ()
     # Whether the family has the img2img call whose timesteps the paper took.
@@ -97,6 +99,16 @@ class OpenedModel:
     _prompts: dict[str, Text] = field(default_factory=dict, repr=False)
 
     # What a family answers ------------------------------------------------------------------------
+
+    @property
+    def takes_noise(self) -> bool:
+        """Whether pictures are noised before the network sees them; encoders know noise level 0 alone."""
+        return True
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the network is told anything by a prompt; if not, only the empty one is allowed."""
+        return True
 
     @property
     def picture_size(self) -> int:
@@ -130,6 +142,21 @@ class OpenedModel:
     def clean_estimate(self, noised: Tensor, prediction: Tensor, level: NoiseLevel) -> Tensor:
         """Turn a prediction into the model's estimate of the clean latent."""
         raise NotImplementedError
+
+    def text_of_pictures(self, pictures: Sequence[Image.Image]) -> Text:
+        """Give what the denoiser is told if it is told the picture itself; only unCLIP models have this.
+
+        A flagged control: it shows the answer to the network, and is never a default.
+
+        Raises
+        ------
+        BadInputError
+            By every model that is conditioned on text.
+        """
+        raise BadInputError(
+            f"{self.identity.model!r} is conditioned on text, not on pictures. The conditioning 'image' is for "
+            "unCLIP models such as 'kandinsky-2.2'; leave it out here."
+        )
 
     def dummy_text(self, device: torch.device) -> Text:
         """Give text of the right shape for one picture, without running the text encoder."""

@@ -19,19 +19,34 @@ class Output:
 
     Parameters
     ----------
-    layout : {"map", "tokens"}
-        ``"map"``: (n, channels, height, width); ``"tokens"``: (n, tokens, channels).
+    layout : {"map", "tokens", "vector"}
+        ``"map"``: (n, channels, height, width); ``"tokens"``: (n, tokens, channels); ``"vector"``:
+        (n, channels).
     element : int, optional
         Position in the tuple that the module must return; None if it returns the tensor itself.
+    bare : bool
+        Whether some versions of the library return the tensor itself all the same.
+    prefix : int
+        How many tokens at the front stand for no place in the picture (a class token, registers). They are
+        left out. A module's attribute ``prefix_tokens`` goes first: some models set their number.
     """
 
     layout: str
     element: int | None = None
+    bare: bool = False
+    prefix: int = 0
 
 
 MAP, TOKENS = Output("map"), Output("tokens")
 MAP_FIRST = Output("map", element=0)
+VECTOR = Output("vector")
 TOKENS_SECOND = Output("tokens", element=1)
+
+
+def _layer(prefix: int) -> Output:
+    """Declare a layer of a transformers model, with so many tokens in front that are no patches."""
+    return Output("tokens", element=0, bare=True, prefix=prefix)
+
 
 # diffusers' down blocks return (hidden state, the residuals for the up blocks): the hidden state is
 # what the next block gets, after this block's own downsampler. Up blocks give it after the upsampler.
@@ -55,7 +70,45 @@ DECLARED: dict[str, Output] = {
     "FluxTransformerBlock": TOKENS_SECOND,
     "FluxSingleTransformerBlock": TOKENS_SECOND,
     "BasicTransformerBlock": TOKENS,
+    # Imagen's and unCLIP's U-Nets
+    "ResnetDownsampleBlock2D": MAP_FIRST,
+    "SimpleCrossAttnDownBlock2D": MAP_FIRST,
+    "KDownBlock2D": MAP_FIRST,
+    "KCrossAttnDownBlock2D": MAP_FIRST,
+    "UNetMidBlock2DSimpleCrossAttn": MAP,
+    "ResnetUpsampleBlock2D": MAP,
+    "SimpleCrossAttnUpBlock2D": MAP,
+    "KUpBlock2D": MAP,
+    "KCrossAttnUpBlock2D": MAP,
+    "KAttentionBlock": MAP,
+    "ResnetBlockCondNorm2D": MAP,
+    "Attention": MAP,  # at `attentions.N`: it flattens the map and folds it back
+    # What an encoder hands out
+    "MapReadout": MAP,
+    "VectorReadout": VECTOR,
+    # Vision transformers of transformers: older versions return a tuple. A class token stands in front, and
+    # registers after it; DeiT has a second one for distillation.
+    "ViTLayer": _layer(1),
+    "ViTMSNLayer": _layer(1),
+    "DeiTLayer": _layer(2),
+    "BeitLayer": _layer(1),
+    "Data2VecVisionLayer": _layer(1),
+    "Dinov2Layer": _layer(1),
+    "Dinov2WithRegistersLayer": _layer(5),
+    "DINOv3ViTLayer": _layer(5),
+    "CLIPEncoderLayer": _layer(1),
+    "SiglipEncoderLayer": _layer(0),
+    "IJepaLayer": _layer(0),
+    "SwinStage": Output("tokens", element=0),
+    "Swinv2Stage": Output("tokens", element=0),
+    # and its convolutional networks
+    "ConvNextStage": MAP,
+    "ConvNextV2Stage": MAP,
+    "DINOv3ConvNextStage": MAP,
+    "ResNetStage": MAP,
+    "RegNetStage": MAP,
 }
+DIMS = {"map": 4, "tokens": 3, "vector": 2}
 
 
 def image_part(module: nn.Module, output: Any, block: str) -> tuple[Tensor, str]:
@@ -73,8 +126,8 @@ def image_part(module: nn.Module, output: Any, block: str) -> tuple[Tensor, str]
     Returns
     -------
     tensor : Tensor
-        (n, channels, height, width) or (n, tokens, channels).
-    layout : {"map", "tokens"}
+        (n, channels, height, width), (n, tokens, channels) or (n, channels).
+    layout : {"map", "tokens", "vector"}
 
     Raises
     ------
@@ -96,15 +149,17 @@ def image_part(module: nn.Module, output: Any, block: str) -> tuple[Tensor, str]
             f"which element is the image's in `ldm_kit.models.outputs.DECLARED[{name!r}]`, or watch its parent."
         )
     tensor = output
-    if declared.element is not None:
+    if declared.element is not None and not (declared.bare and isinstance(output, Tensor)):
         several = isinstance(output, (tuple, list)) and len(output) > declared.element
         tensor = output[declared.element] if several else None
-    dims = 4 if declared.layout == "map" else 3
-    if not isinstance(tensor, Tensor) or tensor.ndim != dims:
+    if not isinstance(tensor, Tensor) or tensor.ndim != DIMS[declared.layout]:
         raise BadInputError(
             f"Block {block!r} ({name}) returned {shapes(output)}, not the {declared.layout} that is declared "
             f"for it in `ldm_kit.models.outputs.DECLARED`. Correct the declaration for this diffusers version."
         )
+    if declared.layout == "tokens":
+        prefix: int = getattr(module, "prefix_tokens", declared.prefix)
+        tensor = tensor[:, prefix:] if prefix else tensor
     return tensor, declared.layout
 
 
@@ -162,7 +217,9 @@ def pool(tensor: Tensor, layout: str, pooling: str) -> Tensor:
     if pooling == "tokens":
         return (tensor.flatten(2).transpose(1, 2) if layout == "map" else tensor).float()
     space = (2, 3) if layout == "map" else (1,)
-    return tensor.mean(dim=space, dtype=torch.float32) if pooling == "mean" else tensor.amax(dim=space).float()
+    return (
+        tensor.mean(dim=space, dtype=torch.float32) if pooling == "mean" else tensor.amax(dim=space).float()
+    )
 
 
 def pooled_shape(shape: Sequence[int], pooling: str) -> tuple[int, ...]:

@@ -1,0 +1,143 @@
+"""Load one part of a pipeline, without the others: its weights, or the same network made anew."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ldm_kit.errors import ModelNotFoundError, unknown_name
+
+LIBRARIES = ("diffusers", "transformers")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model is, and how it may be reached.
+
+    Parameters
+    ----------
+    source : str
+        Hub id or folder.
+    revision : str, optional
+        Of the hub repository.
+    local_only : bool
+        Whether only files on this machine may be used.
+    """
+
+    source: str
+    revision: str | None
+    local_only: bool
+
+    def arguments(self, part: str | None = None) -> dict[str, Any]:
+        """Give what every `from_pretrained` of the two libraries understands."""
+        arguments = {"revision": self.revision, "local_files_only": self.local_only}
+        return arguments if part is None else {**arguments, "subfolder": part}
+
+
+def part_class(index: Mapping[str, Any], part: str, source: str) -> Any:
+    """Find the class of a part that a model_index.json names, among diffusers' and transformers' own.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the model has no such part.
+    UnknownNameError
+        If the class belongs to another library: a repository cannot bring code of its own.
+
+    Examples
+    --------
+    >>> part_class({"vae": ["diffusers", "AutoencoderKL"]}, "vae", "x").__name__
+    'AutoencoderKL'
+    """
+    entry = index.get(part)
+    if not isinstance(entry, list) or len(entry) != 2 or entry[0] is None:
+        raise ModelNotFoundError(
+            f"The model {source!r} has no {part}; its model_index.json names {sorted(index)}."
+        )
+    library, name = entry
+    if library not in LIBRARIES:
+        raise unknown_name(
+            "library",
+            library,
+            LIBRARIES,
+            f"The {part} of {source!r} is a {name} from elsewhere; it is not run.",
+        )
+    found = getattr(importlib.import_module(library), str(name), None)
+    if found is None:
+        raise ModelNotFoundError(
+            f"The {part} of {source!r} is a {name}, which the installed {library} does not have. "
+            f"Upgrade {library}, or take another model."
+        )
+    return found
+
+
+def load_part(index: Mapping[str, Any], part: str, place: Place, dtype: torch.dtype | None = None) -> Any:
+    """Load one part; nothing else of the pipeline is read or downloaded.
+
+    Parameters
+    ----------
+    index : mapping
+        The pipeline's model_index.json.
+    part : str
+        A name in it, which is also the name of a subfolder.
+    place : Place
+    dtype : torch.dtype, optional
+        Of a network's weights; None for what has none, such as a tokenizer.
+
+    Examples
+    --------
+    >>> load_part(index, "vae", place, torch.float32)  # doctest: +SKIP
+    """
+    kind = part_class(index, part, place.source)
+    if dtype is None:
+        return kind.from_pretrained(place.source, **place.arguments(part))
+    network = kind.from_pretrained(place.source, use_safetensors=True, **place.arguments(part))
+    return network.to(dtype)
+
+
+def untrained_part(index: Mapping[str, Any], part: str, place: Place, dtype: torch.dtype, seed: int) -> Any:
+    """Make a part anew from its config, with random weights; its weights are not even downloaded.
+
+    Examples
+    --------
+    >>> untrained_part(index, "unet", place, torch.float32, seed=0)  # doctest: +SKIP
+    """
+    kind = part_class(index, part, place.source)
+    if hasattr(kind, "load_config"):  # diffusers
+        config = kind.load_config(place.source, **place.arguments(part))
+        with seeded(seed):
+            return kind.from_config(config).to(dtype)
+    config = kind.config_class.from_pretrained(place.source, **place.arguments(part))
+    with seeded(seed):
+        return kind(config).to(dtype)
+
+
+def weightless_part(index: Mapping[str, Any], part: str, place: Place) -> Any:
+    """Make a part of diffusers on the meta device: all that its config says, and no weights."""
+    kind = part_class(index, part, place.source)
+    config = kind.load_config(place.source, **place.arguments(part))
+    with torch.device("meta"):
+        return kind.from_config(config)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch for what is made inside, and leave its generator as it was.
+
+    Examples
+    --------
+    >>> with seeded(0):
+    ...     a = torch.rand(1)
+    >>> with seeded(0):
+    ...     b = torch.rand(1)
+    >>> bool(a == b)
+    True
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
