@@ -22,7 +22,7 @@ class Look:
     stimulus : str
     level : float
         Noise level, 0–1.
-    timestep : int
+    timestep : int or float
     block : str
     noised : PIL.Image
         The noised latent, decoded.
@@ -34,7 +34,7 @@ class Look:
 
     stimulus: str
     level: float
-    timestep: int
+    timestep: float
     block: str
     noised: Image.Image
     estimate: Image.Image

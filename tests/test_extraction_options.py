@@ -1,0 +1,263 @@
+"""What can be asked of extraction beyond the grid: draws, vectors, timesteps, tokens, half precision, skipping."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from test_extraction import LEVELS, assert_same, some_stimuli
+from tiny_models import save_tiny_stable_diffusion
+
+import ldm_kit as lk
+from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError, UnknownNameError
+from ldm_kit.models.noise import draw_noise
+
+ASK = {"blocks": "mid_block", "noise_levels": [0.5], "progress": False}
+CELL = ("mid_block", 0.5, "none")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return lk.load_model(save_tiny_stable_diffusion(tmp_path_factory.mktemp("sd")), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def stimuli(tmp_path_factory):
+    return some_stimuli(tmp_path_factory.mktemp("pictures"), 6)
+
+
+@pytest.fixture(scope="module")
+def once(model, stimuli):
+    return lk.extract(model, stimuli, **ASK)[CELL]
+
+
+def by_hand(model, stimuli, text, draw=0, timestep=500):
+    """The bottleneck's mean over space, from the modules themselves."""
+    latents = model.encode([stimuli.open(name) for name in stimuli.names])
+    noise = torch.from_numpy(np.stack([draw_noise(name, (4, 8, 8), 0, draw) for name in stimuli.names]))
+    noised = model.parts["scheduler"].add_noise(latents, noise, torch.tensor([timestep]))
+    held = []
+    handle = model.denoiser.mid_block.register_forward_hook(lambda *a: held.append(a[2]))
+    with torch.no_grad():
+        model.denoiser(noised, timestep, encoder_hidden_states=text.expand(len(noised), -1, -1))
+    handle.remove()
+    return held[0].mean(dim=(2, 3)).numpy()
+
+
+def test_several_draws_are_averaged(model, stimuli, once):
+    text = model.text("")["sequence"]
+    draws = [by_hand(model, stimuli, text, draw) for draw in range(3)]
+    assert_same(draws[0], once)
+    assert np.abs(draws[1] - draws[0]).max() > 1e-3
+    assert_same(lk.extract(model, stimuli, n_noise=3, **ASK)[CELL], np.mean(draws, axis=0))
+
+
+def test_given_vectors_condition_the_denoiser(model, stimuli):
+    vectors = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
+    ask = {**ASK, "conditioning": ["embedding"]}
+    store = lk.extract(model, stimuli, embedding=vectors, **ask)
+    expected = by_hand(model, stimuli, torch.from_numpy(vectors)[None])
+    assert_same(store["mid_block", 0.5, "embedding"], expected)
+    each = {concept: vectors * i for i, concept in enumerate(stimuli.concepts)}
+    other = lk.extract(model, stimuli, embedding=each, **ask)["mid_block", 0.5, "embedding"]
+    assert_same(other[1], expected[1])
+    assert np.abs(other[2] - expected[2]).max() > 1e-4
+
+
+def test_the_text_encoders_own_vectors_give_what_the_prompt_gives(model, stimuli, once):
+    vectors = model.text("")["sequence"][0]
+    store = lk.extract(model, stimuli, conditioning="embedding", embedding=vectors, **ASK)
+    assert_same(store["mid_block", 0.5, "embedding"], once)
+
+
+def test_changed_vectors_are_refused(model, stimuli, tmp_path):
+    ask = {**ASK, "conditioning": "embedding", "out": tmp_path / "features"}
+    lk.extract(model, stimuli, embedding=np.zeros((2, 16)), **ask)
+    with pytest.raises(MismatchError, match="prompt of 'thing00.png' for 'embedding' is 'sha256:"):
+        lk.extract(model, stimuli, embedding=np.ones((2, 16)), **ask)
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        ({"conditioning": "embedding"}, "go together"),
+        ({"embedding": np.zeros((2, 16))}, "go together"),
+        (
+            {"conditioning": "embedding", "embedding": {"apple": np.zeros((2, 16))}},
+            "no vectors for 'thing00.png'",
+        ),
+        ({"conditioning": "embedding", "embedding": np.zeros((2, 15))}, r"\(2, 15\); this model takes"),
+        ({"n_noise": 0}, "n_noise=0"),
+        ({"noise_levels": [0.005], "timesteps": "paper"}, "percent"),
+        ({"conditioning": "image"}, "image embedding|unCLIP"),
+    ],
+)
+def test_requests_that_cannot_be_met(model, stimuli, ask, says):
+    with pytest.raises(BadInputError, match=says):
+        lk.extract(model, stimuli, **{**ASK, **ask})
+
+
+@pytest.mark.parametrize("name", ["posterior", "store_dtype", "nan", "errors", "timesteps"])
+def test_unknown_choices_are_named(model, stimuli, name):
+    with pytest.raises(UnknownNameError, match="'nonsense'"):
+        lk.extract(model, stimuli, **{**ASK, name: "nonsense"})
+
+
+def test_the_papers_timesteps(model, stimuli, once):
+    store = lk.extract(model, stimuli, timesteps="paper", **ASK)
+    assert store.table()["timestep"].item() == 10 * 50 - 9  # DDIM at 50 percent
+    text = model.text("")["sequence"]
+    assert_same(store[CELL], by_hand(model, stimuli, text, timestep=491))
+
+
+def test_a_sample_of_the_posterior_depends_on_seed_and_name_alone(model, stimuli, once):
+    sampled = lk.extract(model, stimuli, posterior="sample", **ASK)[CELL]
+    assert np.abs(sampled - once).max() > 1e-4
+    alone = lk.extract(model, stimuli[[4]], posterior="sample", batch_size=1, **ASK)[CELL]
+    assert_same(alone[0], sampled[4])
+    other = lk.extract(model, stimuli, posterior="sample", seed=1, **ASK)[CELL]
+    assert np.abs(other - sampled).max() > 1e-4
+
+
+def test_tokens_are_the_map_in_reading_order(model, stimuli):
+    maps = lk.extract(model, stimuli, pooling="none", **ASK)[CELL]
+    tokens = lk.extract(model, stimuli, pooling="tokens", **ASK)
+    assert tokens[CELL].shape == (6, 16, 32)
+    assert_same(tokens[CELL][:, 4 * 1 + 2], maps[:, :, 1, 2])
+
+
+def test_half_precision_on_disk(model, stimuli, once, tmp_path):
+    out = tmp_path / "features"
+    store = lk.extract(model, stimuli, store_dtype="float16", out=out, **ASK)
+    assert zarr.open_array(str(out / "mid_block" / "0.5" / "none")).dtype == np.float16
+    assert_same(store[CELL].astype(np.float32), once, 1e-3)
+    with pytest.raises(MismatchError, match="store_dtype is 'float16' there and 'float32' here"):
+        lk.extract(model, stimuli, out=out, **ASK)
+
+
+def test_an_older_store_without_the_new_fields_is_the_same_request(model, stimuli, tmp_path):
+    out = tmp_path / "features"
+    lk.extract(model, stimuli, out=out, **ASK)
+    group = zarr.open_group(str(out))
+    about = dict(group.attrs["ldm_kit"])
+    for name in ("timesteps", "n_noise", "store_dtype"):
+        del about["request"][name]
+    group.attrs["ldm_kit"] = about
+    lk.extract(model, stimuli, out=out, **ASK)
+    with pytest.raises(MismatchError, match="n_noise is 1 there and 2 here"):
+        lk.extract(model, stimuli, out=out, n_noise=2, **ASK)
+
+
+# Skipping ----------------------------------------------------------------------------------------------
+
+
+def overflowing(model, monkeypatch, row):
+    """The bottleneck gives infinity for one picture of each batch of six."""
+    forward = model.denoiser.mid_block.forward
+
+    def spoilt(*args, **kwargs):
+        out = forward(*args, **kwargs).clone()
+        out[row] = torch.inf
+        return out
+
+    monkeypatch.setattr(model.denoiser.mid_block, "forward", spoilt)
+
+
+def test_what_is_not_finite_is_noted_when_asked(model, stimuli, once, tmp_path, monkeypatch):
+    out = tmp_path / "features"
+    with monkeypatch.context() as patch:
+        overflowing(model, patch, 2)
+        with pytest.raises(NonFiniteError, match="nan='skip'"):
+            lk.extract(model, stimuli, out=out, **ASK)
+        store = lk.extract(model, stimuli, out=out, nan="skip", **ASK)
+        assert store.table()[["done", "not_finite"]].values.tolist() == [[1.0, 1]]
+        assert store.finite().names == tuple(name for name in stimuli.names if name != "thing02.png")
+        assert_same(store.finite()[CELL], np.delete(once, 2, axis=0))
+        with pytest.raises(NonFiniteError, match="thing02.png"):
+            lk.odd_one_out(store, lk.Triplets(np.array([[0, 1, 2]]), names=stimuli.names))
+    again = lk.extract(model, stimuli, out=out, nan="skip", **ASK)
+    assert again.table()["not_finite"].item() == 1, "what was noted is not computed again"
+    mended = lk.extract(model, stimuli, out=out, **ASK)
+    assert_same(mended[CELL], once)
+
+
+def test_too_large_for_half_precision_on_disk(model, stimuli, monkeypatch):
+    forward = model.denoiser.mid_block.forward
+    monkeypatch.setattr(model.denoiser.mid_block, "forward", lambda *a, **k: forward(*a, **k) * 1e6)
+    with pytest.raises(NonFiniteError, match="more than 6.55e"):
+        lk.extract(model, stimuli, store_dtype="float16", **ASK)
+    lk.extract(model, stimuli, **ASK)
+
+
+def test_refused_pictures_are_listed_at_the_end_when_asked(model, once, tmp_path, capsys):
+    stimuli = some_stimuli(tmp_path / "pictures", 6)
+    (tmp_path / "pictures" / "thing01.png").write_bytes(b"")
+    (tmp_path / "pictures" / "thing03.png").write_text("no picture")
+    (tmp_path / "pictures" / "thing05.png").unlink()
+    store = lk.extract(model, stimuli, errors="skip", out=tmp_path / "features", **ASK)
+    assert store.names == ("thing00.png", "thing02.png", "thing04.png")
+    assert_same(store[CELL], once[[0, 2, 4]])
+    said = capsys.readouterr().out
+    assert "Skipped 3 pictures" in said
+    for name in ("thing01.png", "thing03.png", "thing05.png"):
+        assert f"- {name}: " in said
+
+
+# Others can read it, and it stays small -----------------------------------------------------------------
+
+
+def test_xarray_and_fsspec_read_the_store(model, stimuli, once, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    xarray = pytest.importorskip("xarray")
+    out = tmp_path / "features"
+    lk.extract(model, stimuli, out=out, noise_levels=LEVELS, progress=False)
+    table = xarray.open_zarr(str(out), group="mid_block/0.5", consolidated=False)
+    assert table["none"].dims == ("stimulus", "mid_block channel")
+    assert_same(table["none"].values, once)
+    bucket = fsspec.filesystem("memory")
+    bucket.put(str(out), "/bucket/features", recursive=True)
+    far = zarr.open_array("memory://bucket/features/mid_block/0.5/none", mode="r")
+    assert_same(far[:], once)
+    assert_same(lk.FeatureStore.open("memory://bucket/features")[CELL], once)
+
+
+PEAK = """
+import resource, sys
+import numpy as np
+from PIL import Image
+import ldm_kit as lk
+n = int(sys.argv[1])
+pixels = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+stimuli = lk.Stimuli(
+    tuple(f"s{i}" for i in range(n)),
+    opener=lambda name: Image.fromarray(np.roll(pixels, int(name[1:]), axis=0)),
+    fingerprinter=lambda name: name,
+)
+model = lk.load_model(sys.argv[2], device="cpu")
+lk.extract(model, stimuli, noise_levels=[0.1, 0.5], out=sys.argv[3], progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    folder = save_tiny_stable_diffusion(tmp_path)
+    kilobytes = {}
+    for n in (100, 1000):
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, str(n), str(folder), str(tmp_path / f"features{n}")],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(lk.__file__).parents[1])},
+        )
+        kilobytes[n] = int(done.stdout.split()[-1])
+    # All 1,000 decoded pictures are 120 MB, all their latents 1 MB: what stays is less than a tenth.
+    assert kilobytes[1000] - kilobytes[100] < 12_000, kilobytes
