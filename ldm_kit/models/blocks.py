@@ -63,6 +63,11 @@ def block_table(twin: nn.Module, run: Callable[[nn.Module], Any]) -> pd.DataFram
         ``layout``, ``shape`` (of one picture), ``channels``, ``parameters``, ``stage`` (whether it is
         one of the stages that are watched by default).
 
+    Raises
+    ------
+    BadInputError
+        If the output of a stage is not declared.
+
     Examples
     --------
     >>> model.blocks()  # doctest: +SKIP
@@ -90,7 +95,8 @@ def block_table(twin: nn.Module, run: Callable[[nn.Module], Any]) -> pd.DataFram
     handles = []
     for path, module in twin.named_modules():
         kind = kind_of(path)
-        if kind is not None and type(module).__name__ in DECLARED:
+        # An undeclared stage must not drop out of the table unseen: its hook raises, and shows the shapes.
+        if kind is not None and (type(module).__name__ in DECLARED or STAGE.fullmatch(path)):
             handles.append(module.register_forward_hook(hook_for(path, kind)))
     try:
         with torch.no_grad():

@@ -125,6 +125,7 @@ def load_model(
     if dropped:
         wanted = [part for part in wanted if part not in dropped]
         label += f"-without-{dropped[0]}"
+    unwanted = {*_components(index), *family.OPTIONAL}.difference(wanted)
     with _explained(source, offline), _quiet(local):
         # The class is one of diffusers' own, named in FAMILIES; safetensors only.
         pipeline = _pipeline_class(index).from_pretrained(
@@ -134,7 +135,7 @@ def load_model(
             dtype={"default": chosen_dtype, "vae": torch.float32},
             use_safetensors=True,
             local_files_only=offline or local,
-            **{part: None for part in _components(index) if part not in wanted},
+            **dict.fromkeys(unwanted),
         )
     parts = {part: getattr(pipeline, part) for part in wanted}
     denoiser = parts[family.DENOISER]
