@@ -289,6 +289,17 @@ def test_text_is_encoded_once_a_distinct_prompt(family, folders, stimuli):
     assert calls == dict.fromkeys(encoders, len(NAMES) + 1)
 
 
+def test_the_texts_that_are_kept_fit_in_a_fixed_memory(monkeypatch, folders):
+    model = lk.load_model(folders("flux-schnell"), device="cpu")
+    size = (256 * 32 + 16) * 4
+    monkeypatch.setattr("ldm_kit.models.opened.TEXT_BYTES", 3 * size)
+    prompts = ["a", "b", "c", "d", "a"]
+    texts = model.texts(prompts)
+    assert list(model._prompts) == ["c", "d", "a"]
+    assert torch.equal(texts["sequence"][0], texts["sequence"][4])
+    assert torch.equal(texts["sequence"][1:2], model.encode_prompt("b")["sequence"])
+
+
 def test_latents_decode_back_to_what_the_vae_makes_of_them(model, stimuli):
     picture = stimuli.open(NAMES[0])
     vae = model.parts["vae"]

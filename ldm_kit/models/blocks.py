@@ -124,7 +124,7 @@ def select_blocks(table: pd.DataFrame, wanted: str | Sequence[str] | None) -> li
     wanted : str or sequence of str, optional
         Paths (``"mid_block"``), patterns (``"up_blocks.*"``: a ``*`` stands for one part between
         dots, at the front for all that comes before, as in ``"*.resnets.1"``) or kinds (``"up"``,
-        ``"resnet"``). None: the stages.
+        ``"resnet"``; of a transformer ``"transformer"``, and ``"single"`` for Flux's single-stream blocks). None: the stages.
 
     Returns
     -------

@@ -68,13 +68,13 @@ def load_model(
     Parameters
     ----------
     name : str or path-like
-        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"sd2.1"``, ``"sd-turbo"``), a hub
-        id (``"owner/model"``) or a local folder in diffusers format.
+        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"sdxl"``, ``"sd3-medium"``,
+        ``"flux-dev"``, ``"pixart-sigma"``, …), a hub id (``"owner/model"``) or a local folder in diffusers format.
     device : str, optional
         By default the first of CUDA, Apple's MPS and the CPU that is there.
     dtype : {"float32", "float16", "bfloat16"}, optional
-        Of the denoiser and text encoder; by default float16 on CUDA and float32 elsewhere. The VAE always
-        computes in float32, where float16 overflows.
+        Of the denoiser and text encoders; by default float16 on CUDA and float32 elsewhere. Flux and SD3 were
+        made for bfloat16. The VAE always computes in float32, where float16 overflows.
     revision : str, optional
         Branch, tag or commit of a hub repository.
     pretrained : bool
