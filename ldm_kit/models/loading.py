@@ -72,13 +72,13 @@ def load_model(
     name : str or path-like
         What to open: a name, with a prefix before it if only a part is wanted.
 
-        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"sd2.1"``, ``"sd-turbo"``), a hub
-        id (``"owner/model"``) or a local folder in diffusers format.
+        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"sdxl"``, ``"sd3-medium"``,
+        ``"flux-dev"``, ``"pixart-sigma"``, …), a hub id (``"owner/model"``) or a local folder in diffusers format.
     device : str, optional
         By default the first of CUDA, Apple's MPS and the CPU that is there.
     dtype : {"float32", "float16", "bfloat16"}, optional
-        Of the denoiser and text encoder; by default float16 on CUDA and float32 elsewhere. The VAE always
-        computes in float32, where float16 overflows.
+        Of the denoiser and text encoders; by default float16 on CUDA and float32 elsewhere. Flux and SD3 were
+        made for bfloat16. The VAE always computes in float32, where float16 overflows.
     revision : str, optional
         Branch, tag or commit of a hub repository.
     pretrained : bool
@@ -136,9 +136,10 @@ def load_model(
     if dropped:
         wanted = [part for part in wanted if part not in dropped]
         label += f"-without-{dropped[0]}"
+    unwanted = {*_components(index), *family.OPTIONAL}.difference(wanted)
     with _explained(source, offline), _quiet(local):
         # A part that is handed over is not loaded, nor downloaded.
-        given: dict[str, Any] = {part: None for part in _components(index) if part not in wanted}
+        given: dict[str, Any] = dict.fromkeys(unwanted)
         if not pretrained:
             given[family.DENOISER] = untrained_part(index, family.DENOISER, place, chosen_dtype, seed)
         # The class is one of diffusers' own, named in FAMILIES; safetensors only.
@@ -358,12 +359,14 @@ def _explained(source: str, offline: bool) -> Iterator[None]:
             f"The model {source!r} is not in this machine's cache and {why}. Download it where there is a "
             f"network with `hf download {source}`, or give a local folder. 'tiny-ldm' needs no download."
         ) from error
-    except ImportError as error:
-        raise ModelNotFoundError(
-            f"The model {source!r} needs a package that is not installed: {str(error).strip().splitlines()[0]} "
-            "For T5's tokenizer run `pip install sentencepiece protobuf`."
-        ) from error
-    except (errors.HfHubHTTPError, OSError, ValueError, KeyError) as error:
+    except (errors.HfHubHTTPError, ImportError, OSError, ValueError, KeyError) as error:
+        # transformers asks for tiktoken where what it lacks is sentencepiece.
+        if isinstance(error, ImportError) or "tiktoken" in str(error):
+            raise ModelNotFoundError(
+                f"The model {source!r} needs a package that is not installed; a T5 tokenizer that comes as "
+                "spiece.model needs `pip install sentencepiece protobuf`. What was said: "
+                f"{str(error).strip().splitlines()[0]}"
+            ) from error
         raise ModelNotFoundError(
             f"The model {source!r} could not be loaded: {str(error).strip().splitlines()[0]} "
             "If a file is missing or damaged, download or save it again; weights must be safetensors."
