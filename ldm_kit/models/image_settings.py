@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_kit.errors import BadInputError, ModelNotFoundError
-from ldm_kit.models.parts import Place
+from ldm_kit.models.parts import Place, find_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Processors that take a lone number for the shorter side; the others take it for both sides.
@@ -56,7 +55,9 @@ class ImageSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the settings as plain data, for a store's request."""
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        plain = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
         return {**plain, "resample": Image.Resampling(self.resample).name.lower()}
 
     def apply(self, picture: Image.Image) -> Image.Image:
@@ -145,9 +146,7 @@ def _crops(config: Mapping[str, Any]) -> bool:
     return bool(config.get("crop_size")) and bool(config.get("do_center_crop", True))
 
 
-def _resizing(
-    size: Any, kind: str, native: tuple[int, int]
-) -> tuple[int | None, tuple[int, int] | None]:
+def _resizing(size: Any, kind: str, native: tuple[int, int]) -> tuple[int | None, tuple[int, int] | None]:
     """Give the shorter side, or the exact (height, width), that pictures are scaled to."""
     if size is None:
         return min(native), None
@@ -213,7 +212,7 @@ def find_processor(place: Place, folder: str = "") -> dict[str, Any] | None:
     {'height': 224, 'width': 224}
     """
     for name in ("preprocessor_config.json", "processor_config.json"):
-        path = _file(place, f"{folder}/{name}" if folder else name)
+        path = find_file(place, f"{folder}/{name}" if folder else name)
         if path is None:
             continue
         try:
@@ -228,21 +227,3 @@ def find_processor(place: Place, folder: str = "") -> dict[str, Any] | None:
             inner: dict[str, Any] = config["image_processor"]
             return inner
     return None
-
-
-def _file(place: Place, name: str) -> Path | None:
-    """Find a file of a model; None if the model does not have it."""
-    if Path(place.source).is_dir():
-        path = Path(place.source) / name
-        return path if path.is_file() else None
-    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
-
-    try:
-        return Path(hf_hub_download(place.source, name, **place.arguments()))
-    except errors.LocalEntryNotFoundError:
-        # Offline: absent from the model, or only from this machine? The cache remembers what it was told.
-        if isinstance(try_to_load_from_cache(place.source, name, revision=place.revision), (str, type(None))):
-            raise
-        return None
-    except errors.EntryNotFoundError:
-        return None

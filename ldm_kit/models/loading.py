@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ldm_kit.errors import BadInputError, LdmKitError, ModelNotFoundError, unknown_name
+from ldm_kit.errors import BadInputError, ModelNotFoundError, unknown_name
+from ldm_kit.models.deepfloyd import DeepFloydIF
 from ldm_kit.models.flux import Flux
+from ldm_kit.models.hub import commit, explained, fingerprint, pipeline_index, quiet
+from ldm_kit.models.kandinsky import Kandinsky22
 from ldm_kit.models.opened import Identity, OpenedModel
 from ldm_kit.models.parts import Place, untrained_part
 from ldm_kit.models.pixart import PixArt, PixArtSigma
 from ldm_kit.models.registry import packaged, registered_models
+from ldm_kit.models.sources import parse_source
 from ldm_kit.models.stable_diffusion import StableDiffusion
 from ldm_kit.models.stable_diffusion_3 import StableDiffusion3
 from ldm_kit.models.stable_diffusion_xl import StableDiffusionXL
-from ldm_kit.models.sources import parse_source
 from ldm_kit.offline import is_offline
 
 # Which adapter opens a pipeline, by the class that its model_index.json names. Only these classes are
@@ -50,6 +49,23 @@ FAMILIES: dict[str, type[OpenedModel]] = {
     "PixArtAlphaPipeline": PixArt,
     "PixArtSigmaPipeline": PixArtSigma,
     "PixArtSigmaPAGPipeline": PixArtSigma,
+    "KandinskyV22Pipeline": Kandinsky22,
+    "KandinskyV22Img2ImgPipeline": Kandinsky22,
+    "KandinskyV22CombinedPipeline": Kandinsky22,
+    "KandinskyV22Img2ImgCombinedPipeline": Kandinsky22,
+    "IFPipeline": DeepFloydIF,
+    "IFImg2ImgPipeline": DeepFloydIF,
+}
+# Families that could be known, but for a reason.
+WITHDRAWN = {
+    "UnCLIPPipeline": "Karlo's pipeline was withdrawn from diffusers after 0.33, which no longer loads its parts; "
+    "the open unCLIP model that loads is 'kandinsky-2.2'",
+    "UnCLIPImageVariationPipeline": "Karlo's pipeline was withdrawn from diffusers after 0.33, which no longer loads "
+    "its parts; the open unCLIP model that loads is 'kandinsky-2.2'",
+    "KandinskyV22PriorPipeline": "this is a prior alone, which knows no pictures; load the denoiser that it belongs "
+    "to, 'kandinsky-2.2'",
+    "IFSuperResolutionPipeline": "this is a later stage of DeepFloyd IF, which enlarges pictures; load the first, "
+    "'deepfloyd-if'",
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -122,7 +138,7 @@ def load_model(
     source, registered_revision, label = _resolve(asked.name)
     revision = revision or registered_revision
     local = Path(source).is_dir()
-    index = _pipeline_index(source, revision, offline)
+    index = pipeline_index(source, revision, offline)
     family = _family(index, source)
     missing = [part for part in family.NEEDED if part not in index]
     if missing:
@@ -136,7 +152,7 @@ def load_model(
     if dropped:
         wanted = [part for part in wanted if part not in dropped]
         label += f"-without-{dropped[0]}"
-    with _explained(source, offline), _quiet(local):
+    with explained(source, offline), quiet(local):
         # A part that is handed over is not loaded, nor downloaded.
         given: dict[str, Any] = {part: None for part in _components(index) if part not in wanted}
         if not pretrained:
@@ -146,12 +162,14 @@ def load_model(
             source,
             revision=revision,
             # The VAE overflows in float16; it runs once an image, so precision costs little.
-            dtype={"default": chosen_dtype, "vae": torch.float32},
+            dtype={"default": chosen_dtype, **dict.fromkeys(family.PICTURE_PARTS, torch.float32)},
             use_safetensors=True,
             local_files_only=offline or local,
             **given,
         )
     parts = {part: getattr(pipeline, part) for part in wanted}
+    row = registered_models().get(asked.name)
+    parts |= family.more_parts(index, place, row.prior if row else None, chosen_dtype, chosen_device)
     denoiser = parts[family.DENOISER]
     if not pretrained:
         label += "-untrained"
@@ -159,7 +177,7 @@ def load_model(
     elif local:
         revision = fingerprint(Path(source))
     else:
-        revision = _commit(source, revision)
+        revision = commit(source, revision)
     for module in parts.values():
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False).to(chosen_device)
@@ -172,29 +190,6 @@ def load_model(
         family.__name__,
     )
     return family(identity, denoiser, parts, chosen_device, Path(source) if local else None)
-
-
-def fingerprint(folder: Path) -> str:
-    """Tell one folder of weights from another: a hash over names, sizes and both ends of each file.
-
-    Examples
-    --------
-    >>> fingerprint(packaged("tiny-ldm"))  # doctest: +SKIP
-    'sha256:0c5b…'
-    """
-    digest = hashlib.sha256()
-    ends = 1 << 20
-    for path in sorted(folder.rglob("*")):
-        if path.suffix not in (".safetensors", ".json", ".txt", ".model") or not path.is_file():
-            continue
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\n{size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(ends))
-            if size > 2 * ends:
-                file.seek(-ends, os.SEEK_END)
-            digest.update(file.read(ends))
-    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -242,33 +237,10 @@ def _resolve(name: str) -> tuple[str, str | None, str]:
     return name, None, name
 
 
-def _pipeline_index(source: str, revision: str | None, offline: bool) -> dict[str, Any]:
-    if Path(source).is_dir():
-        path = Path(source) / "model_index.json"
-        if not path.is_file():
-            raise ModelNotFoundError(
-                f"The folder {source!r} has no model_index.json: it is not a model in diffusers format. "
-                f"It holds {sorted(p.name for p in Path(source).iterdir())[:10]}. Save one with "
-                "`pipeline.save_pretrained(folder)`; single-file checkpoints must be converted first."
-            )
-    else:
-        from huggingface_hub import hf_hub_download
-
-        with _explained(source, offline):
-            path = Path(
-                hf_hub_download(source, "model_index.json", revision=revision, local_files_only=offline)
-            )
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelNotFoundError(
-            f"The model_index.json of {source!r} is damaged ({error}). Download or save it again."
-        ) from error
-    return index
-
-
 def _family(index: dict[str, Any], source: str) -> type[OpenedModel]:
     name = index.get("_class_name")
+    if name in WITHDRAWN:
+        raise BadInputError(f"{source!r} is a {name}, which cannot be opened: {WITHDRAWN[name]}.")
     if not isinstance(name, str) or name not in FAMILIES:
         raise unknown_name(
             "pipeline class", name, FAMILIES, f"{source!r} is of a family that ldm_kit cannot open yet."
@@ -295,76 +267,3 @@ def _pipeline_class(index: dict[str, Any]) -> Any:
     import diffusers
 
     return getattr(diffusers, index["_class_name"])
-
-
-def _commit(source: str, revision: str | None, file: str = "model_index.json") -> str:
-    """Find the commit that was loaded: a branch moves on, a store must not mix its states."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(source, file, revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else str(revision)
-
-
-@contextmanager
-def _quiet(local: bool) -> Iterator[None]:
-    """Keep the libraries' remarks on missing torchvision and deprecated settings off the notebook's page.
-
-    Bars stay for what is downloaded, and are dropped for a folder that loads in a second.
-    """
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    of_diffusers: Any = diffusers.utils.logging
-    of_transformers: Any = transformers.utils.logging
-    verbosity = of_diffusers.get_verbosity(), of_transformers.get_verbosity()
-    of_diffusers.set_verbosity_error()
-    of_transformers.set_verbosity_error()
-    if local:
-        of_diffusers.disable_progress_bar()
-        of_transformers.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        of_diffusers.set_verbosity(verbosity[0])
-        of_transformers.set_verbosity(verbosity[1])
-        of_diffusers.enable_progress_bar()
-        of_transformers.enable_progress_bar()
-
-
-@contextmanager
-def _explained(source: str, offline: bool) -> Iterator[None]:
-    """Turn what the hub's client raises into errors that say what to do."""
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except LdmKitError:
-        raise
-    except errors.GatedRepoError as error:
-        raise ModelNotFoundError(
-            f"The model {source!r} is gated: accept its licence on its hub page while logged in, then run "
-            "`hf auth login` here (or set HF_TOKEN) and try again."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelNotFoundError(
-            f"The hub has no model {source!r}, or it is private. Check the spelling; if it moved, name its new "
-            "place in a file of your own (environment variable LDM_KIT_MODELS), or give a local folder."
-        ) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        why = "the offline switch is on" if offline else "the hub could not be reached"
-        raise ModelNotFoundError(
-            f"The model {source!r} is not in this machine's cache and {why}. Download it where there is a "
-            f"network with `hf download {source}`, or give a local folder. 'tiny-ldm' needs no download."
-        ) from error
-    except ImportError as error:
-        raise ModelNotFoundError(
-            f"The model {source!r} needs a package that is not installed: {str(error).strip().splitlines()[0]} "
-            "For T5's tokenizer run `pip install sentencepiece protobuf`."
-        ) from error
-    except (errors.HfHubHTTPError, OSError, ValueError, KeyError) as error:
-        raise ModelNotFoundError(
-            f"The model {source!r} could not be loaded: {str(error).strip().splitlines()[0]} "
-            "If a file is missing or damaged, download or save it again; weights must be safetensors."
-        ) from error

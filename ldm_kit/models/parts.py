@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,11 +57,16 @@ def part_class(index: Mapping[str, Any], part: str, source: str) -> Any:
     """
     entry = index.get(part)
     if not isinstance(entry, list) or len(entry) != 2 or entry[0] is None:
-        raise ModelNotFoundError(f"The model {source!r} has no {part}; its model_index.json names {sorted(index)}.")
+        raise ModelNotFoundError(
+            f"The model {source!r} has no {part}; its model_index.json names {sorted(index)}."
+        )
     library, name = entry
     if library not in LIBRARIES:
         raise unknown_name(
-            "library", library, LIBRARIES, f"The {part} of {source!r} is a {name} from elsewhere; it is not run."
+            "library",
+            library,
+            LIBRARIES,
+            f"The {part} of {source!r} is a {name} from elsewhere; it is not run.",
         )
     found = getattr(importlib.import_module(library), str(name), None)
     if found is None:
@@ -136,3 +142,32 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def find_file(place: Place, name: str) -> Path | None:
+    """Find a file of a model, fetched if need be; None if the model does not have it.
+
+    Raises
+    ------
+    huggingface_hub.errors.LocalEntryNotFoundError
+        If nobody can tell, because the hub may not be asked.
+
+    Examples
+    --------
+    >>> find_file(Place(".", None, True), "no such file") is None
+    True
+    """
+    if Path(place.source).is_dir():
+        path = Path(place.source) / name
+        return path if path.is_file() else None
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
+
+    try:
+        return Path(hf_hub_download(place.source, name, **place.arguments()))
+    except errors.LocalEntryNotFoundError:
+        # Offline: absent from the model, or only from this machine? The cache remembers what it was told.
+        if isinstance(try_to_load_from_cache(place.source, name, revision=place.revision), (str, type(None))):
+            raise
+        return None
+    except errors.EntryNotFoundError:
+        return None

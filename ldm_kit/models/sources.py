@@ -82,7 +82,9 @@ def parse_source(asked: str) -> Source:
     if not name and kind != "pixels":
         raise BadInputError(f"{asked!r} names no model. Write for example '{asked}tiny-ldm'.")
     if kind == "pixels" and untrained:
-        raise BadInputError("Pixels have no weights, so there is no untrained control of them. Ask for 'pixels'.")
+        raise BadInputError(
+            "Pixels have no weights, so there is no untrained control of them. Ask for 'pixels'."
+        )
     return Source(kind, name, untrained, label.rstrip(":"), revision)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -174,7 +173,9 @@ def _check_declared(network: nn.Module, source: str) -> None:
         if kind_of(path) in ("layer", "stage")
     }
     if not any(found.values()):
-        layers = f"its layers are of class {', '.join(sorted(found))}" if found else "no layers were found in it"
+        layers = (
+            f"its layers are of class {', '.join(sorted(found))}" if found else "no layers were found in it"
+        )
         raise BadInputError(
             f"{source!r} is a {type(network).__name__}, which is not known: {layers}. Say how their output is laid "
             "out in `ldm_kit.models.outputs.DECLARED`, or take another model."
