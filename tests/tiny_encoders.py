@@ -75,3 +75,19 @@ def livened(model: torch.nn.Module) -> torch.nn.Module:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model
+
+
+def save_blobs(folder: Path, n: int = 9):
+    """Save pictures of coloured blobs, wider than high, as stimuli."""
+    import numpy as np
+    from PIL import Image
+
+    import ldm_kit as lk
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    names = tuple(f"thing{i}.png" for i in range(n))
+    for name in names:
+        blobs = rng.integers(0, 255, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(blobs).resize((83, 50), Image.Resampling.BICUBIC).save(folder / name)
+    return lk.Stimuli(names, root=str(folder), dataset="blobs", labels=tuple(f"thing {i}" for i in range(n)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_kit.errors import ModelNotFoundError
-from ldm_kit.models.hub import commit, fingerprint, pipeline_index
+from ldm_kit.models.hub import commit, explained, fingerprint, pipeline_index, quiet
 from ldm_kit.models.image_settings import find_processor, image_settings
 from ldm_kit.models.parts import Place, find_file, load_part
 from ldm_kit.offline import is_offline
@@ -52,6 +52,7 @@ class Prior:
     state: str
     dtype: torch.dtype
     device: torch.device
+    _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def of_prompt(self, prompt: str) -> Tensor:
         """Sample the image embedding of a prompt, (1, channels)."""
@@ -82,14 +83,13 @@ class Prior:
         embeddings: Tensor = encoder(values.to(self.device, self.dtype)).image_embeds
         return embeddings
 
-    @functools.cached_property
-    def _loaded(self) -> dict[str, Any]:
-        return {}
-
     def _part(self, name: str) -> Any:
         if name not in self._loaded:
             computes = name not in ("tokenizer", "scheduler")
-            part = load_part(self.index, self.prefix + name, self.place, self.dtype if computes else None)
+            source = self.place.source
+            with explained(source, is_offline()), quiet(Path(source).is_dir()):
+                dtype = self.dtype if computes else None
+                part = load_part(self.index, self.prefix + name, self.place, dtype)
             if computes:
                 part.eval().requires_grad_(False).to(self.device)
             self._loaded[name] = part

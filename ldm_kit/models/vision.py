@@ -16,7 +16,7 @@ from ldm_kit.models.image_settings import ImageSettings
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import Text
 from ldm_kit.models.outputs import DECLARED
-from ldm_kit.models.parts import Place, seeded
+from ldm_kit.models.parts import Place, find_file, seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +106,11 @@ def load_vision_network(place: Place, pretrained: bool, seed: int) -> nn.Module:
     """
     from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
+    if find_file(place, "config.json") is None:
+        raise ModelNotFoundError(
+            f"{place.source!r} has no config.json: it is no model of transformers. `vision:` opens models such as "
+            "'vision:facebook/dinov2-base'; a diffusion model is opened without it."
+        )
     config = AutoConfig.from_pretrained(place.source, trust_remote_code=False, **place.arguments())
     # AutoModel would open the vision half of CLIP without the projection that was saved with it.
     projected = "CLIPVisionModelWithProjection" in (config.architectures or [])
