@@ -1,4 +1,4 @@
-"""Kandinsky 2.2 (unCLIP) and DeepFloyd IF (a U-Net over pixels), against forward passes written by hand."""
+"""Kandinsky 2.2 and Karlo (unCLIP) and DeepFloyd IF (a U-Net over pixels), against forward passes written by hand."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tiny_unclip import (
     save_tiny_combined,
     save_tiny_if,
     save_tiny_kandinsky,
+    save_tiny_karlo,
     save_tiny_prior,
 )
 
@@ -52,26 +53,37 @@ def deepfloyd(if_folder):
     return lk.load_model(if_folder, device="cpu")
 
 
+@pytest.fixture(scope="module")
+def karlo_folder(tmp_path_factory):
+    return save_tiny_karlo(tmp_path_factory.mktemp("karlo"))
+
+
+@pytest.fixture(scope="module")
+def karlo(karlo_folder):
+    return lk.load_model(karlo_folder, device="cpu")
+
+
 def assert_same(got, expected, tolerance=1e-5):
     got, expected = np.asarray(got), np.asarray(expected)
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
 
 
-def stages_by_hand(unet, x, time_embedding, context):
-    """The two U-Nets' stages one after the other, without hooks."""
+def stages_by_hand(unet, x, time_embedding, context, mask=None):
+    """The U-Nets' stages one after the other, without hooks."""
     seen = {}
+    told = {"encoder_hidden_states": context, "attention_mask": mask}
     x = unet.conv_in(x)
     residuals = (x,)
     for i, block in enumerate(unet.down_blocks):
-        extra = {"encoder_hidden_states": context} if "Attn" in type(block).__name__ else {}
+        extra = told if "Attn" in type(block).__name__ else {}
         x, outputs = block(hidden_states=x, temb=time_embedding, **extra)
         residuals += outputs
         seen[f"down_blocks.{i}"] = x
-    x = seen["mid_block"] = unet.mid_block(x, time_embedding, encoder_hidden_states=context)
+    x = seen["mid_block"] = unet.mid_block(x, time_embedding, **told)
     for i, block in enumerate(unet.up_blocks):
         used, residuals = residuals[-len(block.resnets) :], residuals[: -len(block.resnets)]
-        extra = {"encoder_hidden_states": context} if "Attn" in type(block).__name__ else {}
+        extra = told if "Attn" in type(block).__name__ else {}
         x = block(hidden_states=x, temb=time_embedding, res_hidden_states_tuple=used, **extra)
         seen[f"up_blocks.{i}"] = x
     return seen
@@ -97,21 +109,25 @@ def embedding_by_hand(folder, prompt):
     prior = KandinskyV22PriorPipeline.from_pretrained(folder)
     tokens = prior.tokenizer(prompt, padding="max_length", max_length=16, return_tensors="pt")
     text = prior.text_encoder(tokens.input_ids)
-    prior.scheduler.set_timesteps(25)
-    steps = prior.scheduler.timesteps
+    return sampled_by_hand(prior.prior, prior.scheduler, text, tokens.attention_mask.bool(), prompt)
+
+
+def sampled_by_hand(prior, scheduler, text, mask, prompt):
+    scheduler.set_timesteps(25)
+    steps = scheduler.timesteps
     generator = torch.Generator().manual_seed(prompt_seed(prompt))
     x = torch.randn(1, 12, generator=generator)
     for i, t in enumerate(steps):
-        predicted = prior.prior(
+        predicted = prior(
             x,
             timestep=t,
             proj_embedding=text.text_embeds,
             encoder_hidden_states=text.last_hidden_state,
-            attention_mask=tokens.attention_mask.bool(),
+            attention_mask=mask,
         ).predicted_image_embedding
         after = steps[i + 1] if i + 1 < len(steps) else None
-        x = prior.scheduler.step(predicted, t, x, prev_timestep=after, generator=generator).prev_sample
-    return x * prior.prior.clip_std + prior.prior.clip_mean
+        x = scheduler.step(predicted, t, x, prev_timestep=after, generator=generator).prev_sample
+    return x * prior.clip_std + prior.clip_mean
 
 
 # Kandinsky 2.2 ----------------------------------------------------------------------------------------
@@ -243,8 +259,7 @@ def test_the_movq_decodes_what_it_encoded(kandinsky):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("UnCLIPPipeline", "Karlo.*withdrawn.*kandinsky-2.2"),
-        ("UnCLIPImageVariationPipeline", "Karlo"),
+        ("UnCLIPImageVariationPipeline", "pictures alone.*karlo-v1-alpha"),
         ("KandinskyV22PriorPipeline", "a prior alone"),
         ("IFSuperResolutionPipeline", "later stage.*deepfloyd-if"),
     ],
@@ -298,10 +313,50 @@ def test_a_later_stage_of_deepfloyd_is_refused(tmp_path):
         model.blocks()
 
 
-# Both -------------------------------------------------------------------------------------------------
+# Karlo ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", ["kandinsky", "deepfloyd"])
+def test_karlo_equals_a_forward_pass_by_hand(karlo, karlo_folder, stimuli):
+    """Its parts opened one by one; the prior and the decoder as diffusers' UnCLIPPipeline calls them."""
+    from diffusers import PriorTransformer, UnCLIPScheduler, UNet2DConditionModel
+    from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+    store = lk.extract(
+        karlo, stimuli, noise_levels=[0.5], conditioning=["none", "label"], template="{name}", progress=False
+    )
+    decoder = UNet2DConditionModel.from_pretrained(karlo_folder, subfolder="decoder")
+    prior = PriorTransformer.from_pretrained(karlo_folder, subfolder="prior")
+    project = UnCLIPTextProjModel.from_pretrained(karlo_folder, subfolder="text_proj")
+    encoder = CLIPTextModelWithProjection.from_pretrained(karlo_folder, subfolder="text_encoder")
+    tokenizer = CLIPTokenizer.from_pretrained(karlo_folder, subfolder="tokenizer")
+    scheduler = UnCLIPScheduler.from_pretrained(karlo_folder, subfolder="prior_scheduler")
+    name = stimuli.names[3]
+    x = noised_by_hand(karlo.parts["scheduler"], pixels_of(stimuli, name, 16), name, 500)
+    with torch.no_grad():
+        for conditioning, prompt in (("none", ""), ("label", "thing 3")):
+            tokens = tokenizer(prompt, padding="max_length", max_length=16, return_tensors="pt")
+            text = encoder(tokens.input_ids)
+            image = sampled_by_hand(prior, scheduler, text, tokens.attention_mask.bool(), prompt)
+            if not prompt:  # the unconditional half of UnCLIPTextProjModel's classifier-free guidance
+                image = project.learned_classifier_free_guidance_embeddings[None]
+            sequence, added = project(
+                image_embeddings=image,
+                prompt_embeds=text.text_embeds,
+                text_encoder_hidden_states=text.last_hidden_state,
+                do_classifier_free_guidance=False,
+            )
+            mask = torch.nn.functional.pad(tokens.attention_mask.bool(), (4, 0), value=True)
+            time = decoder.time_embedding(decoder.time_proj(torch.tensor([500]))) + added
+            hidden = ((1 - mask.float()) * -10000.0)[:, None]
+            for block, maps in stages_by_hand(decoder, x, time, sequence, hidden).items():
+                assert_same(store[block, 0.5, conditioning][3], maps.mean(dim=(2, 3))[0])
+
+
+# Several ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["kandinsky", "deepfloyd", "karlo"])
 def test_the_variance_is_dropped_and_the_estimate_inverts_the_noise(which, request):
     model = request.getfixturevalue(which)
     clean, noise = torch.randn(2, *model.latent_shape), torch.randn(2, *model.latent_shape)
@@ -313,7 +368,7 @@ def test_the_variance_is_dropped_and_the_estimate_inverts_the_noise(which, reque
     torch.testing.assert_close(noised, theirs)
 
 
-@pytest.mark.parametrize("which", ["kandinsky", "deepfloyd"])
+@pytest.mark.parametrize("which", ["kandinsky", "deepfloyd", "karlo"])
 def test_the_batch_size_changes_nothing(which, request, stimuli):
     model = request.getfixturevalue(which)
     one, seven = (
@@ -333,7 +388,7 @@ def test_the_batch_size_changes_nothing(which, request, stimuli):
         assert len(np.unique(one[key].round(4), axis=0)) == len(stimuli)
 
 
-@pytest.mark.parametrize("which", ["kandinsky", "deepfloyd"])
+@pytest.mark.parametrize("which", ["kandinsky", "deepfloyd", "karlo"])
 def test_a_pass_stops_at_the_deepest_block_that_is_asked_for(which, request):
     model = request.getfixturevalue(which)
     calls: list[str] = []
@@ -349,12 +404,13 @@ def test_a_pass_stops_at_the_deepest_block_that_is_asked_for(which, request):
     assert calls == ["down_blocks.0", "down_blocks.1"]
 
 
-@pytest.mark.parametrize("which", ["kandinsky", "if"])
+@pytest.mark.parametrize("which", ["kandinsky", "if", "karlo"])
 def test_an_untrained_denoiser_needs_no_weights(which, tmp_path):
-    save = {"kandinsky": save_tiny_kandinsky, "if": save_tiny_if}[which]
+    save = {"kandinsky": save_tiny_kandinsky, "if": save_tiny_if, "karlo": save_tiny_karlo}[which]
     folder = save(tmp_path)
+    part = "decoder" if which == "karlo" else "unet"
     trained = lk.load_model(folder, device="cpu")
-    next((folder / "unet").glob("*.safetensors")).unlink()
+    next((folder / part).glob("*.safetensors")).unlink()
     a, b, c = (lk.load_model(f"untrained:{folder}", device="cpu", seed=seed) for seed in (1, 1, 2))
     weights = [model.denoiser.state_dict()["conv_in.weight"] for model in (a, b, c, trained)]
     assert torch.equal(weights[0], weights[1])
@@ -375,14 +431,14 @@ def test_latent_and_text_of_these_families(kandinsky, kandinsky_folder, deepfloy
     assert_same(text.text("a cat")["last_token"][0], padded[length - 1])
 
 
-def test_nothing_opens_a_socket(monkeypatch, kandinsky_folder, if_folder):
+def test_nothing_opens_a_socket(monkeypatch, kandinsky_folder, if_folder, karlo_folder):
     def refuse(*args, **kwargs):
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setenv("LDM_KIT_OFFLINE", "1")
-    for folder in (kandinsky_folder, if_folder):
+    for folder in (kandinsky_folder, if_folder, karlo_folder):
         model = lk.load_model(folder, device="cpu")
         assert model.texts(["", "a cat"])
     for name in ("kandinsky-2.2", "deepfloyd-if"):

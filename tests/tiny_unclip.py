@@ -170,3 +170,69 @@ def t5_tokenizer():
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?-'"
     pieces += [(letter, -3.0 - i / 100) for i, letter in enumerate(letters)]
     return T5Tokenizer(vocab=pieces, extra_ids=0)
+
+
+def save_tiny_karlo(folder: Path, *, seed: int = 0) -> Path:
+    """Save a Karlo of 16 × 16 pixels, as diffusers did when its pipeline was young."""
+    import json
+
+    from diffusers import PriorTransformer, UnCLIPScheduler, UNet2DConditionModel
+    from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    torch.manual_seed(seed)
+    tokenizer = byte_tokenizer(folder / "bytes")
+    text = CLIPTextModelWithProjection(
+        CLIPTextConfig(
+            hidden_size=CHANNELS,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            projection_dim=CHANNELS,
+            vocab_size=len(tokenizer),
+            max_position_embeddings=16,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    decoder = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=3,
+        out_channels=6,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        resnet_time_scale_shift="scale_shift",
+        class_embed_type="identity",
+    )
+    prior = PriorTransformer(
+        num_attention_heads=2, attention_head_dim=6, embedding_dim=CHANNELS, num_layers=1, num_embeddings=16
+    )
+    with torch.no_grad():
+        prior.clip_std.fill_(1)
+    parts = {
+        "decoder": livened(decoder),
+        "prior": livened(prior),
+        "text_encoder": livened(text),
+        "tokenizer": tokenizer,
+        "text_proj": livened(
+            UnCLIPTextProjModel(clip_embeddings_dim=CHANNELS, time_embed_dim=64, cross_attention_dim=16)
+        ),
+        "prior_scheduler": UnCLIPScheduler(prediction_type="sample", clip_sample_range=5.0),
+        "decoder_scheduler": UnCLIPScheduler(variance_type="learned_range"),
+    }
+    libraries = {"text_encoder": "transformers", "tokenizer": "transformers", "text_proj": "unclip"}
+    index = {"_class_name": "UnCLIPPipeline", "_diffusers_version": "0.15.0"}
+    for name, part in parts.items():
+        part.save_pretrained(folder / "model" / name)
+        index[name] = [libraries.get(name, "diffusers"), type(part).__name__]
+    for name in ("super_res_first", "super_res_last"):  # named, but never loaded
+        index[name] = ["diffusers", "UNet2DModel"]
+    index["super_res_scheduler"] = ["diffusers", "UnCLIPScheduler"]
+    (folder / "model" / "model_index.json").write_text(json.dumps(index))
+    return folder / "model"

@@ -177,7 +177,7 @@ def find_prior(
 
     Examples
     --------
-    >>> find_prior({}, Place("no such folder", None, True), None, torch.float32, torch.device("cpu")).state
+    >>> find_prior({}, Place(".", None, True), None, torch.float32, torch.device("cpu")).state
     'none'
     """
     if named is None and "prior_prior" in index:

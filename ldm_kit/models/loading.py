@@ -14,6 +14,7 @@ from ldm_kit.models.deepfloyd import DeepFloydIF
 from ldm_kit.models.flux import Flux
 from ldm_kit.models.hub import commit, explained, fingerprint, pipeline_index, quiet
 from ldm_kit.models.kandinsky import Kandinsky22
+from ldm_kit.models.karlo import Karlo
 from ldm_kit.models.opened import Identity, OpenedModel
 from ldm_kit.models.parts import Place, untrained_part
 from ldm_kit.models.pixart import PixArt, PixArtSigma
@@ -53,15 +54,13 @@ FAMILIES: dict[str, type[OpenedModel]] = {
     "KandinskyV22Img2ImgPipeline": Kandinsky22,
     "KandinskyV22CombinedPipeline": Kandinsky22,
     "KandinskyV22Img2ImgCombinedPipeline": Kandinsky22,
+    "UnCLIPPipeline": Karlo,
     "IFPipeline": DeepFloydIF,
     "IFImg2ImgPipeline": DeepFloydIF,
 }
-# Families that could be known, but for a reason.
+# Pipelines of these families that cannot be looked into, and why.
 WITHDRAWN = {
-    "UnCLIPPipeline": "Karlo's pipeline was withdrawn from diffusers after 0.33, which no longer loads its parts; "
-    "the open unCLIP model that loads is 'kandinsky-2.2'",
-    "UnCLIPImageVariationPipeline": "Karlo's pipeline was withdrawn from diffusers after 0.33, which no longer loads "
-    "its parts; the open unCLIP model that loads is 'kandinsky-2.2'",
+    "UnCLIPImageVariationPipeline": "it is told pictures alone; load the model that is told words, 'kakaobrain/karlo-v1-alpha'",
     "KandinskyV22PriorPipeline": "this is a prior alone, which knows no pictures; load the denoiser that it belongs "
     "to, 'kandinsky-2.2'",
     "IFSuperResolutionPipeline": "this is a later stage of DeepFloyd IF, which enlarges pictures; load the first, "
@@ -86,10 +85,11 @@ def load_model(
     Parameters
     ----------
     name : str or path-like
-        What to open: a name, with a prefix before it if only a part is wanted.
-
-        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"sd2.1"``, ``"sd-turbo"``), a hub
-        id (``"owner/model"``) or a local folder in diffusers format.
+        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"kandinsky-2.2"``, ``"dinov2-base"``, …), a
+        hub id (``"owner/model"``) or a local folder in diffusers format. A prefix before it asks for a model
+        without noise: ``"vision:"`` for a vision model of transformers, ``"latent:"`` for what the VAE makes of
+        a picture, ``"text:"`` for the text encoder alone; ``"pixels"`` is the picture itself, ``"pixels:128"``
+        with 128 of them on a side. ``"untrained:"`` before any of them is ``pretrained=False``.
     device : str, optional
         By default the first of CUDA, Apple's MPS and the CPU that is there.
     dtype : {"float32", "float16", "bfloat16"}, optional
@@ -98,8 +98,8 @@ def load_model(
     revision : str, optional
         Branch, tag or commit of a hub repository.
     pretrained : bool
-        False gives the untrained control: the same network with random weights, seeded by `seed`. The VAE
-        and the text encoder stay as they are.
+        False gives the untrained control: the same network with random weights, seeded by `seed`. Of a
+        diffusion model that is the denoiser; VAE and text encoder stay as they are. Its weights are not read.
     drop : sequence of str
         Components to leave out, of those that the family can do without: ``("text_encoder_3", "tokenizer_3")``
         opens Stable Diffusion 3 without T5. The model's name in tables then says so.
@@ -167,9 +167,9 @@ def load_model(
             local_files_only=offline or local,
             **given,
         )
-    parts = {part: getattr(pipeline, part) for part in wanted}
-    row = registered_models().get(asked.name)
-    parts |= family.more_parts(index, place, row.prior if row else None, chosen_dtype, chosen_device)
+        parts = {part: getattr(pipeline, part) for part in wanted}
+        row = registered_models().get(asked.name)
+        parts |= family.more_parts(index, place, row.prior if row else None, chosen_dtype, chosen_device)
     denoiser = parts[family.DENOISER]
     if not pretrained:
         label += "-untrained"

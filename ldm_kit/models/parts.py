@@ -97,8 +97,8 @@ def load_part(index: Mapping[str, Any], part: str, place: Place, dtype: torch.dt
     kind = part_class(index, part, place.source)
     if dtype is None:
         return kind.from_pretrained(place.source, **place.arguments(part))
-    network = kind.from_pretrained(place.source, use_safetensors=True, **place.arguments(part))
-    return network.to(dtype)
+    # Told beforehand, the libraries keep in float32 what must stay there (some of T5's weights).
+    return kind.from_pretrained(place.source, use_safetensors=True, dtype=dtype, **place.arguments(part))
 
 
 def untrained_part(index: Mapping[str, Any], part: str, place: Place, dtype: torch.dtype, seed: int) -> Any:
