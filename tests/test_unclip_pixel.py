@@ -444,3 +444,15 @@ def test_nothing_opens_a_socket(monkeypatch, kandinsky_folder, if_folder, karlo_
     for name in ("kandinsky-2.2", "deepfloyd-if"):
         with pytest.raises(ModelNotFoundError, match="the offline switch is on"):
             lk.load_model(name)
+
+
+def test_a_prior_from_the_hub_is_not_fetched_offline(monkeypatch, tmp_path):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a socket was opened")
+
+    folder = save_tiny_kandinsky(tmp_path)
+    (folder / "README.md").write_text("---\nprior:\n- kandinsky-community/kandinsky-2-2-prior\n---\n")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(ModelNotFoundError, match="kandinsky-2-2-prior.*the offline switch is on"):
+        lk.load_model(folder, device="cpu", offline=True)

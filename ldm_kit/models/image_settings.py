@@ -118,7 +118,9 @@ def image_settings(config: Mapping[str, Any] | None, image_size: int | Sequence[
     >>> image_settings({"size": {"shortest_edge": 256}, "crop_size": 224, "resample": 3}, None).shorter_side
     256
     """
-    config = config or {}
+    # A null is as good as nothing, but for a step: null means that it is left out.
+    given = (config or {}).items()
+    config = {key: value for key, value in given if value is not None or key.startswith("do_")}
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     native = _pair(image_size or 224)
     shorter: int | None = None

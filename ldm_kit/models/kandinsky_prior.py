@@ -17,7 +17,6 @@ from ldm_kit.errors import ModelNotFoundError
 from ldm_kit.models.hub import commit, explained, fingerprint, pipeline_index, quiet
 from ldm_kit.models.image_settings import find_processor, image_settings
 from ldm_kit.models.parts import Place, find_file, load_part
-from ldm_kit.offline import is_offline
 
 STEPS = 25
 PARTS = ("prior", "image_encoder", "text_encoder", "tokenizer", "scheduler")
@@ -87,7 +86,7 @@ class Prior:
         if name not in self._loaded:
             computes = name not in ("tokenizer", "scheduler")
             source = self.place.source
-            with explained(source, is_offline()), quiet(Path(source).is_dir()):
+            with explained(source, self.place.offline), quiet(Path(source).is_dir()):
                 dtype = self.dtype if computes else None
                 part = load_part(self.index, self.prefix + name, self.place, dtype)
             if computes:
@@ -194,12 +193,17 @@ def find_prior(
         return NoPrior(folder.name if folder.is_dir() else place.source)
     local = Path(named).expanduser().is_dir()
     source = str(Path(named).expanduser()) if local else named
-    # A folder's own local_only says that no file of *it* is fetched; a hub's prior may be.
-    offline = is_offline() or (place.local_only and not folder.is_dir())
-    found = pipeline_index(source, None, offline)
+    found = pipeline_index(source, None, place.offline)
     # All parts come from the state that the index had: they are loaded later, one by one.
     state = fingerprint(Path(source)) if local else commit(source, None)
-    return Prior(found, Place(source, None if local else state, local or offline), "", state, dtype, device)
+    return Prior(
+        found,
+        Place(source, None if local else state, local or place.offline, place.offline),
+        "",
+        state,
+        dtype,
+        device,
+    )
 
 
 def named_in_card(card: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -118,14 +119,12 @@ class Karlo(PixelDiffusion):
 
 def _projection_class() -> Any:
     """Find the class of the part that has moved."""
-    try:
-        from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
-    except ImportError:
-        try:  # where it was before diffusers 0.36
-            from diffusers.pipelines.unclip.text_proj import UnCLIPTextProjModel
-        except ImportError as error:
-            raise ModelNotFoundError(
-                "Karlo needs UnCLIPTextProjModel, which the installed diffusers no longer has. "
-                "Take diffusers 0.42, or 'kandinsky-2.2', the open unCLIP model that is still maintained."
-            ) from error
-    return UnCLIPTextProjModel
+    for module in ("diffusers.pipelines.deprecated.unclip", "diffusers.pipelines.unclip"):
+        try:
+            return importlib.import_module(f"{module}.text_proj").UnCLIPTextProjModel
+        except ImportError:  # another version of diffusers
+            continue
+    raise ModelNotFoundError(
+        "Karlo needs UnCLIPTextProjModel, which the installed diffusers no longer has. "
+        "Take diffusers 0.42, or 'kandinsky-2.2', the open unCLIP model that is still maintained."
+    )

@@ -146,28 +146,14 @@ def load_model(
             f"The model {source!r} lacks {', '.join(missing)}; its model_index.json names {sorted(index)}. "
             "Download or save it again, whole."
         )
-    place = Place(source, revision, offline or local)
     wanted = [*family.NEEDED, *(part for part in family.OPTIONAL if part in _components(index))]
     dropped = _dropped(drop, family)
     if dropped:
         wanted = [part for part in wanted if part not in dropped]
         label += f"-without-{dropped[0]}"
+    place = Place(source, revision, offline or local, offline)
     with explained(source, offline), quiet(local):
-        # A part that is handed over is not loaded, nor downloaded.
-        given: dict[str, Any] = {part: None for part in _components(index) if part not in wanted}
-        if not pretrained:
-            given[family.DENOISER] = untrained_part(index, family.DENOISER, place, chosen_dtype, seed)
-        # The class is one of diffusers' own, named in FAMILIES; safetensors only.
-        pipeline = _pipeline_class(index).from_pretrained(
-            source,
-            revision=revision,
-            # The VAE overflows in float16; it runs once an image, so precision costs little.
-            dtype={"default": chosen_dtype, **dict.fromkeys(family.PICTURE_PARTS, torch.float32)},
-            use_safetensors=True,
-            local_files_only=offline or local,
-            **given,
-        )
-        parts = {part: getattr(pipeline, part) for part in wanted}
+        parts = _load_parts(index, family, place, wanted, None if pretrained else seed, chosen_dtype)
         row = registered_models().get(asked.name)
         parts |= family.more_parts(index, place, row.prior if row else None, chosen_dtype, chosen_device)
     denoiser = parts[family.DENOISER]
@@ -190,6 +176,31 @@ def load_model(
         family.__name__,
     )
     return family(identity, denoiser, parts, chosen_device, Path(source) if local else None)
+
+
+def _load_parts(
+    index: dict[str, Any],
+    family: type[OpenedModel],
+    place: Place,
+    wanted: Sequence[str],
+    seed: int | None,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """Load the wanted parts of a pipeline; with a seed the denoiser is made anew."""
+    # A part that is handed over is not loaded, nor downloaded.
+    given: dict[str, Any] = {part: None for part in _components(index) if part not in wanted}
+    if seed is not None:
+        given[family.DENOISER] = untrained_part(index, family.DENOISER, place, dtype, seed)
+    # The class is one of diffusers' own, named in FAMILIES; safetensors only.
+    pipeline = _pipeline_class(index).from_pretrained(
+        place.source,
+        # The VAE overflows in float16; it runs once an image, so precision costs little.
+        dtype={"default": dtype, **dict.fromkeys(family.PICTURE_PARTS, torch.float32)},
+        use_safetensors=True,
+        **place.arguments(),
+        **given,
+    )
+    return {part: getattr(pipeline, part) for part in wanted}
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -92,7 +92,7 @@ def open_encoder(
         return open_pixels(asked.name, label, device)
     source, registered_revision, _ = loading._resolve(asked.name)
     local = Path(source).is_dir()
-    place = Place(source, revision or asked.revision or registered_revision, offline or local)
+    place = Place(source, revision or asked.revision or registered_revision, offline or local, offline)
     request = Request(asked, place, label, pretrained, seed, dtype, device)
     opener = {"vision": _open_vision, "latent": _open_latent, "text": _open_text}[asked.kind]
     index = {} if asked.kind == "vision" else pipeline_index(source, place.revision, offline)

@@ -27,12 +27,15 @@ class Place:
     revision : str, optional
         Of the hub repository.
     local_only : bool
-        Whether only files on this machine may be used.
+        Whether only files on this machine may be used, as it is a folder or the hub may not be asked.
+    offline : bool
+        Whether the hub may not be asked, for anything.
     """
 
     source: str
     revision: str | None
     local_only: bool
+    offline: bool = False
 
     def arguments(self, part: str | None = None) -> dict[str, Any]:
         """Give what every `from_pretrained` of the two libraries understands."""
