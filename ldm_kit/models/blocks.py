@@ -72,6 +72,11 @@ def block_table(twin: nn.Module, run: Callable[[nn.Module], Any]) -> pd.DataFram
         ``layout``, ``shape`` (of one picture), ``channels``, ``parameters``, ``stage`` (whether it is
         one of the stages that are watched by default).
 
+    Raises
+    ------
+    BadInputError
+        If the output of a stage is not declared.
+
     Examples
     --------
     >>> model.blocks()  # doctest: +SKIP
@@ -99,7 +104,8 @@ def block_table(twin: nn.Module, run: Callable[[nn.Module], Any]) -> pd.DataFram
     handles = []
     for path, module in twin.named_modules():
         kind = kind_of(path)
-        if kind is not None and type(module).__name__ in DECLARED:
+        # An undeclared stage must not drop out of the table unseen: its hook raises, and shows the shapes.
+        if kind is not None and (type(module).__name__ in DECLARED or STAGE.fullmatch(path)):
             handles.append(module.register_forward_hook(hook_for(path, kind)))
     try:
         with torch.no_grad():
@@ -127,7 +133,7 @@ def select_blocks(table: pd.DataFrame, wanted: str | Sequence[str] | None) -> li
     wanted : str or sequence of str, optional
         Paths (``"mid_block"``), patterns (``"up_blocks.*"``: a ``*`` stands for one part between
         dots, at the front for all that comes before, as in ``"*.resnets.1"``) or kinds (``"up"``,
-        ``"resnet"``). None: the stages.
+        ``"resnet"``; of a transformer ``"transformer"``, and ``"single"`` for Flux's single-stream blocks). None: the stages.
 
     Returns
     -------

@@ -135,12 +135,14 @@ def explained(source: str, offline: bool) -> Iterator[None]:
             f"The model {source!r} is not in this machine's cache and {why}. Download it where there is a "
             f"network with `hf download {source}`, or give a local folder. 'tiny-ldm' needs no download."
         ) from error
-    except ImportError as error:
-        raise ModelNotFoundError(
-            f"The model {source!r} needs a package that is not installed: {str(error).strip().splitlines()[0]} "
-            "For T5's tokenizer run `pip install sentencepiece protobuf`."
-        ) from error
-    except (errors.HfHubHTTPError, OSError, ValueError, KeyError) as error:
+    except (errors.HfHubHTTPError, ImportError, OSError, ValueError, KeyError) as error:
+        # transformers asks for tiktoken where what it lacks is sentencepiece.
+        if isinstance(error, ImportError) or "tiktoken" in str(error):
+            raise ModelNotFoundError(
+                f"The model {source!r} needs a package that is not installed; a T5 tokenizer that comes as "
+                "spiece.model needs `pip install sentencepiece protobuf`. What was said: "
+                f"{str(error).strip().splitlines()[0]}"
+            ) from error
         raise ModelNotFoundError(
             f"The model {source!r} could not be loaded: {str(error).strip().splitlines()[0]} "
             "If a file is missing or damaged, download or save it again; weights must be safetensors."

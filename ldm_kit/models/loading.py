@@ -85,7 +85,7 @@ def load_model(
     Parameters
     ----------
     name : str or path-like
-        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"kandinsky-2.2"``, ``"dinov2-base"``, …), a
+        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"flux-dev"``, ``"dinov2-base"``, …), a
         hub id (``"owner/model"``) or a local folder in diffusers format. A prefix before it asks for a model
         without noise: ``"vision:"`` for a vision model of transformers, ``"latent:"`` for what the VAE makes of
         a picture, ``"text:"`` for the text encoder alone; ``"pixels"`` is the picture itself, ``"pixels:128"``
@@ -93,8 +93,8 @@ def load_model(
     device : str, optional
         By default the first of CUDA, Apple's MPS and the CPU that is there.
     dtype : {"float32", "float16", "bfloat16"}, optional
-        Of the denoiser and text encoder; by default float16 on CUDA and float32 elsewhere. The VAE always
-        computes in float32, where float16 overflows.
+        Of the denoiser and text encoders; by default float16 on CUDA and float32 elsewhere. Flux and SD3 were
+        made for bfloat16. The VAE always computes in float32, where float16 overflows.
     revision : str, optional
         Branch, tag or commit of a hub repository.
     pretrained : bool
@@ -188,7 +188,7 @@ def _load_parts(
 ) -> dict[str, Any]:
     """Load the wanted parts of a pipeline; with a seed the denoiser is made anew."""
     # A part that is handed over is not loaded, nor downloaded.
-    given: dict[str, Any] = {part: None for part in _components(index) if part not in wanted}
+    given: dict[str, Any] = dict.fromkeys({*_components(index), *family.OPTIONAL}.difference(wanted))
     if seed is not None:
         given[family.DENOISER] = untrained_part(index, family.DENOISER, place, dtype, seed)
     # The class is one of diffusers' own, named in FAMILIES; safetensors only.

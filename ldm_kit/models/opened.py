@@ -27,6 +27,8 @@ from ldm_kit.models.parts import Place
 from ldm_kit.models.watch import Watch, watching
 
 Text = Mapping[str, Tensor]
+# What encoded prompts may take of the device's memory: some 4,000 of Stable Diffusion, 250 of Flux.
+TEXT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -276,12 +278,14 @@ class OpenedModel:
         return torch.from_numpy(draws).to(self.device)
 
     def text(self, prompt: str) -> Text:
-        """Encode a prompt, or give it from among the last few thousand that were encoded."""
+        """Encode a prompt, or give it from among the latest that were encoded and fit in `TEXT_BYTES`."""
         if prompt not in self._prompts:
-            if len(self._prompts) >= 4096:  # forget the oldest; 4,096 prompts of SD take 1 GB
-                self._prompts.pop(next(iter(self._prompts)))
             with torch.inference_mode():
-                self._prompts[prompt] = self.encode_prompt(prompt)
+                text = self.encode_prompt(prompt)
+            size = sum(part.numel() * part.element_size() for part in text.values())
+            while self._prompts and (len(self._prompts) + 1) * size > TEXT_BYTES:
+                self._prompts.pop(next(iter(self._prompts)))  # the oldest
+            self._prompts[prompt] = text
         return self._prompts[prompt]
 
     def texts(self, prompts: Sequence[str]) -> Text:

@@ -62,7 +62,7 @@ DECLARED: dict[str, Output] = {
     "Transformer2DModel": MAP_FIRST,
     "Conv2d": MAP,
     # (text, image); the text of SD3's last block is None. Flux's single blocks run over both in one sequence
-    # and part them again; diffusers before 0.35 did not, which is an error here, not a mixture.
+    # and part them again; where an older diffusers does not, that is an error, not a mixture.
     "JointTransformerBlock": TOKENS_SECOND,
     "FluxTransformerBlock": TOKENS_SECOND,
     "FluxSingleTransformerBlock": TOKENS_SECOND,
