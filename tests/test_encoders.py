@@ -498,6 +498,23 @@ def test_vae_and_text_encoder_of_an_untrained_denoiser_stay(sd_folder):
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux", "pixart"])
+def test_every_family_has_its_latent_text_and_untrained_forms(family, tmp_path):
+    import tiny_families
+
+    folder = getattr(tiny_families, f"save_tiny_{family}")(tmp_path)
+    model = lk.load_model(folder, device="cpu")
+    picture = [Image.linear_gradient("L").convert("RGB")]
+    latent = lk.load_model(f"latent:{folder}", device="cpu")
+    assert torch.equal(latent.encode(picture), model.encode(picture))
+    text = lk.load_model(f"text:{folder}", device="cpu").text("a cat")
+    assert torch.isfinite(text["mean"]).all()
+    untrained = lk.load_model(f"untrained:{folder}", device="cpu")
+    assert list(untrained.blocks()["block"]) == list(model.blocks()["block"])
+    name, weight = next(iter(untrained.denoiser.named_parameters()))
+    assert not torch.equal(weight, model.denoiser.get_parameter(name))
+
+
 # Everywhere -------------------------------------------------------------------------------------------
 
 
