@@ -13,6 +13,9 @@ from torch import nn
 from ldm_kit.errors import BadInputError, unknown_name
 from ldm_kit.models.outputs import DECLARED, image_part
 
+# A layer of an encoder, but for one within another or within a stage.
+LAYER = r"(?!.*(?:stages|layers?)\.\d+\.)(?:.*\.)?layers?\.\d+"
+
 # What a path says of a block. The first pattern that fits names its kind; stages come first because
 # they are what the paper compares and what is taken when nothing is asked for. A transformer's stages are its
 # blocks; Flux's are "transformer" where text and image have weights of their own (double-stream) and
@@ -30,14 +33,14 @@ KINDS: tuple[tuple[str, str], ...] = (
     (r".*\.(down|up)samplers\.\d+", "resampling"),
     # of encoders
     (r"(.*\.)?stages\.\d+", "stage"),
-    (r"(.*\.)?layers?\.\d+", "layer"),
+    (LAYER, "layer"),
     (r"layers\.\d+\.(last_token|mean)", "text_layer"),
     (r"last_token|mean", "text"),
     (r"embedding|latent|pixels", "readout"),
 )
 STAGE = re.compile(
     r"(down_blocks|up_blocks|(single_)?transformer_blocks)\.\d+|mid_block"
-    r"|(.*\.)?(stages|layers?)\.\d+|last_token|mean|embedding|latent|pixels"
+    rf"|(.*\.)?stages\.\d+|{LAYER}|last_token|mean|embedding|latent|pixels"
 )
 
 

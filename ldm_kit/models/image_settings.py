@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_kit.errors import BadInputError, ModelNotFoundError
-from ldm_kit.models.parts import Place
+from ldm_kit.models.parts import Place, find_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Processors that take a lone number for the shorter side; the others take it for both sides.
@@ -119,7 +118,9 @@ def image_settings(config: Mapping[str, Any] | None, image_size: int | Sequence[
     >>> image_settings({"size": {"shortest_edge": 256}, "crop_size": 224, "resample": 3}, None).shorter_side
     256
     """
-    config = config or {}
+    # A null is as good as nothing, but for a step: null means that it is left out.
+    given = (config or {}).items()
+    config = {key: value for key, value in given if value is not None or key.startswith("do_")}
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     native = _pair(image_size or 224)
     shorter: int | None = None
@@ -213,7 +214,7 @@ def find_processor(place: Place, folder: str = "") -> dict[str, Any] | None:
     {'height': 224, 'width': 224}
     """
     for name in ("preprocessor_config.json", "processor_config.json"):
-        path = _file(place, f"{folder}/{name}" if folder else name)
+        path = find_file(place, f"{folder}/{name}" if folder else name)
         if path is None:
             continue
         try:
@@ -228,21 +229,3 @@ def find_processor(place: Place, folder: str = "") -> dict[str, Any] | None:
             inner: dict[str, Any] = config["image_processor"]
             return inner
     return None
-
-
-def _file(place: Place, name: str) -> Path | None:
-    """Find a file of a model; None if the model does not have it."""
-    if Path(place.source).is_dir():
-        path = Path(place.source) / name
-        return path if path.is_file() else None
-    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
-
-    try:
-        return Path(hf_hub_download(place.source, name, **place.arguments()))
-    except errors.LocalEntryNotFoundError:
-        # Offline: absent from the model, or only from this machine? The cache remembers what it was told.
-        if isinstance(try_to_load_from_cache(place.source, name, revision=place.revision), (str, type(None))):
-            raise
-        return None
-    except errors.EntryNotFoundError:
-        return None

@@ -23,6 +23,7 @@ from ldm_kit.models.noise import (
     variance_preserving_level,
 )
 from ldm_kit.models.paper_timesteps import check_timesteps, paper_timestep
+from ldm_kit.models.parts import Place
 from ldm_kit.models.watch import Watch, watching
 
 Text = Mapping[str, Tensor]
@@ -99,6 +100,30 @@ class OpenedModel:
     device: torch.device
     folder: Path | None = None
     _prompts: dict[str, Text] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def more_parts(
+        cls,
+        index: Mapping[str, Any],
+        place: Place,
+        prior: str | None,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> dict[str, Any]:
+        """Find what the family needs beside the parts of the pipeline's folder; nothing, by default.
+
+        Parameters
+        ----------
+        index : mapping
+            The pipeline's model_index.json.
+        place : Place
+            Where the pipeline is.
+        prior : str, optional
+            What the registry names as its prior.
+        dtype : torch.dtype
+        device : torch.device
+        """
+        return {}
 
     # What a family answers ------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import torch
 from ldm_kit.errors import BadInputError
 from ldm_kit.models import loading
 from ldm_kit.models.encoder import Encoder, MapReadout, Readouts
+from ldm_kit.models.hub import commit, explained, fingerprint, pipeline_index, quiet
 from ldm_kit.models.image_settings import find_processor, image_settings
 from ldm_kit.models.opened import Identity
 from ldm_kit.models.parts import Place, load_part, untrained_part, weightless_part
@@ -91,11 +92,11 @@ def open_encoder(
         return open_pixels(asked.name, label, device)
     source, registered_revision, _ = loading._resolve(asked.name)
     local = Path(source).is_dir()
-    place = Place(source, revision or asked.revision or registered_revision, offline or local)
+    place = Place(source, revision or asked.revision or registered_revision, offline or local, offline)
     request = Request(asked, place, label, pretrained, seed, dtype, device)
     opener = {"vision": _open_vision, "latent": _open_latent, "text": _open_text}[asked.kind]
-    index = {} if asked.kind == "vision" else loading._pipeline_index(source, place.revision, offline)
-    with loading._explained(source, offline), loading._quiet(local):
+    index = {} if asked.kind == "vision" else pipeline_index(source, place.revision, offline)
+    with explained(source, offline), quiet(local):
         family, network, parts, used = opener(request, index)
     for module in (network, *parts.values()):
         if isinstance(module, torch.nn.Module):
@@ -103,9 +104,9 @@ def open_encoder(
     if not pretrained:
         state = f"seed-{seed}"
     elif local:
-        state = loading.fingerprint(Path(source))
+        state = fingerprint(Path(source))
     else:
-        state = loading._commit(
+        state = commit(
             source, place.revision, "config.json" if asked.kind == "vision" else "model_index.json"
         )
     shown = Path(source).resolve().name if local else source

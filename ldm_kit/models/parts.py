@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +27,15 @@ class Place:
     revision : str, optional
         Of the hub repository.
     local_only : bool
-        Whether only files on this machine may be used.
+        Whether only files on this machine may be used, as it is a folder or the hub may not be asked.
+    offline : bool
+        Whether the hub may not be asked, for anything.
     """
 
     source: str
     revision: str | None
     local_only: bool
+    offline: bool = False
 
     def arguments(self, part: str | None = None) -> dict[str, Any]:
         """Give what every `from_pretrained` of the two libraries understands."""
@@ -96,8 +100,8 @@ def load_part(index: Mapping[str, Any], part: str, place: Place, dtype: torch.dt
     kind = part_class(index, part, place.source)
     if dtype is None:
         return kind.from_pretrained(place.source, **place.arguments(part))
-    network = kind.from_pretrained(place.source, use_safetensors=True, **place.arguments(part))
-    return network.to(dtype)
+    # Told beforehand, the libraries keep in float32 what must stay there (some of T5's weights).
+    return kind.from_pretrained(place.source, use_safetensors=True, dtype=dtype, **place.arguments(part))
 
 
 def untrained_part(index: Mapping[str, Any], part: str, place: Place, dtype: torch.dtype, seed: int) -> Any:
@@ -141,3 +145,32 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def find_file(place: Place, name: str) -> Path | None:
+    """Find a file of a model, fetched if need be; None if the model does not have it.
+
+    Raises
+    ------
+    huggingface_hub.errors.LocalEntryNotFoundError
+        If nobody can tell, because the hub may not be asked.
+
+    Examples
+    --------
+    >>> find_file(Place(".", None, True), "no such file") is None
+    True
+    """
+    if Path(place.source).is_dir():
+        path = Path(place.source) / name
+        return path if path.is_file() else None
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
+
+    try:
+        return Path(hf_hub_download(place.source, name, **place.arguments()))
+    except errors.LocalEntryNotFoundError:
+        # Offline: absent from the model, or only from this machine? The cache remembers what it was told.
+        if isinstance(try_to_load_from_cache(place.source, name, revision=place.revision), (str, type(None))):
+            raise
+        return None
+    except errors.EntryNotFoundError:
+        return None

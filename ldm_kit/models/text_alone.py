@@ -24,7 +24,9 @@ class TextEncoder(Encoder):
 
     Blocks are ``last_token`` and ``mean`` of its output, and of each layer, ``layers.0.mean`` and so on.
     The last token is the one that ends the text, the mean is over all tokens of the text with the marks at
-    its start and end; there is no padding. With the conditioning ``"none"`` all stimuli are alike.
+    its start and end; there is no padding. With the conditioning ``"none"`` all stimuli are alike. Of a model
+    with several text encoders this is the first. Words are read as they are written, where DeepFloyd IF and
+    PixArt make them lower-case first.
     """
 
     @property

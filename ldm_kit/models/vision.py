@@ -16,7 +16,10 @@ from ldm_kit.models.image_settings import ImageSettings
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import Text
 from ldm_kit.models.outputs import DECLARED
-from ldm_kit.models.parts import Place, seeded
+from ldm_kit.models.parts import Place, find_file, seeded
+
+# Weights that may be missing: nothing of them is used here.
+UNUSED = ("pooler.", "mask_token", "num_batches_tracked", "text_", "logit_")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +109,11 @@ def load_vision_network(place: Place, pretrained: bool, seed: int) -> nn.Module:
     """
     from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
+    if find_file(place, "config.json") is None:
+        raise ModelNotFoundError(
+            f"{place.source!r} has no config.json: it is no model of transformers. `vision:` opens models such as "
+            "'vision:facebook/dinov2-base'; a diffusion model is opened without it."
+        )
     config = AutoConfig.from_pretrained(place.source, trust_remote_code=False, **place.arguments())
     # AutoModel would open the vision half of CLIP without the projection that was saved with it.
     projected = "CLIPVisionModelWithProjection" in (config.architectures or [])
@@ -118,7 +126,7 @@ def load_vision_network(place: Place, pretrained: bool, seed: int) -> nn.Module:
     else:
         missing = []
         with seeded(seed):
-            whole = loader._from_config(config) if projected else loader.from_config(config)
+            whole = loader(config) if projected else loader.from_config(config)
     return _prepared(whole, missing, place.source)
 
 
@@ -133,7 +141,7 @@ def _prepared(whole: Any, missing: list[str], source: str) -> nn.Module:
     # A classifier is often saved without the pooler: random weights would pass for learnt ones.
     if any("pooler." in key for key in missing):
         network.pooler = None
-    lacking = [key for key in missing if not any(part in key for part in ("pooler.", "mask_token", "text_"))]
+    lacking = [key for key in missing if not any(part in key for part in UNUSED)]
     if lacking:
         raise ModelNotFoundError(
             f"The weights of {source!r} lack {len(lacking)} entries, the first is {lacking[0]!r}. "
