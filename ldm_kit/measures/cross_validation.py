@@ -15,7 +15,7 @@ from ldm_kit.errors import unknown_name
 from ldm_kit.measures import objective, protocol_linhardt
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import cells_of, n_cells, table_labels
-from ldm_kit.measures.folds import object_folds, train_and_test, within
+from ldm_kit.measures.folds import each_fold, object_folds, within
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval
 from ldm_kit.measures.linear_probe import LinearProbe
@@ -128,8 +128,8 @@ def cross_validate_probe(
     rows, pooled, probes = [], [], []
     steps = progress(_steps(features, triplets, n_folds, seed), "probes", total=n_cells(features) * n_folds)
     folds: list[_Fold] = []
-    for labels, X, indices, fold, number in steps:
-        fitted, counts, outcome = _one_fold(X, indices, fold, number, probe, zero_shot, protocol)
+    for labels, X, indices, fold, number, rows_of_it in steps:
+        fitted, counts, outcome = _one_fold(X, indices, fold, number, rows_of_it, probe, zero_shot, protocol)
         about = {
             **labels,
             "metric": "dot",
@@ -161,7 +161,7 @@ def probe_name(probe: Probe) -> str:
 
 
 def _steps(features: Any, triplets: Any, n_folds: int, seed: int) -> Any:
-    """Every cell × fold: labels, judged rows, triplets of them, fold of each object, fold number."""
+    """Every cell × fold: labels, judged rows, triplets, fold of each object, fold number, rows of its triplets."""
     for cell in cells_of(features):
         matched = Matched.of(cell, triplets)
         used = np.flatnonzero(matched.groups.used)
@@ -170,8 +170,8 @@ def _steps(features: Any, triplets: Any, n_folds: int, seed: int) -> Any:
         if len(used) < matched.groups.n:
             indices = within(indices, np.arange(len(indices)), used, matched.groups.n)
         fold = object_folds(len(used), n_folds, seed)
-        for number in range(n_folds):
-            yield table_labels(cell, triplets), X, indices, fold, number
+        for number, rows in enumerate(each_fold(indices, fold)):
+            yield table_labels(cell, triplets), X, indices, fold, number, rows
 
 
 def _one_fold(
@@ -179,12 +179,13 @@ def _one_fold(
     indices: npt.NDArray[np.int64],
     fold: npt.NDArray[np.int64],
     number: int,
+    rows: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
     probe: Probe,
     zero_shot: str,
     protocol: str | None,
 ) -> tuple[Probe, dict[str, Any], _Fold]:
     """Fit on the other folds' objects, score on this one's."""
-    train_rows, test_rows = train_and_test(indices, fold, number)
+    train_rows, test_rows = rows
     train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
     train_triplets = within(indices, train_rows, train, len(X))
     groups = Grouped(within(indices, test_rows, test, len(X)), len(test))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.errors import BadInputError
 from ldm_kit.measures import kernels
+from ldm_kit.measures.threads import WORTH_THREADS, in_threads, n_threads
+
+MOST_BITS = 64  # folds whose bits fit in one whole number; more of them are split one by one
 
 
 def object_folds(n: int, n_folds: int = 3, seed: int = 0) -> npt.NDArray[np.int64]:
@@ -119,16 +123,57 @@ def train_and_test(
     >>> train.tolist(), test.tolist()
     ([0], [2])
     """
-    whole = wholly_in(indices, (fold == held_out).astype(np.int64))
-    train, test = np.flatnonzero(whole == 0), np.flatnonzero(whole == 1)
-    for rows, part in ((train, "training"), (test, "held-out")):
-        if not rows.size:
+    masks = _masks(indices, (fold == held_out).astype(np.int64))
+    return _rows(masks, 1, fold, held_out)
+
+
+def each_fold(
+    indices: npt.NDArray[np.int64], fold: npt.NDArray[np.int64]
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Give what `train_and_test` gives for one held-out fold after the other, reading the triplets once.
+
+    Examples
+    --------
+    >>> fold = np.array([0, 0, 0, 1, 1, 1])
+    >>> [test.tolist() for _, test in each_fold(np.array([[0, 1, 2], [5, 4, 3]]), fold)]
+    [[0], [1]]
+    """
+    n_folds = int(fold.max()) + 1
+    masks = _masks(indices, fold) if n_folds <= MOST_BITS else None
+    for number in range(n_folds):
+        yield train_and_test(indices, fold, number) if masks is None else _rows(masks, number, fold, number)
+
+
+def _masks(indices: npt.NDArray[np.int64], fold: npt.NDArray[np.int64]) -> npt.NDArray[np.unsignedinteger]:
+    """The folds that each triplet's items lie in, as bits of a whole number."""
+    n_folds = int(fold.max(initial=0)) + 1
+    dtype = next(
+        t for t in (np.uint8, np.uint16, np.uint32, np.uint64) if n_folds <= 8 * np.dtype(t).itemsize
+    )
+    bit = np.left_shift(dtype(1), fold.astype(dtype))
+    masks: npt.NDArray[np.unsignedinteger] = np.empty(len(indices), dtype)
+    k = n_threads() if len(indices) >= WORTH_THREADS else 1
+    edges = np.linspace(0, len(indices), k + 1).astype(np.int64).tolist()
+    in_threads(lambda part: kernels.mark_folds(np.asarray(indices), bit, *part, masks), list(pairwise(edges)))
+    return masks
+
+
+def _rows(
+    masks: npt.NDArray[np.unsignedinteger], number: int, fold: npt.NDArray[np.int64], called: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of the triplets that stay clear of a fold, and of those wholly in it; neither may be empty."""
+    bit = masks.dtype.type(1 << number)
+    sizes = np.count_nonzero((masks & bit) == 0), np.count_nonzero(masks == bit)
+    for size, part in zip(sizes, ("training", "held-out"), strict=True):
+        if not size:
+            objects = int((fold != called).sum() if part == "training" else (fold == called).sum())
             raise BadInputError(
-                f"Fold {held_out} has no {part} triplets: of {len(indices)} triplets, none lies wholly among "
-                f"its {int((fold != held_out).sum() if part == 'training' else (fold == held_out).sum())} "
-                f"{part} objects. Use fewer folds, another seed, or more triplets."
+                f"Fold {called} has no {part} triplets: of {len(masks)} triplets, none lies wholly among its "
+                f"{objects} {part} objects. Use fewer folds, another seed, or more triplets."
             )
-    return train, test
+    train, test = (np.empty(size + 1, np.int64) for size in sizes)
+    kernels.rows_of_fold(masks, bit, train, test)
+    return train[:-1], test[:-1]
 
 
 def within(

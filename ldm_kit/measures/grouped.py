@@ -13,10 +13,7 @@ import numpy.typing as npt
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.measures import kernels
-from ldm_kit.measures.threads import in_threads, n_threads
-
-# Below this many triplets, starting threads costs more than it saves.
-WORTH_THREADS = 200_000
+from ldm_kit.measures.threads import WORTH_THREADS, in_threads, n_threads
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

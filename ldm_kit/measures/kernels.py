@@ -113,49 +113,53 @@ def count_codes(codes: Any, counts: Any) -> None:
 
 @compiled
 def tally(
-    codes: Any,
-    value: Any,
-    start: Any,
-    first: Any,
-    second: Any,
-    low: Any,
-    high: Any,
-    counts: Any,
-    objects: Any,
-    pairs: Any,
+    codes: Any, value: Any, start: Any, first: Any, second: Any, low: Any, high: Any, counts: Any, pairs: Any
 ) -> None:
-    """Count the codes, and add each code's whole-numbered value to the triplet's objects and pairs."""
+    """Count the codes, and add each code's whole-numbered value to the triplet's pairs."""
+    right = 0  # code 4 is by far the most frequent: it is counted in a register
     for c in range(low, high):
         row = pairs[c]
-        own = 0
         for t in range(start[c], start[c + 1]):
             code = codes[t]
-            counts[code] += 1
+            if code == 4:
+                right += 1
+            else:
+                counts[code] += 1
             amount = value[code]
             if amount:
                 a, b = first[t], second[t]
-                own += amount
-                objects[a] += amount
-                objects[b] += amount
                 row[a] += amount
                 row[b] += amount
                 pairs[a, b] += amount
-        objects[c] += own
+    counts[4] += right
 
 
 @compiled
-def squared_pairs_about(pairs: Any, counts: Any, mean: Any) -> Any:
-    """Sum over unordered pairs of (sum - mean * count) squared, in blocks; either half of both adds up."""
+def sums_over_pairs(
+    pairs: Any, counts: Any, mean: Any, begin: Any, step: Any, objects: Any, object_counts: Any
+) -> Any:
+    """Sum over unordered pairs of (sum - mean * count) squared; fills twice the sums over each object.
+
+    Works on every `step`-th band of rows, in square blocks, since either half of both matrices adds up.
+    """
     n = len(pairs)
     block = 64
     total = 0.0
-    for i in range(0, n, block):
+    for i in range(begin * block, n, step * block):
         for j in range(i, n, block):
             for o in range(i, min(i + block, n)):
+                own, own_count = 0, 0
                 for p in range(max(j, o + 1), min(j + block, n)):
+                    both = np.int64(pairs[o, p]) + pairs[p, o]
                     times = np.int64(counts[o, p]) + counts[p, o]
-                    off = np.int64(pairs[o, p]) + pairs[p, o] - mean * times
+                    off = both - mean * times
                     total += off * off
+                    own += both
+                    own_count += times
+                    objects[p] += both
+                    object_counts[p] += times
+                objects[o] += own
+                object_counts[o] += own_count
     return total
 
 
@@ -181,6 +185,25 @@ def split(indices: Any, fold: Any, out: Any) -> None:
         a = fold[indices[t, 0]]
         same = a == fold[indices[t, 1]] and a == fold[indices[t, 2]]
         out[t] = a if same else -1
+
+
+@compiled
+def mark_folds(indices: Any, bit: Any, low: Any, high: Any, masks: Any) -> None:
+    """Fill `masks`: the bits of the folds that a triplet's items lie in."""
+    for t in range(low, high):
+        masks[t] = bit[indices[t, 0]] | bit[indices[t, 1]] | bit[indices[t, 2]]
+
+
+@compiled
+def rows_of_fold(masks: Any, bit: Any, train: Any, test: Any) -> None:
+    """Fill the rows without `bit` and those with it alone; both arrays have one place to spare."""
+    n, k = 0, 0
+    for t in range(len(masks)):
+        mask = masks[t]
+        train[n] = t
+        n += (mask & bit) == 0
+        test[k] = t
+        k += mask == bit
 
 
 @compiled

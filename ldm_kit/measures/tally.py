@@ -30,21 +30,19 @@ class Tally:
     ----------
     counts : ndarray of int64, shape (8,)
         How many triplets bear each code.
-    objects : ndarray of int64, shape (n,)
-        Sum of the values of the triplets that hold the object.
     pairs : ndarray of int16 or int32, shape (n, n)
-        Sum of the values of the triplets that hold the pair; its two halves add up.
+        Sum of the values of the triplets that hold the pair; its two halves add up. A triplet holds two pairs
+        with each of its objects, so the sums over objects follow.
     """
 
     counts: npt.NDArray[np.int64]
-    objects: npt.NDArray[np.int64]
     pairs: npt.NDArray[np.signedinteger]
 
 
 def tally(
     codes: npt.NDArray[np.uint8], value: npt.ArrayLike, groups: Grouped, dtype: Any = np.int32
 ) -> Tally:
-    """Add the value of each triplet's code to its objects and pairs.
+    """Add the value of each triplet's code to its pairs.
 
     Parameters
     ----------
@@ -59,37 +57,35 @@ def tally(
     Examples
     --------
     >>> found = tally(np.array([4], np.uint8), [1] * 8, Grouped(np.array([[0, 1, 2]]), 3))
-    >>> found.objects.tolist(), int(found.pairs.sum())
-    ([1, 1, 1], 3)
+    >>> found.counts.tolist(), int(found.pairs.sum())
+    ([0, 0, 0, 0, 1, 0, 0, 0], 3)
     """
     values = np.asarray(value, dtype=dtype)
 
     def work(part: tuple[int, int]) -> Tally:
-        found = Tally(
-            np.zeros(8, np.int64), np.zeros(groups.n, np.int64), np.zeros((groups.n, groups.n), dtype)
-        )
-        kernels.tally(codes, values, *groups.loops, *part, found.counts, found.objects, found.pairs)
+        found = Tally(np.zeros(8, np.int64), np.zeros((groups.n, groups.n), dtype))
+        kernels.tally(codes, values, *groups.loops, *part, found.counts, found.pairs)
         return found
 
     first, *others = in_threads(work, groups.parts)
     for other in others:
         np.add(first.counts, other.counts, out=first.counts)
-        np.add(first.objects, other.objects, out=first.objects)
         np.add(first.pairs, other.pairs, out=first.pairs)
     return first
 
 
 def tally_of_all(groups: Grouped) -> Tally:
-    """How many triplets hold each object and each pair; counted once for all cells.
+    """How many triplets hold each pair; counted once for all cells.
 
     Examples
     --------
-    >>> tally_of_all(Grouped(np.array([[0, 1, 2], [3, 1, 2]]), 4)).objects.tolist()
-    [1, 2, 2, 1]
+    >>> int(tally_of_all(Grouped(np.array([[0, 1, 2], [3, 1, 2]]), 4)).pairs[2, 1])
+    2
     """
     if groups.tallied is None:
         found = tally(np.zeros(len(groups), np.uint8), np.ones(8, np.int64), groups)
-        object.__setattr__(groups, "tallied", found)
+        small = np.int16 if found.pairs.max(initial=0) <= np.iinfo(np.int16).max else np.int32
+        object.__setattr__(groups, "tallied", Tally(found.counts, found.pairs.astype(small, copy=False)))
     of_all: Tally = groups.tallied
     return of_all
 
@@ -149,8 +145,19 @@ def _clustered_variance(
         return float("nan")
     of_all = tally_of_all(groups)
     mean = float(found.counts @ sixths) / len(codes)
-    objects = found.objects - mean * of_all.objects
-    pairs = float(kernels.squared_pairs_about(found.pairs, of_all.pairs, mean))
+    bands = len(groups.parts)
+
+    def work(band: int) -> tuple[float, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        sums, counts = np.zeros(groups.n, np.int64), np.zeros(groups.n, np.int64)
+        return (
+            kernels.sums_over_pairs(found.pairs, of_all.pairs, mean, band, bands, sums, counts),
+            sums,
+            counts,
+        )
+
+    done = in_threads(work, range(bands))
+    pairs = sum(part for part, _, _ in done)
+    objects: npt.NDArray[np.float64] = np.sum([sums - mean * counts for _, sums, counts in done], axis=0) / 2
     sets = float(found.counts @ (sixths - mean) ** 2)
     position, number = groups.repeats
     if position.size:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+# Below this many triplets, starting threads costs more than it saves.
+WORTH_THREADS = 200_000
+
 T = TypeVar("T")
 R = TypeVar("R")
 

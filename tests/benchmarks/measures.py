@@ -20,7 +20,7 @@ from torch.nn.functional import cosine_similarity
 
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.measures import LinearProbe, cross_validate_probe, object_folds, odd_one_out
-from ldm_kit.measures.folds import train_and_test
+from ldm_kit.measures.folds import each_fold
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import similarity_and_tolerance
 from tests.small_store import SmallStore, drawn_choices, random_triplets
@@ -145,10 +145,9 @@ def main() -> None:
     began = time.perf_counter()
     expected = loop_folds(part, fold, 3)
     loop = (time.perf_counter() - began) * len(triplets) / len(part)
-    for number in range(3):
-        train, test = train_and_test(part, fold, number)
+    for number, (train, test) in enumerate(each_fold(part, fold)):
         assert (train.tolist(), test.tolist()) == expected[number]
-    ours = seconds(lambda: [train_and_test(triplets, fold, number) for number in range(3)])
+    ours = seconds(lambda: list(each_fold(triplets, fold)))
     print(f"folds: {1000 * ours:.0f} ms; loop {loop:.1f} s; ratio {loop / ours:,.0f} (must 250)")
     print(f"  peak memory so far {peak_gib():.2f} GiB")
 
