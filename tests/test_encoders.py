@@ -365,6 +365,8 @@ def test_an_alias_opens_a_vision_model(monkeypatch, tmp_path, vision_folders):
         "VisionEncoder",
     )
     assert lk.load_model("untrained:mine", device="cpu").identity.model == "mine-untrained"
+    own.write_text("control:\n  source: untrained:tiny-ldm\n")
+    assert lk.load_model("control", device="cpu").identity.revision == "seed-0"
 
 
 # Without noise, without text --------------------------------------------------------------------------

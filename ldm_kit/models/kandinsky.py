@@ -71,7 +71,9 @@ class Kandinsky22(OpenedModel):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What is done to pictures, and which prior makes embeddings of words."""
-        return {**super().preprocessing, "posterior": "none", "prior": self.parts["prior"].state}
+        told = {**super().preprocessing, "posterior": "none"}
+        # The latent alone (`latent:`) has no prior, and does not depend on one.
+        return {**told, "prior": self.parts["prior"].state} if "prior" in self.parts else told
 
     def encode(self, pictures: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
         """Encode pictures to the MoVQ's latents, (n, channels, height, width), float32.

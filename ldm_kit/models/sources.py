@@ -71,7 +71,7 @@ def parse_source(asked: str) -> Source:
     row = registered_models().get(name)
     if row is not None and not row.source.startswith("package:"):
         more, source, random = _take_prefixes(row.source)
-        if more:  # an alias for a part of a model, such as dinov2-base
+        if more or random:  # an alias for more than a whole model, such as dinov2-base
             kinds, name, untrained = [*kinds, *more], source, untrained or random
             revision = row.revision
     if len(kinds) > 1:
