@@ -132,6 +132,22 @@ def test_tokens_are_the_map_in_reading_order(model, stimuli):
     assert_same(tokens[CELL][:, 4 * 1 + 2], maps[:, :, 1, 2])
 
 
+def test_flat_is_the_map_unrolled(model, stimuli):
+    maps = lk.extract(model, stimuli, pooling="none", **ASK)[CELL]
+    flat = lk.extract(model, stimuli, pooling="flat", **ASK)[CELL]
+    assert_same(flat, maps.reshape(6, -1))
+
+
+def test_a_compiled_model_gives_the_same_and_is_told_apart(stimuli, once, tmp_path):
+    model = lk.load_model(save_tiny_stable_diffusion(tmp_path), device="cpu")
+    out = tmp_path / "features"
+    lk.extract(model, stimuli, out=out, **ASK)
+    compiled = model.compiled(backend="eager")
+    assert_same(lk.extract(compiled, stimuli, **ASK)[CELL], once)
+    with pytest.raises(MismatchError, match="dtype is 'float32' there and 'float32, compiled' here"):
+        lk.extract(compiled, stimuli, out=out, **ASK)
+
+
 def test_half_precision_on_disk(model, stimuli, once, tmp_path):
     out = tmp_path / "features"
     store = lk.extract(model, stimuli, store_dtype="float16", out=out, **ASK)
@@ -185,6 +201,13 @@ def test_what_is_not_finite_is_noted_when_asked(model, stimuli, once, tmp_path, 
     assert again.table()["not_finite"].item() == 1, "what was noted is not computed again"
     mended = lk.extract(model, stimuli, out=out, **ASK)
     assert_same(mended[CELL], once)
+
+
+def test_a_model_without_words_refuses_them_before_anything_is_written(stimuli, tmp_path):
+    out = tmp_path / "features"
+    with pytest.raises(BadInputError, match="'pixels.*reads no text.*conditioning='none'"):
+        lk.extract(lk.load_model("pixels"), stimuli, conditioning="label", out=out, progress=False)
+    assert not out.exists()
 
 
 def test_too_large_for_half_precision_on_disk(model, stimuli, monkeypatch):

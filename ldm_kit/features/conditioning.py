@@ -73,12 +73,19 @@ def conditionings_for(
     Raises
     ------
     BadInputError
-        If ``"embedding"`` is asked for without vectors or the reverse, or a stimulus has none.
+        If ``"embedding"`` is asked for without vectors or the reverse, a stimulus has none, or the model reads
+        no text.
     """
     if (embedding is not None) != ("embedding" in names):
         raise BadInputError(
             "The conditioning 'embedding' and the argument `embedding` go together: name the one among the "
             "conditionings, and give the vectors, (tokens, channels), as the other."
+        )
+    worded = [name for name in names if name not in ("none", "image")]
+    if worded and not model.reads_text:
+        raise BadInputError(
+            f"{model.identity.model!r} reads no text, so it cannot be conditioned on {worded[0]!r}. Ask for "
+            "conditioning='none' alone."
         )
     made = []
     for name in names:

@@ -71,9 +71,10 @@ def extract(
     out : path-like, optional
         Folder of the store. What is there already is reused if the request is the same, and an error if
         it is not. None keeps the features in memory.
-    pooling : {"mean", "max", "none", "tokens"}
-        Over space (Linhardt et al. 2024 take the mean). ``"none"`` keeps maps, ``"tokens"`` keeps all
-        positions as a sequence, (tokens, channels).
+    pooling : {"mean", "max", "none", "tokens", "flat"}
+        Over space (Linhardt et al. 2024 take the mean). ``"none"`` keeps maps; ``"tokens"`` keeps all
+        positions as a sequence, (tokens, channels); ``"flat"`` keeps all numbers as one vector, for pixels
+        and latents, whose mean over space says little.
     seed : int
         Of the noise (each stimulus's noise depends on this and its name alone) and of shuffled labels.
     template : str

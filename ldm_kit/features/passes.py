@@ -157,14 +157,19 @@ def _values(plan: Plan, batch: _Batch, level: NoiseLevel, text: Any, blocks: Seq
 def _batches(plan: Plan, wanted: npt.NDArray[np.bool_]) -> Iterator[_Batch]:
     """Cut the wanted rows into batches, none spanning two chunks, and make each ready.
 
-    On an accelerator the next batch is made ready while this one is computed.
+    On an accelerator the next batch is made ready while this one is computed. On a CPU that would only make two
+    thread pools contend for the same cores.
     """
-    ahead = 0 if plan.model.device.type == "cpu" else 1
+    cut = _cut(wanted, plan.batch)
+    if plan.model.device.type == "cpu":
+        for rows, ends_chunk in cut:
+            yield _made_ready(plan, rows, ends_chunk)
+        return
     waiting: deque[Future[_Batch]] = deque()
     with ThreadPoolExecutor(1) as worker:
-        for rows, ends_chunk in _cut(wanted, plan.batch):
+        for rows, ends_chunk in cut:
             waiting.append(worker.submit(_made_ready, plan, rows, ends_chunk))
-            if len(waiting) > ahead:
+            if len(waiting) > 1:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

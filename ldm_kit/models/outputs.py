@@ -181,7 +181,7 @@ def shapes(output: Any) -> str:
     return "None" if output is None else type(output).__name__
 
 
-POOLINGS = ("mean", "max", "none", "tokens")
+POOLINGS = ("mean", "max", "none", "tokens", "flat")
 
 
 def pool(tensor: Tensor, layout: str, pooling: str) -> Tensor:
@@ -193,15 +193,15 @@ def pool(tensor: Tensor, layout: str, pooling: str) -> Tensor:
         (n, channels, height, width) for layout ``"map"``, (n, tokens, channels) for ``"tokens"``, (n, channels)
         for ``"vector"``.
     layout : {"map", "tokens", "vector"}
-    pooling : {"mean", "max", "none", "tokens"}
+    pooling : {"mean", "max", "none", "tokens", "flat"}
         Over all positions; ``"none"`` keeps the output as it came; ``"tokens"`` keeps its positions, as a
-        sequence in reading order.
+        sequence in reading order; ``"flat"`` keeps all numbers, as one vector.
 
     Returns
     -------
     Tensor, float32
-        (n, channels); for ``"tokens"`` (n, positions, channels); for ``"none"`` as it came. Sums run in
-        float32, since a float16 sum over 4,096 positions loses digits.
+        (n, channels); for ``"tokens"`` (n, positions, channels); for ``"flat"`` (n, numbers); for ``"none"`` as
+        it came. Sums run in float32, since a float16 sum over 4,096 positions loses digits.
 
     Examples
     --------
@@ -211,6 +211,8 @@ def pool(tensor: Tensor, layout: str, pooling: str) -> Tensor:
     >>> pool(torch.ones(2, 3, 4, 4), "map", "tokens").shape
     torch.Size([2, 16, 3])
     """
+    if pooling == "flat":
+        return tensor.flatten(1).float()
     if pooling == "none" or layout == "vector":
         values = tensor.float()
         return values[:, None] if pooling == "tokens" else values
@@ -229,7 +231,7 @@ def pooled_shape(shape: Sequence[int], pooling: str) -> tuple[int, ...]:
     ----------
     shape : sequence of int
         (channels, height, width), (tokens, channels) or (channels,).
-    pooling : {"mean", "max", "none", "tokens"}
+    pooling : {"mean", "max", "none", "tokens", "flat"}
 
     Examples
     --------
@@ -238,6 +240,8 @@ def pooled_shape(shape: Sequence[int], pooling: str) -> tuple[int, ...]:
     """
     if pooling == "none":
         return tuple(shape)
+    if pooling == "flat":
+        return (math.prod(shape),)
     channels = shape[0] if len(shape) == 3 else shape[-1]
     if pooling != "tokens":
         return (channels,)
