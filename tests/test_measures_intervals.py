@@ -11,10 +11,11 @@ import pytest
 
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, UnknownNameError
+from ldm_kit.measures import grouped as grouped_module
 from ldm_kit.measures import noise_ceiling, odd_one_out
 from ldm_kit.measures.ceiling import leave_one_out
 from ldm_kit.measures.grouped import Grouped
-from ldm_kit.measures.intervals import clustered_variance, interval, proportion
+from ldm_kit.measures.intervals import clustered_variance, interval, proportion, sharing
 from ldm_kit.measures.tally import interval_of_codes
 from ldm_kit.measures.zero_shot import score_of_code
 from tests.small_store import random_triplets
@@ -51,6 +52,23 @@ def test_whole_numbers_give_the_interval_of_floats(n: int, t: int, estimand: str
     assert found.estimand == expected.estimand
     for name in ("mean", "se", "low", "high"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize(("n", "t"), [(30, 400), (8, 300), (700, 3000)])
+def test_whole_numbers_give_the_same_share_of_triplets_that_share(n: int, t: int) -> None:
+    triplets = random_triplets(n, t, seed=n)
+    one, other = Grouped(triplets, n), Grouped(triplets, n)
+    interval_of_codes(np.full(t, 4, np.uint8), score_of_code("chance"), one, "new objects")
+    assert one.sharing == pytest.approx(sharing(other), rel=1e-12)
+
+
+def test_bands_of_first_items_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, triplets = np.random.default_rng(0).normal(size=(900, 5)), random_triplets(900, 20_000)
+    banded = odd_one_out(X, triplets)
+    monkeypatch.setattr(grouped_module, "FEW", 10**9)
+    whole = Grouped(triplets, 900)
+    assert len(whole.start) == 901
+    pd.testing.assert_frame_equal(odd_one_out(X, triplets), banded)
 
 
 def found_floor(values: np.ndarray, triplets: np.ndarray) -> float:

@@ -15,12 +15,18 @@ from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.measures import kernels
 from ldm_kit.measures.threads import WORTH_THREADS, in_threads, n_threads
 
+# Bands of 2 ** 6 objects; with so few objects that their whole matrix fits the cache there is one band.
+BAND, FEW = 6, 512
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
 class Grouped:
-    """Triplets over `n` objects, grouped by the odd one.
+    """Triplets over `n` objects, in runs that share the odd one and a band of first items.
+
+    A loop over a run then stays within one row of a similarity matrix and one band of rows, which fit a core's own
+    cache; in the order given, almost every look-up would miss it.
 
     Parameters
     ----------
@@ -31,8 +37,8 @@ class Grouped:
 
     Attributes
     ----------
-    start : ndarray of int64, shape (n + 1,)
-        The triplets whose odd one is `c` lie at ``start[c]:start[c + 1]`` of the other three.
+    start : ndarray of int64, shape (bands * n + 1,)
+        The triplets of run `r`, whose odd one is ``r % n``, lie at ``start[r]:start[r + 1]`` of the other three.
     first, second : ndarray of uint16 or uint32, shape (t,)
         Columns 0 and 1, grouped.
     order : ndarray of uint32, shape (t,)
@@ -57,13 +63,15 @@ class Grouped:
     def __post_init__(self) -> None:
         small = np.uint16 if self.n <= 2**16 else np.uint32
         t = len(self.indices)
+        shift = BAND if self.n > FEW else 63
+        bands = (max(self.n - 1, 0) >> shift) + 1
         arrays = {
-            "start": np.zeros(self.n + 1, np.int64),
+            "start": np.zeros(bands * self.n + 1, np.int64),
             "first": np.empty(t, small),
             "second": np.empty(t, small),
             "order": np.empty(t, np.uint32),
         }
-        kernels.group_by_odd(self.indices, *arrays.values())
+        kernels.group_by_odd(self.indices, self.n, shift, *arrays.values())
         for name, array in arrays.items():
             object.__setattr__(self, name, array)
 
@@ -78,7 +86,8 @@ class Grouped:
     @cached_property
     def used(self) -> npt.NDArray[np.bool_]:
         """Which of the `n` objects occur in a triplet."""
-        used = np.diff(self.start) > 0
+        used = np.zeros(self.n, dtype=bool)
+        used[np.flatnonzero(np.diff(self.start)) % max(self.n, 1)] = True
         used[self.first] = True
         used[self.second] = True
         return used
@@ -90,10 +99,10 @@ class Grouped:
 
     @cached_property
     def parts(self) -> list[tuple[int, int]]:
-        """Ranges of odd objects with about as many triplets each, one a thread."""
+        """Ranges of runs with about as many triplets each, one a thread."""
         k = n_threads() if len(self) >= WORTH_THREADS else 1
         bounds = np.searchsorted(self.start, np.linspace(0, len(self), k + 1)[1:-1])
-        edges = [0, *bounds.tolist(), self.n]
+        edges = [0, *bounds.tolist(), len(self.start) - 1]
         return [(low, high) for low, high in pairwise(edges) if low < high] or [(0, 0)]
 
     @cached_property
@@ -103,9 +112,9 @@ class Grouped:
         none = np.empty(0, np.int64)
         if not again.any():
             return none, none
-        keys = set_keys(self.indices, self.n)
-        position = np.flatnonzero(np.isin(keys, keys[again])[self.order])
-        return position, np.unique(keys[self.order[position]], return_inverse=True)[1]
+        position = np.flatnonzero(again[self.order])
+        keys = set_keys(self.indices[self.order[position]], self.n)
+        return position, np.unique(keys, return_inverse=True)[1]
 
     def choose(self, S: npt.NDArray[np.floating], tolerance: float) -> npt.NDArray[np.uint8]:
         """Which pairs are most similar in each grouped triplet, as the bits of `kernels.choose`."""

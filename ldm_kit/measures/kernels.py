@@ -16,22 +16,22 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 # Compiled functions have no types that mypy could check: arrays in, arrays filled.
-# `start` (n + 1), `first` and `second` (t) are a Grouped's: the triplets of odd object c lie at
-# start[c]:start[c + 1]. `low` and `high` delimit the odd objects that a call is to work on.
+# `start`, `first` and `second` are a Grouped's: the triplets of run r, whose odd object is r modulo n, lie at
+# start[r]:start[r + 1]. `low` and `high` delimit the runs that a call is to work on.
 
 
 @compiled
-def group_by_odd(indices: Any, start: Any, first: Any, second: Any, order: Any) -> None:
-    """Counting sort of the triplets by their third column."""
+def group_by_odd(indices: Any, n: Any, shift: Any, start: Any, first: Any, second: Any, order: Any) -> None:
+    """Counting sort of the triplets by their first item's band (2 ** shift objects), then by their odd one."""
     for t in range(len(indices)):
-        start[indices[t, 2] + 1] += 1
+        start[(indices[t, 0] >> shift) * n + indices[t, 2] + 1] += 1
     for c in range(len(start) - 1):
         start[c + 1] += start[c]
     place = start[:-1].copy()
     for t in range(len(indices)):
-        c = indices[t, 2]
-        at = place[c]
-        place[c] = at + 1
+        run = (indices[t, 0] >> shift) * n + indices[t, 2]
+        at = place[run]
+        place[run] = at + 1
         first[at] = indices[t, 0]
         second[at] = indices[t, 1]
         order[at] = t
@@ -39,7 +39,7 @@ def group_by_odd(indices: Any, start: Any, first: Any, second: Any, order: Any) 
 
 @compiled
 def mark_repeats(indices: Any, n: Any) -> Any:
-    """Mark every triplet whose set of three was judged before, by a bitmap for each lowest object."""
+    """Mark every triplet whose set of three was judged more than once, by bitmaps for each lowest object."""
     t_total = len(indices)
     start = np.zeros(n + 1, np.int64)
     for t in range(t_total):
@@ -57,17 +57,22 @@ def mark_repeats(indices: Any, n: Any) -> Any:
         place[lowest] = at + 1
         keys[at] = (a + b + c - lowest - highest) * n + highest
         rows[at] = t
-    seen = np.zeros((n * n) // 64 + 1, np.uint64)
+    words = (n * n) // 64 + 1
+    seen, again = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
     repeated = np.zeros(t_total, np.bool_)
     one = np.uint64(1)
     for i in range(n):
         for at in range(start[i], start[i + 1]):
             word, bit = keys[at] >> 6, one << np.uint64(keys[at] & 63)
-            if seen[word] & bit:
-                repeated[rows[at]] = True
+            again[word] |= seen[word] & bit
             seen[word] |= bit
         for at in range(start[i], start[i + 1]):
+            word, bit = keys[at] >> 6, one << np.uint64(keys[at] & 63)
+            if again[word] & bit:
+                repeated[rows[at]] = True
+        for at in range(start[i], start[i + 1]):
             seen[keys[at] >> 6] = 0
+            again[keys[at] >> 6] = 0
     return repeated
 
 
@@ -76,9 +81,11 @@ def choose(
     S: Any, tolerance: Any, start: Any, first: Any, second: Any, low: Any, high: Any, codes: Any
 ) -> None:
     """Fill `codes`: bit 0, 1 or 2 is set where leaving out item 0, 1 or 2 leaves a most similar pair."""
-    for c in range(low, high):
+    n = len(S)
+    for run in range(low, high):
+        c = run % n
         row = S[c]
-        for t in range(start[c], start[c + 1]):
+        for t in range(start[run], start[run + 1]):
             a, b = first[t], second[t]
             ab, ac, bc = S[a, b], row[a], row[b]
             top = max(ab, ac, bc) - tolerance
@@ -90,10 +97,12 @@ def sum_by_object_and_pair(
     values: Any, start: Any, first: Any, second: Any, low: Any, high: Any, objects: Any, pairs: Any
 ) -> None:
     """Add each triplet's value to its three objects and its three pairs (either order of a pair)."""
-    for c in range(low, high):
+    n = len(pairs)
+    for run in range(low, high):
+        c = run % n
         row = pairs[c]
         own = 0.0
-        for t in range(start[c], start[c + 1]):
+        for t in range(start[run], start[run + 1]):
             a, b, value = first[t], second[t], values[t]
             own += value
             objects[a] += value
@@ -117,9 +126,11 @@ def tally(
 ) -> None:
     """Count the codes, and add each code's whole-numbered value to the triplet's pairs."""
     right = 0  # code 4 is by far the most frequent: it is counted in a register
-    for c in range(low, high):
+    n = len(pairs)
+    for run in range(low, high):
+        c = run % n
         row = pairs[c]
-        for t in range(start[c], start[c + 1]):
+        for t in range(start[run], start[run + 1]):
             code = codes[t]
             if code == 4:
                 right += 1
@@ -210,9 +221,11 @@ def rows_of_fold(masks: Any, bit: Any, train: Any, test: Any) -> None:
 def softmax_loss(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any, G: Any) -> Any:
     """Sum of cross-entropies of the kept pair; adds its derivative by each entry of S to `G`."""
     total = 0.0
-    for c in range(low, high):
+    n = len(S)
+    for run in range(low, high):
+        c = run % n
         row, slope = S[c], G[c]
-        for t in range(start[c], start[c + 1]):
+        for t in range(start[run], start[run + 1]):
             a, b = first[t], second[t]
             ab = S[a, b]
             ac, bc = row[a] - ab, row[b] - ab
@@ -231,9 +244,11 @@ def softmax_loss(S: Any, start: Any, first: Any, second: Any, low: Any, high: An
 def softmax_loss_only(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any) -> Any:
     """Sum of cross-entropies of the kept pair."""
     total = 0.0
-    for c in range(low, high):
+    n = len(S)
+    for run in range(low, high):
+        c = run % n
         row = S[c]
-        for t in range(start[c], start[c + 1]):
+        for t in range(start[run], start[run + 1]):
             ab = S[first[t], second[t]]
             ac, bc = row[first[t]] - ab, row[second[t]] - ab
             top = max(ac, bc, ac - ac)

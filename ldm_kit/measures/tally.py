@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ldm_kit.measures import kernels
 from ldm_kit.measures.grouped import Grouped
-from ldm_kit.measures.intervals import Interval, finished, sharing
+from ldm_kit.measures.intervals import Interval, finished
 from ldm_kit.measures.threads import in_threads
 
 # Scores are tallied in these.
@@ -143,26 +143,36 @@ def _clustered_variance(
     """The formula of `intervals.clustered_variance`, each sum of deviations being sum - mean * count."""
     if not len(codes):
         return float("nan")
-    of_all = tally_of_all(groups)
     mean = float(found.counts @ sixths) / len(codes)
-    bands = len(groups.parts)
-
-    def work(band: int) -> tuple[float, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        sums, counts = np.zeros(groups.n, np.int64), np.zeros(groups.n, np.int64)
-        return (
-            kernels.sums_over_pairs(found.pairs, of_all.pairs, mean, band, bands, sums, counts),
-            sums,
-            counts,
-        )
-
-    done = in_threads(work, range(bands))
-    pairs = sum(part for part, _, _ in done)
-    objects: npt.NDArray[np.float64] = np.sum([sums - mean * counts for _, sums, counts in done], axis=0) / 2
+    objects, pairs = _squared_sums(found, mean, groups)
     sets = float(found.counts @ (sixths - mean) ** 2)
     position, number = groups.repeats
     if position.size:
         repeated = sixths[codes[position]] - mean
         sets += float(np.sum(np.bincount(number, weights=repeated) ** 2) - repeated @ repeated)
-    total = float(objects @ objects) - pairs + sets
-    apart = 1 - sharing(groups)
-    return max(total / apart, sets) / len(codes) ** 2 if apart > 1e-9 else float("nan")
+    apart = 1 - _sharing(groups)
+    return max((objects - pairs + sets) / apart, sets) / len(codes) ** 2 if apart > 1e-9 else float("nan")
+
+
+def _squared_sums(found: Tally, mean: float, groups: Grouped) -> tuple[float, float]:
+    """Sums of (sum - mean * count) squared over objects, and over pairs."""
+    counts = tally_of_all(groups).pairs
+    bands = len(groups.parts)
+
+    def work(band: int) -> tuple[float, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        sums, times = np.zeros(groups.n, np.int64), np.zeros(groups.n, np.int64)
+        return kernels.sums_over_pairs(found.pairs, counts, mean, band, bands, sums, times), sums, times
+
+    done = in_threads(work, range(bands))
+    objects: npt.NDArray[np.float64] = np.sum([sums - mean * times for _, sums, times in done], axis=0) / 2
+    return float(objects @ objects), float(sum(pairs for pairs, _, _ in done))
+
+
+def _sharing(groups: Grouped) -> float:
+    """What `intervals.sharing` gives, from the tally of all triplets."""
+    if groups.sharing is None:
+        objects, pairs = _squared_sums(tally_of_all(groups), 0.0, groups)
+        position, number = groups.repeats
+        sets = len(groups) - len(position) + float(np.sum(np.bincount(number) ** 2))
+        object.__setattr__(groups, "sharing", (objects - pairs + sets) / len(groups) ** 2)
+    return float(groups.sharing or 0.0)
