@@ -32,6 +32,8 @@ _HOMES: dict[str, str] = {
     "Stimuli": "datasets.stimuli",
     "Triplets": "datasets.triplets",
     "extract": "features.extraction",
+    "extract_models": "features.several",
+    "alignment_of_models": "features.several",
     "FeatureStore": "features.store",
     "look": "features.looking",
     "known_words": "features.words",

@@ -157,3 +157,33 @@ def test_the_bundled_model_shows_that_words_help_at_high_noise(series):
     label = gains[gains["a"] == "label"].set_index("noise_level")
     assert label.loc[0.9, "ci_low"] > 0
     assert label.loc[0.9, "difference"] > label.loc[0.3, "difference"]
+
+
+def test_06_compares_models_on_the_same_triplets(tmp_path, triplets):
+    models = ["tiny-ldm", "untrained:tiny-ldm", "latent:tiny-ldm", "pixels", "text:tiny-ldm"]
+    asked = {"models": models, "noise_levels": [0.1], "shown": 0.1, "seed": 0}
+    outcome = lk.batch.run_notebook(NOTEBOOKS / "06_model_comparison.ipynb", tmp_path, asked, timeout=300)
+    assert outcome.status == "done", outcome.error
+    scored = table(tmp_path, "06_model_comparison", "alignment")
+    assert list(dict.fromkeys(scored["model"])) == models
+    assert scored[scored["model"] == "tiny-ldm"]["relative_depth"].tolist() == [i / 8 for i in range(9)]
+    stimuli = lk.load_dataset("toybox").stimuli
+    order = [stimuli.index(name) for name in triplets.names]
+    pixels = np.stack([np.asarray(stimuli.open(name).resize((64, 64))) for name in stimuli.names])
+    plain = {
+        "pixels": pixels.reshape(len(pixels), -1)[order].astype(np.float64),
+        "latent:tiny-ldm": lk.load_model("tiny-ldm", device="cpu")
+        .encode([stimuli.open(name) for name in triplets.names])
+        .flatten(1)
+        .numpy(),
+    }
+    for model, features in plain.items():
+        row = scored[scored["model"] == model].squeeze()
+        assert row["accuracy"] == pytest.approx(plain_accuracy(features, triplets.indices), abs=2e-3)
+    best = table(tmp_path, "06_model_comparison", "best_cells")
+    half = triplets.among(lk.split_objects(triplets.names, seed=0)[1])
+    row = best[(best["model"] == "pixels") & (best["fold"] == 0)].squeeze()
+    assert row["n_triplets"] == len(half)
+    told = findings(tmp_path, "06_model_comparison")
+    assert all(f"`{model}`" in told for model in models)
+    assert "simulated" in told

@@ -3,6 +3,7 @@
 from ldm_kit.plots.alignment import block_curves, block_noise_heatmap, in_network_order, noise_curves, only
 from ldm_kit.plots.differences import category_dots, dimension_heatmap, gain_curves, grouped_bars
 from ldm_kit.plots.matrices import matrices
+from ldm_kit.plots.models import model_curves
 from ldm_kit.plots.pictures import film_strip, picture_grid, space_colours
 from ldm_kit.plots.template import COLOURS, figure
 
@@ -18,6 +19,7 @@ __all__ = [
     "grouped_bars",
     "in_network_order",
     "matrices",
+    "model_curves",
     "noise_curves",
     "only",
     "picture_grid",
