@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from test_extraction import assert_same, some_stimuli
 from tiny_models import save_tiny_stable_diffusion
 
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, ModelNotFoundError, UnknownNameError
+from ldm_kit.tables import tidy
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +55,21 @@ def test_models_that_are_not_to_be_had(stimuli, tmp_path, capsys):
 
 def test_curves_over_relative_depth():
     tables = {
-        name: pd.DataFrame(
-            {
-                "model": "?",
-                "block": blocks,
-                "depth": range(len(blocks)),
-                "noise_level": level,
-                "accuracy": np.linspace(0.4, 0.5, len(blocks)),
-                "ci_low": 0.35,
-                "ci_high": 0.55,
-                "chance": 1 / 3,
-                "judgements": "simulated",
-            }
+        name: tidy(
+            [
+                {
+                    "model": "?",
+                    "block": block,
+                    "depth": depth,
+                    "noise_level": level,
+                    "accuracy": 0.4 + 0.05 * depth,
+                    "ci_low": 0.35,
+                    "ci_high": 0.55,
+                    "chance": 1 / 3,
+                    "judgements": "simulated",
+                }
+                for depth, block in enumerate(blocks)
+            ]
         )
         for name, blocks, level in (("net", ["down", "mid_block", "up"], 0.1), ("pixels", ["pixels"], 0.0))
     }
