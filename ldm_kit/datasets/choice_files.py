@@ -20,7 +20,7 @@ COLUMNS = (
     *("player", "judgements", "dataset", "game", "trial", "kind"),
     *("image1", "image2", "image3", "choice", "seconds", "at"),
 )
-NEEDED = ("player", "judgements", "image1", "image2", "image3", "choice")
+NEEDED = ("player", "judgements", "dataset", "image1", "image2", "image3", "choice")
 EXPECTED = (
     f"A file of choices has a header with the columns {', '.join(NEEDED)}, as the odd-one-out game writes it."
 )
@@ -48,7 +48,7 @@ def read_choices(
     names: Sequence[str] | None = None,
     *,
     judgements: str | None = None,
-    dataset: str = "",
+    dataset: str | None = None,
     repeats: bool = False,
 ) -> Triplets:
     """Read the choices of one player, or of all players of a folder.
@@ -62,8 +62,8 @@ def read_choices(
     judgements : {"human", "human model", "simulated"}, optional
         Read only the choices of this kind. By default all of them, which must be of one kind: what people
         and simulated players chose is never mixed.
-    dataset : str
-        Where the stimuli come from; by default as the file says.
+    dataset : str, optional
+        Read only the choices among the pictures of this data set. By default all, which must be of one.
     repeats : bool
         Whether to keep a player's answers to the catch repeats. Left out by default: that one agrees with
         oneself says nothing about how well people agree with each other.
@@ -76,7 +76,8 @@ def read_choices(
     Raises
     ------
     BadInputError
-        If there is no such file, none in the folder, a column is missing, or people are mixed with others.
+        If there is no such file, none in the folder, a column is missing, people are mixed with others or
+        data sets with each other.
     UnknownNameError
         If a stimulus is not in `names`.
 
@@ -93,13 +94,16 @@ def read_choices(
     path = Path(path)
     files = _files(path)
     rows = [row for file in files for row in read_rows(file)]
-    kind = _one_kind(rows, judgements, path)
-    rows = [row for row in rows if row["judgements"] == kind]
+    for kind in {row["judgements"] for row in rows} | ({judgements} if judgements else set()):
+        if kind not in JUDGEMENTS:
+            raise unknown_name("kind of judgements", kind, JUDGEMENTS, "Say what the choices really are.")
+    rows, judgements = _of_one(rows, "judgements", judgements, path)
+    rows, dataset = _of_one(rows, "dataset", dataset, path)
     if not repeats:
         rows = _first_answers(rows)
     if not rows:
         raise BadInputError(f"{str(path)!r} holds no answer yet. Play a trial, then read it again.")
-    return _triplets(rows, names, kind, dataset or rows[0].get("dataset", ""), path)
+    return _triplets(rows, names, judgements, dataset, path)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -145,19 +149,24 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _one_kind(rows: list[dict[str, str]], wanted: str | None, path: Path) -> str:
-    there = sorted({row["judgements"] for row in rows})
-    for kind in [*there, *([wanted] if wanted else [])]:
-        if kind not in JUDGEMENTS:
-            raise unknown_name("kind of judgements", kind, JUDGEMENTS, "Say what the choices really are.")
-    if wanted:
-        return wanted
-    if len(there) > 1:
+def _of_one(
+    rows: list[dict[str, str]], column: str, wanted: str | None, path: Path
+) -> tuple[list[dict[str, str]], str]:
+    """The rows of one kind, and which it is."""
+    there = list(dict.fromkeys(row[column] for row in rows))
+    if wanted is None and len(there) > 1:
         raise BadInputError(
-            f"{str(path)!r} holds {' and '.join(there)} choices, which are never mixed. "
-            f"Say which you mean, e.g. `judgements={there[0]!r}`."
+            f"{str(path)!r} holds {' and '.join(sorted(there))} choices, which are never mixed. "
+            f"Say which you mean, e.g. `{column}={sorted(there)[0]!r}`."
         )
-    return there[0] if there else "human"
+    chosen = wanted if wanted is not None else "".join(there)
+    kept = [row for row in rows if row[column] == chosen]
+    if rows and not kept:
+        raise BadInputError(
+            f"{str(path)!r} holds no choice with {column} {chosen!r}, but {', '.join(sorted(there))}. "
+            "Ask for these, or name another file."
+        )
+    return kept, chosen
 
 
 def _first_answers(rows: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -79,7 +79,7 @@ def read_triplets(
     """
     path, names = Path(path), tuple(names)
     if holds_choices(path):
-        return read_choices(path, names, dataset=dataset)
+        return read_choices(path, names, dataset=dataset or None)
     subjects: npt.NDArray[np.int64] | None = None
     if path.suffix == ".npy":
         indices = _read_npy(path)

@@ -1,6 +1,6 @@
 """The odd-one-out game, without its looks: which trials are shown, what was answered, what it proves."""
 
-from ldm_kit.game.answers import AnswerFile
+from ldm_kit.game.answers import AnswerFile, choices_so_far
 from ldm_kit.game.scoring import Consistency, agreement_table, consistency, trials_said
 from ldm_kit.game.session import Feedback, Game, Session
 from ldm_kit.game.sets import JudgedSets, candidate_sets
@@ -19,6 +19,7 @@ __all__ = [
     "agreement_table",
     "autoplay",
     "candidate_sets",
+    "choices_so_far",
     "consistency",
     "plan_trials",
     "trials_said",

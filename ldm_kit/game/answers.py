@@ -14,7 +14,8 @@ from typing import Any
 from filelock import FileLock
 
 from ldm_kit.atomic import CANNOT_WRITE, cannot_write
-from ldm_kit.datasets.choice_files import COLUMNS, read_rows
+from ldm_kit.datasets.choice_files import COLUMNS, read_choices, read_rows
+from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, MismatchError
 
 PLAYER = re.compile(r"\w[\w .\-]{0,38}\w|\w")
@@ -102,6 +103,33 @@ class AnswerFile:
             file.write(text.getvalue().encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
+
+
+def choices_so_far(
+    folder: str | os.PathLike[str], judgements: str = "human", dataset: str | None = None
+) -> Triplets | None:
+    """What a folder's players chose, or None if none of them has answered yet.
+
+    Parameters
+    ----------
+    folder : path-like
+        Of the answers; it need not exist yet.
+    judgements : {"human", "simulated"}
+        Which players.
+    dataset : str, optional
+        Whose pictures they judged.
+
+    Examples
+    --------
+    >>> choices_so_far("outputs/no/folder") is None
+    True
+    """
+    files = sorted(Path(folder).glob("*.csv"))
+    rows = [row for file in files for row in read_rows(file)]
+    wanted = [row for row in rows if row["judgements"] == judgements]
+    if not any(dataset is None or row["dataset"] == dataset for row in wanted):
+        return None
+    return read_choices(folder, judgements=judgements, dataset=dataset)
 
 
 def checked_player(player: str) -> str:

@@ -40,7 +40,7 @@ class Trial:
 
     @property
     def kind(self) -> str:
-        """ "new" or "catch"."""
+        """Whether it is "new" or a "catch"."""
         return "new" if self.repeats is None else "catch"
 
 
