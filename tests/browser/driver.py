@@ -129,6 +129,8 @@ class Notebook:
 
     def __init__(self, visit: Visit, server: Server, path: str, timeout: float = 90) -> None:
         self.visit, self.page, self.server, self.path = visit, visit.page, server, path
+        cells = nbformat.read(server.folder / path, as_version=4).cells
+        self.code_cells = sum(cell.cell_type == "code" for cell in cells)
         self.page.set_default_timeout(timeout * 1000)
         # doc mode: only the notebook, no side bars, no restored workspace
         self.page.goto(
