@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -99,19 +100,21 @@ def lab_server(folder: Path, state: Path, environment: Mapping[str, str] | None 
 
 @contextmanager
 def voila_server(
-    notebook: Path, state: Path, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()
+    notebook: Path, state: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """Serve one notebook by Voilà, each visitor with a kernel of his own."""
+    """Serve one notebook as `make game` does, by Voilà, each visitor with a kernel of his own."""
     port = free_port()
     command = [
-        *(sys.executable, "-m", "voila", str(notebook), "--no-browser"),
-        *(f"--port={port}", "--Voila.ip=127.0.0.1", "--show_tracebacks=True", *options),
+        sys.executable,
+        "-m",
+        "ldm_kit.game",
+        "--no-browser",
+        f"--port={port}",
+        f"--notebook={notebook}",
     ]
     address = f"http://127.0.0.1:{port}"
-    with _serving(command, f"{address}/voila/static/require.min.js", notebook.parent, state, environment) as (
-        log,
-        gate,
-    ):
+    ready = f"{address}/voila/static/voila.js"
+    with _serving(command, ready, notebook.parent, state, environment) as (log, gate):
         yield Server(address, "", notebook.parent, log, gate)
 
 
@@ -138,17 +141,25 @@ def _serving(
         **(environment or {}),
     }
     with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=folder, env=variables, stdout=file, stderr=file)
+        process = subprocess.Popen(
+            command, cwd=folder, env=variables, stdout=file, stderr=file, start_new_session=True
+        )
     try:
         _wait_for(ready, process, log)
         yield log, gate
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        _stop(process)
         gate.close()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a server with its children: what `make game` starts is a process that starts Voilà."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+            return
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path, timeout: float = 120) -> None:
