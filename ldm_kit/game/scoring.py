@@ -161,11 +161,12 @@ def trials_said(table: pd.DataFrame) -> str:
     --------
     >>> print(trials_said(agreement_table([0] * 10, {"people": [0] * 7 + [1] * 3}, {})))
     10 trials prove little: 7 of 10 in common with people fit any true agreement from 0.35 to 0.93. To know it \
-to within ±0.05 takes about 323 trials.
+to within ±0.05 takes about 323 trials. 0 of 1 intervals cover chance (0.33), as a guesser's would.
     """
-    if table.empty or not table["n_triplets"].max():
+    compared = table[table["n_triplets"] > 0]
+    if compared.empty:
         return "No trial was played yet."
-    row = table.iloc[0]
+    row = compared.iloc[0]
     n, p = int(row["n_triplets"]), float(row["accuracy"])
     # Near 0 or 1 a share of few trials is no guide to its own spread: stay between 1/6 and 5/6.
     spread = min(max(p, 1 / 6), 5 / 6)
@@ -175,8 +176,9 @@ to within ±0.05 takes about 323 trials.
         f"{row['other']} fit any true agreement from {row['ci_low']:.2f} to {row['ci_high']:.2f}. "
         f"To know it to within ±{CLOSE} takes about {needed} trials."
     )
-    blocks = table[table["block"] != ""]
-    blocks = blocks[blocks["n_triplets"] > 0]
+    covers = (compared["ci_low"] <= CHANCE) & (compared["ci_high"] >= CHANCE)
+    told += f" {int(covers.sum())} of {len(compared)} intervals cover chance ({CHANCE:.2f}), as a guesser's would."
+    blocks = compared[compared["block"] != ""]
     if len(blocks) > 1 and blocks["ci_low"].max() <= blocks["ci_high"].min():
         told += " The intervals of all blocks overlap: none is shown to be more like you than another."
     return told

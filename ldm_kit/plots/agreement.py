@@ -11,6 +11,7 @@ from ldm_kit.plots.template import CHANCE, COLOURS, figure
 
 # Others who are no block stand above the blocks, in a colour of their own.
 JUDGES_COLOUR, BLOCK_COLOUR = COLOURS[2], COLOURS[0]
+CEILING = "rgba(230, 159, 0, 0.25)"
 
 
 def agreement_dots(
@@ -47,7 +48,11 @@ def agreement_dots(
         raise BadInputError("There is no answer to compare yet. Play a trial first.")
     n = int(shown["n_triplets"].max())
     chance = float(shown["chance"].iloc[0])
-    fig = figure(title, f"share of {n} trials answered alike, with exact 95 % intervals", width=860)
+    known = ceiling is not None and ceiling[0] == ceiling[0]  # NaN without repeats
+    band = (
+        f"; yellow: the personal ceiling, {ceiling[0]:.2f} to {ceiling[1]:.2f}" if ceiling and known else ""
+    )
+    fig = figure(title, f"share of {n} trials answered alike, with exact 95 % intervals{band}", width=860)
     is_block = shown["block"] != ""
     for part, colour, name in (
         (shown[~is_block], JUDGES_COLOUR, "judges"),
@@ -75,28 +80,13 @@ def agreement_dots(
         annotation={"text": f"chance {chance:.2f}", "font": {"color": CHANCE, "size": 12}},
         annotation_position="top",
     )
-    if ceiling is not None and ceiling[0] == ceiling[0]:
-        _add_personal_ceiling(fig, ceiling)
-    fig.update_xaxes(title="agreement with you", range=[-0.02, 1.02], tickformat=".1f")
+    if ceiling and known:
+        low, high = ceiling
+        # c = 1 has no width, and is to be seen all the same
+        fig.add_vrect(x0=low, x1=max(high, low + 0.006), fillcolor=CEILING, line_width=0, layer="below")
+    fig.update_xaxes(title="agreement with the player", range=[-0.02, 1.02], tickformat=".1f")
     fig.update_yaxes(
         autorange="reversed", type="category", categoryorder="array", categoryarray=list(shown["other"])
     )
     fig.update_layout(height=190 + 46 * len(shown), margin={"t": 100})
     return fig
-
-
-def _add_personal_ceiling(fig: go.Figure, ceiling: tuple[float, float]) -> None:
-    low, high = ceiling
-    fig.add_vrect(
-        x0=low,
-        x1=max(high, low + 0.004),  # c = 1: a line
-        fillcolor="rgba(230, 159, 0, 0.22)",
-        line_width=0,
-        layer="below",
-        annotation={
-            "text": f"your ceiling: c = {low:.2f} to √c = {high:.2f}",
-            "font": {"color": "#7a5400", "size": 12},
-            "xanchor": "right",
-        },
-        annotation_position="bottom right",
-    )
