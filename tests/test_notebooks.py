@@ -33,7 +33,9 @@ def series(tmp_path_factory):
         "05_odd_one_out_game": {"blocks": BLOCKS, "autoplay": "judge", "n_trials": 12, "n_catch": 4},
     }
     for name, parameters in asked.items():
-        outcome = lk.batch.run_notebook(NOTEBOOKS / f"{name}.ipynb", out, {**grid, **parameters}, timeout=300)
+        path = NOTEBOOKS / f"{name}.ipynb"
+        shared = {key: value for key, value in grid.items() if key in lk.batch.read_parameters(path)}
+        outcome = lk.batch.run_notebook(path, out, {**shared, **parameters}, timeout=300)
         assert outcome.status == "done", outcome.error
     return out
 
