@@ -22,7 +22,8 @@ JUDGES = {
 pio.templates["ldm_kit"] = go.layout.Template(
     layout={
         "font": {
-            "family": "Source Sans 3, Segoe UI, DejaVu Sans, sans-serif",
+            # A name that ends in a digit is no font name to CSS unless it is quoted.
+            "family": "'Source Sans 3', 'Segoe UI', 'DejaVu Sans', sans-serif",
             "size": 14,
             "color": "#222222",
         },

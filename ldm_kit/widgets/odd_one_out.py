@@ -265,13 +265,14 @@ def feedback_said(told: Feedback, labels: list[str], judges: str) -> str:
     --------
     >>> told = Feedback(1, 2, {"people": 2, "mid_block": 1, "up_blocks.0": 0}, (1, 4, 0))
     >>> feedback_said(told, ["cat", "bus", "dog"], "people")
-    'You: bus. Most people: bus (4 of 5). mid_block: cat. up_blocks.0: undecided.'
+    'You: bus. People: bus (4 of 5). mid_block: cat. up_blocks.0: undecided.'
     """
     parts = [f"You: {labels[told.choice - 1]}."]
     for name, side in told.said.items():
         named = labels[side - 1] if side else "undecided"
         if name == judges:
-            parts.append(f"Most {name}: {named} ({max(told.votes)} of {sum(told.votes)}).")
+            said = f"{name[0].upper()}{name[1:]}"
+            parts.append(f"{said}: {named} ({max(told.votes)} of {sum(told.votes)}).")
         else:
             parts.append(f"{name}: {named}.")
     return " ".join(parts)

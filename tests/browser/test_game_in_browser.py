@@ -36,7 +36,7 @@ def check_feedback(trial: dict[str, object], notebook: Notebook) -> None:
     for name, side in told["said"].items():
         if name != "simulated observers":
             assert [place for place, named in enumerate(who, 1) if name in named] == ([side] if side else [])
-    assert "simulated observers" in str(trial["said"])
+    assert "Simulated observers: " in str(trial["said"])
 
 
 def test_ten_trials_by_clicks_and_keys_are_ten_right_rows(
