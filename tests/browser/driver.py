@@ -4,9 +4,9 @@ with chromium() as browser, watched_page(browser, server) as visit:
     notebook = Notebook(visit, server, "05_odd_one_out_game.ipynb")
     assert notebook.run_all() == []
     notebook.page.locator(".ldm-odd-one-out button").first.click()
-    notebook.python("len(game.log)")     # what the kernel says
-    notebook.figures(".ldm-explorer")    # what the browser draws
-visit.check()                            # nothing left the machine, nothing went wrong in the console
+    notebook.python("page.session.choices")  # what the kernel says
+    notebook.figures(".ldm-odd-one-out")  # what the browser draws
+    visit.check(server)  # nothing left the machine, nothing went wrong in the console
 """
 
 from __future__ import annotations
