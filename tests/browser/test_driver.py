@@ -42,5 +42,5 @@ def test_a_kernel_that_asks_the_network_is_turned_away_and_counted() -> None:
         [sys.executable, "-c", code], env={**os.environ, **gate.variables()}, capture_output=True, text=True
     )
     assert done.stdout.strip() == "refused"
-    assert gate.asked == ["CONNECT example.org:443 HTTP/1.1"]
+    assert [asked.split(" HTTP")[0] for asked in gate.asked] == ["CONNECT example.org:443"]
     gate.close()
