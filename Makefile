@@ -4,7 +4,7 @@ JOBS ?= 2
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lab lint format lock clean
+.PHONY: help setup demo test test-fast lab game screenshots lint format lock clean
 
 help:  ## show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,15 @@ test-fast: .venv/.stamp  ## run the tests that take a minute
 
 lab: .venv/.stamp  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
+
+# `make game IP=0.0.0.0` lets a class in: each visitor gets a kernel of about 0.75 GB on this machine.
+IP ?= 127.0.0.1
+PORT ?= 8866
+game: .venv/.stamp  ## serve the odd-one-out game by Voilà
+	$(PY) -m ldm_kit.game --ip $(IP) --port $(PORT)
+
+screenshots: .venv/.stamp  ## make the pictures of notebooks/images anew, in a Chromium
+	$(PY) -m tests.browser.screenshots
 
 lint: .venv/.stamp  ## check style and types
 	$(PY) -m ruff check .

@@ -28,6 +28,7 @@ _HOMES: dict[str, str] = {
     "load_dataset": "datasets",
     "fetch_things": "datasets",
     "read_triplets": "datasets",
+    "read_choices": "datasets",
     "Dataset": "datasets.dataset",
     "Stimuli": "datasets.stimuli",
     "Triplets": "datasets.triplets",
@@ -61,7 +62,7 @@ _HOMES: dict[str, str] = {
     "read_embedding": "datasets",
     "Results": "results",
 }
-_MODULES = ("plots", "widgets", "batch", "datasets", "models", "features", "measures", "training")
+_MODULES = ("plots", "widgets", "batch", "datasets", "models", "features", "measures", "training", "game")
 
 __all__ = ["__version__", *_HOMES, *_MODULES]
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
-    """Run the five notebooks on a small grid that they share."""
+    """Run the notebooks on a small grid that they share."""
     out = tmp_path_factory.mktemp("series")
     grid = {"noise_levels": LEVELS, "features": str(out / "features"), "seed": 0}
     asked = {
@@ -30,9 +30,12 @@ def series(tmp_path_factory):
         "02_probing": {"blocks": BLOCKS, "noise_levels": [0.3]},
         "03_layer_comparison": {"blocks": BLOCKS},
         "04_text_conditioning": {"blocks": BLOCKS},
+        "05_odd_one_out_game": {"blocks": BLOCKS, "autoplay": "judge", "n_trials": 12, "n_catch": 4},
     }
     for name, parameters in asked.items():
-        outcome = lk.batch.run_notebook(NOTEBOOKS / f"{name}.ipynb", out, {**grid, **parameters}, timeout=300)
+        path = NOTEBOOKS / f"{name}.ipynb"
+        shared = {key: value for key, value in grid.items() if key in lk.batch.read_parameters(path)}
+        outcome = lk.batch.run_notebook(path, out, {**shared, **parameters}, timeout=300)
         assert outcome.status == "done", outcome.error
     return out
 
@@ -149,6 +152,47 @@ def test_04_gains_are_differences_and_words_are_told_from_pictures(series, store
     assert shuffled["up_blocks.1", 0.9, "as the word's object"] == pytest.approx(by_word, abs=2e-4)
     by_picture = plain_accuracy(features, triplets.indices)
     assert shuffled["up_blocks.1", 0.9, "as the picture's object"] == pytest.approx(by_picture, abs=2e-4)
+
+
+def test_05_scores_a_simulated_player_as_the_answers_on_disk_do(series, store, triplets):
+    scored = table(series, "05_odd_one_out_game", "agreement").set_index("other")
+    assert set(scored.index) == {"simulated observers", *BLOCKS}
+    assert set(scored["judgements"]) == {"simulated"}
+    choices = lk.read_choices(series / "05_odd_one_out_game" / "answers")
+    assert choices.judgements == "simulated" and len(choices) == 12
+    votes: dict[frozenset[str], list[str]] = {}
+    for row in triplets:
+        votes.setdefault(frozenset(triplets.names[i] for i in row), []).append(triplets.names[row[2]])
+    said = [votes[frozenset(choices.names[i] for i in row)] for row in choices]
+    most = [max(set(names), key=names.count) for names in said]
+    agreed = sum(choices.names[row[2]] == name for row, name in zip(choices, most, strict=True))
+    assert scored.loc["simulated observers", "agreed"] == agreed
+    for block in BLOCKS:
+        features = store.select(names=triplets.names)[block, 0.3, "none"]
+        expected = plain_accuracy(features, choices.on(triplets.names))
+        assert scored.loc[block, "accuracy"] == pytest.approx(expected, abs=1e-9)
+        assert scored.loc[block, "noise_level"] == 0.3
+    told = findings(series, "05_odd_one_out_game")
+    assert "simulated player (judge)" in told and f"{agreed} of 12 in common with simulated observers" in told
+
+
+def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path):
+    data = lk.load_dataset("toybox")
+    sets = lk.game.candidate_sets(data, 400)
+    game = lk.game.Game(data.stimuli, sets, {}, n_trials=400, n_catch=20, how="random")
+    for player in range(4):
+        lk.game.autoplay(game, "judge", tmp_path / "class", player=f"player {player}")
+    asked = {"blocks": ["mid_block"], "noise_levels": [0.3], "n_folds": 2, "non_linear": False}
+    asked |= {"triplets": str(tmp_path / "class"), "features": str(series / "features")}
+    outcome = lk.batch.run_notebook(NOTEBOOKS / "02_probing.ipynb", tmp_path / "out", asked, timeout=300)
+    assert outcome.status == "done", outcome.error
+    folds = table(tmp_path / "out", "02_probing", "linear_folds")
+    assert set(folds["judgements"]) == {"simulated"}  # as the files say
+    played = lk.read_choices(tmp_path / "class", data.stimuli.names)
+    assert len(played) == 1600
+    fold = lk.measures.object_folds(len(played.names), 2, 0)
+    for _, row in folds.iterrows():
+        assert row["n_triplets"] == (fold[played.indices] == row["fold"]).all(axis=1).sum()
 
 
 def test_the_bundled_model_shows_that_words_help_at_high_noise(series):

@@ -1,5 +1,6 @@
 """Stimuli and human judgements: what a model is compared with."""
 
+from ldm_kit.datasets.choice_files import read_choices
 from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.datasets.download import DownloadError
 from ldm_kit.datasets.embeddings import read_embedding
@@ -17,6 +18,7 @@ __all__ = [
     "Triplets",
     "fetch_things",
     "load_dataset",
+    "read_choices",
     "read_embedding",
     "read_triplets",
 ]

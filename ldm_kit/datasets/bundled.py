@@ -12,6 +12,7 @@ import numpy as np
 
 from ldm_kit.datasets import observers, toybox
 from ldm_kit.datasets.captions import match_captions, read_captions
+from ldm_kit.datasets.choice_files import holds_choices
 from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.datasets.embeddings import read_embedding
 from ldm_kit.datasets.repeated import aggregate_repeated
@@ -83,8 +84,11 @@ def load_toybox(
     norms = observers.norms()
     embeddings = {"norms": _rows(norms, stimuli.concepts, "the norms").rename(index=names)}
     if triplets is not None:
-        choices = replace(read_triplets(triplets, stimuli.concepts, dataset="toybox"), names=stimuli.names)
-        note = f"Choices are read from {choices.source!r} and taken for human."
+        # The game names stimuli, other files name objects.
+        known = stimuli.names if holds_choices(triplets) else stimuli.concepts
+        choices = replace(read_triplets(triplets, known, dataset="toybox"), names=stimuli.names)
+        taken = "human" if choices.judgements == "human" else "what they say, " + choices.judgements
+        note = f"Choices are read from {choices.source!r} and taken for {taken}."
     elif judgements is None:
         choices = _drawn(embeddings["norms"], "simulated", n_triplets, seed, observers.TEMPERATURE)
         note = "Choices are simulated: drawn from feature norms that we wrote, not from people."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ldm_kit.datasets.captions import match_captions, read_captions
+from ldm_kit.datasets.choice_files import holds_choices
 from ldm_kit.datasets.concepts import PLAIN, TABLES, read_concepts
 from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.datasets.repeated import aggregate_repeated, read_repeated
@@ -98,8 +99,11 @@ def load_things(
     file = within(root, triplets) if triplets is not None else locate(root, *TRIPLETS)
     choices = None
     if file is not None:
-        every = read_triplets(file, order, dataset="things")
-        choices = _renamed(every, found.names).among(stimuli.names)
+        if holds_choices(file):  # the game names pictures, other files name concepts
+            every = read_triplets(file, stimuli.names, dataset="things")
+        else:
+            every = _renamed(read_triplets(file, order, dataset="things"), found.names)
+        choices = every.among(stimuli.names)
         notes.append(f"{len(choices):,} of {len(every):,} triplets in {file.name!r} have all three pictures.")
     else:
         notes.append("There is no file of triplets: give one with `triplets=`, or see `fetch_things`.")

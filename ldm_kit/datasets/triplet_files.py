@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ldm_kit.datasets.choice_files import holds_choices, read_choices
 from ldm_kit.datasets.text_tables import Layout, layout_of, read_frame, whole_numbers
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, nearest_first, unknown_name
@@ -37,14 +38,16 @@ def read_triplets(
     Parameters
     ----------
     path : path-like
-        One of three formats, told apart by what is in the file:
+        One of four formats, told apart by what is in the file:
 
         - text of three columns (spaces, tabs, commas or semicolons) without a header: 0-based indices, or
           names; the third is the odd one out;
         - ``.npy``, an integer array (t, 3), the same;
         - text with a header that has the columns ``image1``, ``image2``, ``image3`` (1-based), ``choice``
           (1 to 3: which of the three is the odd one) and perhaps ``subject_id``, as THINGS-data
-          releases its 4.7 million choices.
+          releases its 4.7 million choices;
+        - a player's file of the odd-one-out game, or a folder of them, as `read_choices` reads it. It names
+          the stimuli and says itself who chose.
     names : sequence of str
         What the indices stand for, in order: the 1,854 concepts for THINGS.
     judgements : {"human", "human model", "simulated"}
@@ -75,6 +78,8 @@ def read_triplets(
     Triplets(50,000 human choices over 1,854 stimuli)
     """
     path, names = Path(path), tuple(names)
+    if holds_choices(path):
+        return read_choices(path, names, dataset=dataset or None)
     subjects: npt.NDArray[np.int64] | None = None
     if path.suffix == ".npy":
         indices = _read_npy(path)

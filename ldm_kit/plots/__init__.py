@@ -1,5 +1,6 @@
 """Figures, each drawn from the tidy table, all in one template."""
 
+from ldm_kit.plots.agreement import agreement_dots
 from ldm_kit.plots.alignment import block_curves, block_noise_heatmap, in_network_order, noise_curves, only
 from ldm_kit.plots.differences import category_dots, dimension_heatmap, gain_curves, grouped_bars
 from ldm_kit.plots.matrices import matrices
@@ -9,6 +10,7 @@ from ldm_kit.plots.template import COLOURS, figure
 
 __all__ = [
     "COLOURS",
+    "agreement_dots",
     "block_curves",
     "block_noise_heatmap",
     "category_dots",

@@ -12,6 +12,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 SCALE = "Cividis"
 # Blue to orange through white, for differences.
 DIVERGING = [[0.0, "#0072B2"], [0.5, "#ffffff"], [1.0, "#D55E00"]]
+LINE = 88  # letters of a subtitle that fit into a figure's width
 CHANCE, CEILING = "#6b6b6b", "rgba(0, 158, 115, 0.15)"
 JUDGES = {
     "human": "people",
@@ -22,7 +23,8 @@ JUDGES = {
 pio.templates["ldm_kit"] = go.layout.Template(
     layout={
         "font": {
-            "family": "Source Sans 3, Segoe UI, DejaVu Sans, sans-serif",
+            # A name that ends in a digit is no font name to CSS unless it is quoted.
+            "family": "'Source Sans 3', 'Segoe UI', 'DejaVu Sans', sans-serif",
             "size": 14,
             "color": "#222222",
         },
@@ -74,8 +76,18 @@ def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
     >>> figure("Alignment by block").layout.title.text
     'Alignment by block'
     """
-    text = title if not subtitle else f"{title}<br><sup style='color:#555'>{subtitle}</sup>"
-    return go.Figure(layout={"template": "ldm_kit", "title": {"text": text}, **layout})
+    lines = _lines(subtitle)
+    text = title + "".join(f"<br><sup style='color:#555'>{line}</sup>" for line in lines)
+    room = {"margin": {"t": 80 + 18 * (len(lines) - 1)}} if len(lines) > 1 else {}
+    return go.Figure(layout={"template": "ldm_kit", "title": {"text": text}, **room, **layout})
+
+
+def _lines(text: str) -> list[str]:
+    """Break a long subtitle after a comma, so that it is not cut off at the figure's edge."""
+    if len(text) <= LINE:
+        return [text] if text else []
+    cut = text.rfind(", ", 0, LINE) + 1 or text.rfind(" ", 0, LINE)
+    return [text[:cut], *_lines(text[cut:].lstrip())] if cut > 0 else [text]
 
 
 def judged_by(table: pd.DataFrame) -> str:

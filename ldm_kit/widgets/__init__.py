@@ -2,5 +2,6 @@
 
 from ldm_kit.widgets.grid_picker import GridPicker
 from ldm_kit.widgets.noise_view import NoiseView
+from ldm_kit.widgets.odd_one_out import OddOneOut
 
-__all__ = ["GridPicker", "NoiseView"]
+__all__ = ["GridPicker", "NoiseView", "OddOneOut"]

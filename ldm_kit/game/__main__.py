@@ -1,0 +1,133 @@
+"""``python -m ldm_kit.game``: serve the odd-one-out game to a class, by Voilà."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import ldm_kit
+from ldm_kit.errors import BadInputError, LdmKitError
+
+NOTEBOOK = "05_odd_one_out_game.ipynb"
+# Of the JupyterLab extensions that happen to be installed, those that draw the page.
+EXTENSIONS = (
+    "@voila-dashboards/widgets-manager8",
+    "@jupyter-widgets/jupyterlab-manager",
+    "anywidget",
+    "jupyterlab-plotly",
+)
+TEMPLATE = "ldm_kit"  # Voilà's page without its CDN, in the package's data/jupyter
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the game until it is stopped with Ctrl-C.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Instead of the command line's.
+
+    Returns
+    -------
+    int
+        0, or 2 if it cannot start.
+
+    Examples
+    --------
+    >>> main(["--ip", "0.0.0.0"])  # doctest: +SKIP
+    0
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m ldm_kit.game", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--port", type=int, default=8866, help="where to listen (default: %(default)s)")
+    parser.add_argument(
+        "--ip",
+        default="127.0.0.1",
+        help="0.0.0.0 lets other machines in (default: %(default)s, this one alone)",
+    )
+    parser.add_argument("--notebook", type=Path, help="instead of the kit's own")
+    parser.add_argument("--no-browser", action="store_true", help="open no browser")
+    given = parser.parse_args(arguments)
+    try:
+        command = voila_command(given.notebook or game_notebook(), given.ip, given.port, given.no_browser)
+    except LdmKitError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    print(f"The game is at http://{given.ip}:{given.port}/ until you stop it with Ctrl-C.", flush=True)
+    try:
+        return subprocess.run(command, env={**os.environ, **voila_environment()}, check=False).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def voila_command(notebook: Path, ip: str, port: int, no_browser: bool) -> list[str]:
+    """The command that serves one notebook, each visitor with a kernel of his own.
+
+    Raises
+    ------
+    BadInputError
+        If Voilà is not installed, or there is no such notebook.
+
+    Examples
+    --------
+    >>> voila_command(Path("05.ipynb"), "127.0.0.1", 8866, True)[1:3]  # doctest: +SKIP
+    ['-m', 'voila']
+    """
+    if importlib.util.find_spec("voila") is None:
+        raise BadInputError("Voilà is not installed. Install it (pip install voila), or play in JupyterLab.")
+    if not notebook.is_file():
+        raise BadInputError(f"There is no notebook at {str(notebook)!r}. Name the game's notebook.")
+    command = [sys.executable, "-m", "voila", str(notebook), f"--Voila.ip={ip}", f"--port={port}"]
+    command += [f"--template={TEMPLATE}", "--MappingKernelManager.cull_idle_timeout=3600"]
+    command += [f"--VoilaConfiguration.extension_allowlist={name}" for name in EXTENSIONS]
+    return [*command, *(["--no-browser"] if no_browser else [])]
+
+
+def voila_environment() -> dict[str, str]:
+    """What Voilà needs to find the page's template and this very Python, and nothing on the network.
+
+    Examples
+    --------
+    >>> "JUPYTER_PATH" in voila_environment()
+    True
+    """
+    package = Path(ldm_kit.__path__[0])
+    paths = {"JUPYTER_PATH": package / "data" / "jupyter", "PYTHONPATH": package.parent}
+    joined = {
+        name: os.pathsep.join([str(path), *filter(None, [os.environ.get(name)])])
+        for name, path in paths.items()
+    }
+    return {**joined, "JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+
+
+def game_notebook() -> Path:
+    """Find the game's notebook, in the working folder or in the checkout that the package lies in.
+
+    Raises
+    ------
+    BadInputError
+        If neither has it.
+
+    Examples
+    --------
+    >>> game_notebook().name
+    '05_odd_one_out_game.ipynb'
+    """
+    places = [Path("notebooks"), Path(ldm_kit.__path__[0]).parent / "notebooks"]
+    for place in places:
+        if (place / NOTEBOOK).is_file():
+            return place / NOTEBOOK
+    raise BadInputError(
+        f"No {NOTEBOOK} in {' or '.join(map(str, places))}. The notebooks are part of the repository: run this "
+        "from a clone of it, or name one with --notebook."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

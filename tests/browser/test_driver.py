@@ -1,0 +1,46 @@
+"""The watch itself: what leaves the machine is refused and counted, and a console error is not overlooked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.driver import watched_page
+from tests.browser.servers import Gate
+
+pytestmark = pytest.mark.browser
+
+
+def test_a_request_to_another_machine_is_refused_and_counted(browser: Browser) -> None:
+    with watched_page(browser) as visit:
+        visit.page.set_content(
+            "<img src='https://example.org/a.png'><script>new WebSocket('wss://example.org')</script>"
+        )
+        visit.page.wait_for_timeout(300)
+        assert sorted(visit.left) == ["https://example.org/a.png", "wss://example.org/"]
+        with pytest.raises(AssertionError, match="2 requests left the machine"):
+            visit.check()
+
+
+def test_an_error_in_the_console_is_one(browser: Browser) -> None:
+    with watched_page(browser) as visit:
+        visit.page.set_content("<script>console.error('wrong'); throw new Error('worse')</script>")
+        visit.page.wait_for_timeout(200)
+        with pytest.raises(AssertionError, match="wrong"):
+            visit.check()
+        assert len(visit.errors) == 2
+
+
+def test_a_kernel_that_asks_the_network_is_turned_away_and_counted() -> None:
+    gate = Gate()
+    code = "import requests\ntry: requests.get('https://example.org')\nexcept requests.RequestException: print('refused')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **gate.variables()}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "refused"
+    assert [asked.split(" HTTP")[0] for asked in gate.asked] == ["CONNECT example.org:443"]
+    gate.close()

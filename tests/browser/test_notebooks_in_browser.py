@@ -1,0 +1,32 @@
+"""Every notebook opens in JupyterLab and runs to its end, in a real browser without a network."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.driver import Notebook, Visit
+from tests.browser.servers import ROOT, Server
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+# 90 trains a model: it has a module of its own, so that it can run beside the others.
+NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb") if not path.stem.startswith("90"))
+STORE = {"features": "features"}  # one for all of them: nothing is computed twice
+GRID = {**STORE, "blocks": ["down_blocks.1", "mid_block", "up_blocks.1"], "noise_levels": [0.3, 0.9]}
+PARAMETERS = {
+    "00_start_here": {**STORE, "noise_levels": [0.3, 0.9]},
+    "01_extraction": GRID,
+    "02_probing": {**GRID, "noise_levels": [0.3]},
+    "03_layer_comparison": GRID,
+    "04_text_conditioning": GRID,
+    "05_odd_one_out_game": STORE,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_to_its_end(name: str, lab: Server, visit: Visit) -> None:
+    notebook = Notebook(visit, lab, f"{name}.ipynb")
+    assert notebook.run_all() == []
+    visit.page.wait_for_timeout(300)
+    notebook.close()
+    visit.check(lab)
