@@ -5,6 +5,7 @@ from ldm_kit.plots.differences import category_dots, dimension_heatmap, gain_cur
 from ldm_kit.plots.matrices import matrices
 from ldm_kit.plots.pictures import film_strip, picture_grid, space_colours
 from ldm_kit.plots.template import COLOURS, figure
+from ldm_kit.plots.tokens import token_maps, token_norms, token_similarity
 
 __all__ = [
     "COLOURS",
@@ -22,4 +23,7 @@ __all__ = [
     "only",
     "picture_grid",
     "space_colours",
+    "token_maps",
+    "token_norms",
+    "token_similarity",
 ]

@@ -1,6 +1,7 @@
-"""Widgets: pick blocks and noise levels, watch a picture drown in noise. No `Output` anywhere."""
+"""Widgets: pick a grid, and explore what was computed. No `Output` anywhere."""
 
+from ldm_kit.widgets.explorer import Explorer
 from ldm_kit.widgets.grid_picker import GridPicker
-from ldm_kit.widgets.noise_view import NoiseView
+from ldm_kit.widgets.into_the_noise import IntoTheNoise
 
-__all__ = ["GridPicker", "NoiseView"]
+__all__ = ["Explorer", "GridPicker", "IntoTheNoise"]
