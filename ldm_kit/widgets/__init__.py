@@ -3,5 +3,6 @@
 from ldm_kit.widgets.explorer import Explorer
 from ldm_kit.widgets.grid_picker import GridPicker
 from ldm_kit.widgets.into_the_noise import IntoTheNoise
+from ldm_kit.widgets.where_is_the_human import WhereIsTheHuman
 
-__all__ = ["Explorer", "GridPicker", "IntoTheNoise"]
+__all__ = ["Explorer", "GridPicker", "IntoTheNoise", "WhereIsTheHuman"]
