@@ -136,7 +136,7 @@ def _scale(part: pd.DataFrame, lowest: float, highest: float, to_ceiling: bool) 
     step = 0.1 if high - low > 0.25 else 0.05 if high - low > 0.12 else 0.02
     for i in range(int(low / step), int(high / step) + 1):
         tick = round(i * step, 2)
-        if low <= tick <= high and all(abs(tick - named) > 0.05 * (high - low) for named in ticks):
+        if low <= tick <= high and all(abs(tick - named) > 0.07 * (high - low) for named in ticks):
             ticks[tick] = f"{tick:.2f}"
     bar = {"title": {"text": "accuracy"}, "tickvals": list(ticks), "ticktext": list(ticks.values())}
     return {"zmin": low, "zmax": high, "colorbar": bar}

@@ -3,6 +3,8 @@
 from ldm_kit.widgets.explorer import Explorer
 from ldm_kit.widgets.grid_picker import GridPicker
 from ldm_kit.widgets.into_the_noise import IntoTheNoise
+from ldm_kit.widgets.probes_view import ProbesView
+from ldm_kit.widgets.what_words_add import WhatWordsAdd
 from ldm_kit.widgets.where_is_the_human import WhereIsTheHuman
 
-__all__ = ["Explorer", "GridPicker", "IntoTheNoise", "WhereIsTheHuman"]
+__all__ = ["Explorer", "GridPicker", "IntoTheNoise", "ProbesView", "WhatWordsAdd", "WhereIsTheHuman"]
