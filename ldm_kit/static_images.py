@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ldm_kit.atomic import written_aside
@@ -70,6 +71,24 @@ def write_pngs(figures: Iterable[str | os.PathLike[str]], *, scale: float = 2) -
     return ""
 
 
+# Nothing listens on port 1: a browser that is sent there reaches nobody, and is told so at once.
+NOWHERE = "http://127.0.0.1:1"
+
+
+@contextmanager
+def _network_shut() -> Iterator[None]:
+    """Keep the drawing browser on this machine: it would fetch MathJax, and look for news of its own."""
+    before = os.environ.get("CHOREO_PROXY_SERVER")
+    os.environ["CHOREO_PROXY_SERVER"] = NOWHERE
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CHOREO_PROXY_SERVER"]
+        else:
+            os.environ["CHOREO_PROXY_SERVER"] = before
+
+
 def _is_due(path: Path) -> bool:
     png = path.with_suffix(".png")
     return not png.exists() or png.stat().st_mtime < path.stat().st_mtime
@@ -85,6 +104,7 @@ def _draw(paths: list[Path], scale: float) -> None:
     figures = [plotly.io.from_json(path.read_text(encoding="utf-8"), skip_invalid=True) for path in paths]
     defaults = plotly.io.defaults  # what a figure that says nothing gets; write_images gives it to all
     with ExitStack() as stack:
+        stack.enter_context(_network_shut())
         asides = [stack.enter_context(written_aside(path.with_suffix(".png"))) for path in paths]
         plotly.io.write_images(
             figures,

@@ -185,3 +185,18 @@ def test_the_index_draws_tables_and_figures_with_the_network_shut(series: Path) 
         browser.close()
     assert not wrong
     assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+
+
+@pytest.mark.browser
+def test_the_browser_that_draws_pngs_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import plotly.graph_objects as go
+
+    from tests.browser.servers import Gate
+
+    gate, figure = Gate(), tmp_path / "one.json"
+    for name, value in gate.variables().items():
+        monkeypatch.setenv(name, value)
+    go.Figure(go.Scatter(y=[1, 2])).write_json(figure)
+    assert ldm_kit.static_images.write_pngs([figure]) == ""
+    assert figure.with_suffix(".png").exists()
+    assert gate.asked == []  # without the shut door: MathJax's CDN, and news of the browser's own

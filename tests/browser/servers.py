@@ -1,0 +1,168 @@
+"""JupyterLab and Voilà as servers of one test: own settings, own folder, and no way out to the network."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+QUIET = '{"fetchNews":"false","checkForUpdates":false}'
+EVERY_CELL = '{"windowingMode":"none"}'  # render every cell, also off screen
+
+
+@dataclass
+class Server:
+    """A running server. `gate` counts what it, or its kernels, asked of the network."""
+
+    base: str
+    token: str
+    folder: Path
+    log: Path
+    gate: Gate
+
+
+@dataclass
+class Gate:
+    """A proxy that lets nobody through: everyone who knocks is written down and turned away."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._turn_away, daemon=True).start()
+
+    def _turn_away(self) -> None:
+        while True:
+            try:
+                caller, _ = self._socket.accept()
+            except OSError:
+                return  # closed
+            with caller, suppress(OSError):
+                caller.settimeout(2)
+                first = caller.recv(300).split(b"\r\n")[0].decode(errors="replace")
+                self.asked.append(first)
+                caller.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def variables(self) -> dict[str, str]:
+        """Environment variables that send every polite library to this proxy."""
+        here = f"http://127.0.0.1:{self.port}"
+        names = ("http_proxy", "https_proxy", "all_proxy")
+        both = dict.fromkeys(names, here) | {name.upper(): here for name in names}
+        return both | {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+@contextmanager
+def lab_server(folder: Path, state: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Start JupyterLab on `folder`; its settings, runtime files and log go to `state`."""
+    settings = state / "settings" / "@jupyterlab"
+    for name, text in {
+        "apputils-extension/notification": QUIET,
+        "notebook-extension/tracker": EVERY_CELL,
+    }.items():
+        file = settings / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    port, token = free_port(), secrets.token_hex(16)
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+        *("--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
+        *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"),
+        *("--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"),
+        *("--ServerApp.terminals_enabled=False",),
+    ]
+    address = f"http://127.0.0.1:{port}"
+    with _serving(command, f"{address}/api?token={token}", folder, state, environment) as (log, gate):
+        yield Server(address, token, folder, log, gate)
+
+
+@contextmanager
+def voila_server(
+    notebook: Path, state: Path, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()
+) -> Iterator[Server]:
+    """Serve one notebook by Voilà, each visitor with a kernel of his own."""
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "voila", str(notebook), "--no-browser"),
+        *(f"--port={port}", "--Voila.ip=127.0.0.1", "--show_tracebacks=True", *options),
+    ]
+    address = f"http://127.0.0.1:{port}"
+    with _serving(command, f"{address}/voila/static/require.min.js", notebook.parent, state, environment) as (
+        log,
+        gate,
+    ):
+        yield Server(address, "", notebook.parent, log, gate)
+
+
+@contextmanager
+def _serving(
+    command: Sequence[str], ready: str, folder: Path, state: Path, environment: Mapping[str, str] | None
+) -> Iterator[tuple[Path, Gate]]:
+    state.mkdir(parents=True, exist_ok=True)
+    log, gate = state / "server.log", Gate()
+    before = os.environ.get("PYTHONPATH")
+    variables = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *([before] if before else [])]),
+        "JUPYTER_CONFIG_DIR": str(state / "config"),
+        "JUPYTER_DATA_DIR": str(state / "data"),
+        "JUPYTER_RUNTIME_DIR": str(state / "runtime"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(state / "workspaces"),
+        "JUPYTERLAB_SETTINGS_DIR": str(state / "settings"),
+        "IPYTHONDIR": str(state / "ipython"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "OMP_NUM_THREADS": "1",
+        **gate.variables(),
+        **(environment or {}),
+    }
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=folder, env=variables, stdout=file, stderr=file)
+    try:
+        _wait_for(ready, process, log)
+        yield log, gate
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        gate.close()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path, timeout: float = 120) -> None:
+    """Wait until the server answers, be it with an error page: then it is there."""
+    end = time.monotonic() + timeout
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+        try:
+            direct.open(url, timeout=5)
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(f"no answer from {url} in {timeout:.0f} s:\n{log.read_text()[-3000:]}")
