@@ -67,7 +67,7 @@ def token_maps(
     *,
     title: str = "Tokens of a block",
     subtitle: str = "",
-    width: int = 880,
+    width: int = 860,
 ) -> go.Figure:
     """Draw token norms, and one token's cosine similarity to others, side by side.
 

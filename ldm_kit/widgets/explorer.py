@@ -11,14 +11,15 @@ from typing import Any, ClassVar
 
 import ipywidgets
 import plotly.graph_objects as go
+import traitlets
 from PIL import Image
 
 from ldm_kit.errors import LdmKitError, unknown_name
 from ldm_kit.widgets.kept import Kept
 from ldm_kit.widgets.latest import Latest
-from ldm_kit.widgets.live_figure import draw
+from ldm_kit.widgets.live_figure import LiveFigure
 
-CONTROLS_WIDTH, FIGURE_WIDTH = 330, 880
+CONTROLS_WIDTH, FIGURE_WIDTH, FIGURE_HEIGHT = 330, 860, 480
 
 # A step of work tells which share is done, and what is being done.
 Progress = tuple[float, str]
@@ -50,6 +51,17 @@ class Shown:
         if self.picture is not None:
             self.picture.save(buffer, format="PNG")
         return buffer.getvalue()
+
+
+class Picture(ipywidgets.Image):  # type: ignore[misc]
+    """An `Image` with a title, which is what a screen reader says of it.
+
+    Notes
+    -----
+    ipywidgets has no alternative text for images, and shows a tooltip only on widgets with a description.
+    """
+
+    description = traitlets.Unicode("").tag(sync=True)
 
 
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]
@@ -89,21 +101,27 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self.shown_key: Hashable = None
         self.run = _button("Run", "play", "Compute what the controls ask for", style="primary")
         self.stop = _button("Cancel", "stop", "Stop computing; what was finished is kept", disabled=True)
-        self.bar = ipywidgets.FloatProgress(max=1.0, layout={"width": "90px", "visibility": "hidden"})
+        self.bar = ipywidgets.FloatProgress(max=1.0, layout={"width": "90px", "display": "none"})
         self.status = ipywidgets.HTML(layout={"width": "auto"})
-        captions = [ipywidgets.HTML(f"<p>{text}</p>") for text in self.TABS.values()]
+        captions = [ipywidgets.HTML(text) for text in self.TABS.values()]
         self.tabs = ipywidgets.Tab(captions, titles=list(self.TABS), selected_index=0)
         if tab is not None:
             self.tabs.selected_index = self._place(tab)
-        self.live = go.FigureWidget(layout={"template": "ldm_kit", "width": FIGURE_WIDTH, "height": 420})
-        self.drawing = ipywidgets.Box([self.live])  # a FigureWidget's own `layout` is plotly's: hide its box
-        self.image = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})
+        self.drawing = LiveFigure(self._first_figure(), self._take_click)
+        self.image = Picture(format="png", layout={"align_self": "flex-start"})
         self._lay_out(controls)
         self.run.on_click(lambda _: self.start())
         self.stop.on_click(lambda _: self.cancel())
         self.tabs.observe(self._changed, names="selected_index")
         for widget in watched:
             widget.observe(self._changed, names="value")
+
+    def _first_figure(self) -> go.Figure:
+        """What the first tab with a figure shows: a live figure is best born with something to draw."""
+        for tab in self.TABS:
+            if not self.must_run(tab, self.state) and (figure := self.shown(tab).figure) is not None:
+                return figure
+        return go.Figure(layout={"template": "ldm_kit", "width": FIGURE_WIDTH, "height": FIGURE_HEIGHT})
 
     def _lay_out(self, controls: Sequence[Any]) -> None:
         buttons = ipywidgets.HBox([self.run, self.stop] if self.RUNS else [self.stop])
@@ -115,16 +133,16 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         )
         right = ipywidgets.VBox(
             [self.tabs, self.image, self.drawing],
-            layout={"width": f"{FIGURE_WIDTH + 40}px", "overflow": "hidden"},
+            layout={"width": f"{FIGURE_WIDTH + 20}px", "overflow": "hidden"},
         )
         about = ipywidgets.Accordion([ipywidgets.HTML(self.ABOUT)], titles=("What am I seeing?",))
-        super().__init__([ipywidgets.HBox([left, right]), line, about])
+        super().__init__([ipywidgets.HBox([left, right], layout={"flex_flow": "row wrap"}), line, about])
         for widget, name in (
             (self, "explorer"),
             (self, self.NAME),
             (self.status, "status"),
             (self.image, "picture"),
-            (self.live, "figure"),
+            (self.drawing, "figure"),
             (self.run, "run"),
             (self.stop, "cancel"),
         ):
@@ -234,7 +252,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     def _work(self, tab: str, state: Any) -> Generator[None, None, None]:
         """Compute, then show; whatever happens, leave the explorer ready for the next change."""
         self.stop.disabled = False
-        self.bar.layout.visibility = "visible"
+        self.bar.layout.display = ""
         try:
             yield from self._compute(tab, state)
             self._show(self.key(tab, state))
@@ -256,6 +274,9 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
                 yield
         except StopIteration as end:
             shown: Shown = end.value
+            if shown.figure is not None:  # said outright: plotly.js does not go back to a template's size
+                height = shown.figure.layout.height or FIGURE_HEIGHT
+                shown.figure.update_layout(width=FIGURE_WIDTH, height=height)
             self.kept.put(self.key(tab, state), shown, 200_000 + len(shown.png))
         finally:
             steps.close()
@@ -267,13 +288,13 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         if shown.picture is not None:
             self.image.value, self.image.tooltip = shown.png, shown.alt
         if shown.figure is not None:
-            draw(self.live, shown.figure, self._take_click)
+            self.drawing.draw(shown.figure)
         self.shown_key = key
         self.say(shown.said)
 
     def _rest(self) -> None:
         self.stop.disabled = True
-        self.bar.layout.visibility = "hidden"
+        self.bar.layout.display = "none"
         self.bar.value = 0.0
 
     def _take_click(self, _trace: Any, points: Any) -> None:

@@ -97,7 +97,7 @@ class IntoTheNoise(Explorer):
         options = list(zip(stimuli.labels, stimuli.names, strict=True))
         start = stimuli.names[0 if stimulus is None else stimuli.index(stimulus)]
         other = stimuli.names[(stimuli.index(start) + 1) % len(stimuli)]
-        places = [(f"{level:g}  (timestep {model.level(level).timestep})", level) for level in self.levels]
+        places = [(f"{level:g}", level) for level in self.levels]
         self.stimulus = control(ipywidgets.Dropdown, "stimulus", options=options, value=start)
         self.second = control(ipywidgets.Dropdown, "second", options=options, value=other)
         self.upload = ipywidgets.FileUpload(
@@ -204,7 +204,6 @@ class IntoTheNoise(Explorer):
             (row, column),
             title=f"Tokens of {view.block}",
             subtitle=self._said(state),
-            width=FIGURE_WIDTH,
         )
         pictures = [self._model.preprocess(self._open(name)) for name in (state.stimulus, state.second)]
         sheet = picture_grid(

@@ -1,63 +1,100 @@
-"""Draw a plain figure into the one live figure of a notebook, in as few messages as it takes."""
+"""Draw a plain figure into the one live figure of a notebook."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import ipywidgets
 import plotly.graph_objects as go
 
-# Reset where a figure does not have them: a relayout leaves standing what it does not name.
-LISTS = ("shapes", "annotations", "images")
+# What one figure may have and the next not, without being of another kind.
+FREE = {"shapes", "annotations", "title", "template"}
 
 
-def draw(live: go.FigureWidget, figure: go.Figure, on_click: Callable[[Any, Any], None] | None) -> None:
-    """Make `live` show what `figure` shows.
+class LiveFigure(ipywidgets.Box):  # type: ignore[misc]
+    """A FigureWidget in its box, into which plain figures are drawn.
 
     Parameters
     ----------
-    live : plotly.graph_objects.FigureWidget
     figure : plotly.graph_objects.Figure
+        Drawn at first.
     on_click : callable (trace, points), optional
         Called when a point of any trace is clicked.
 
+    Attributes
+    ----------
+    live : plotly.graph_objects.FigureWidget
+        It brings 5 MB of plotly.js with it, so there is one a notebook, and it is drawn into.
+    drawn : plotly.graph_objects.Figure
+        What it shows, or will once a browser has it.
+
     Notes
     -----
-    Traces of the same kinds are changed where they stand, so that the browser redraws once; others are
-    exchanged. A FigureWidget brings 5 MB of plotly.js with it, so there is one, and it is drawn into.
+    What is sent before the browser has loaded plotly.js is lost. So nothing is sent before the first view
+    has answered; what was asked for last is drawn then.
 
     Examples
     --------
-    >>> live = go.FigureWidget()
-    >>> draw(live, go.Figure(go.Bar(y=[1, 2])), None)
-    >>> [trace.type for trace in live.data], list(live.data[0].y)
+    >>> box = LiveFigure(go.Figure(go.Bar(y=[3])))
+    >>> box.draw(go.Figure(go.Bar(y=[1, 2])))
+    >>> box.ready()
+    >>> [trace.type for trace in box.live.data], list(box.live.data[0].y)
     (['bar'], [1, 2])
     """
-    layout = figure.layout.to_plotly_json()
-    same = [trace.type for trace in live.data] == [trace.type for trace in figure.data]
-    with live.batch_update():
-        for name in set(live.layout.to_plotly_json()) - set(layout):
-            live.layout[name] = [] if name in LISTS else None
-        for name, value in layout.items():
-            if name != "template":  # the same for all figures of the kit
-                live.layout[name] = value
+
+    def __init__(self, figure: go.Figure, on_click: Callable[[Any, Any], None] | None = None) -> None:
+        self.drawn = self._sent = figure
+        self._on_click, self._ready = on_click, False
+        self.live = go.FigureWidget(figure)
+        self._listen()
+        # A view tells plotly's Python side what it filled in as soon as it has drawn.
+        self.live.observe(self.ready, names="_js2py_traceDeltas")
+        super().__init__([self.live])
+
+    def draw(self, figure: go.Figure) -> None:
+        """Show what `figure` shows; what is the same already is not sent."""
+        self.drawn = figure
+        if self._ready and figure is not self._sent:
+            self._pass_on(figure)
+
+    def ready(self, _change: Any = None) -> None:
+        """Begin to send: a browser has the figure."""
+        if not self._ready:
+            self._ready = True
+            self.draw(self.drawn)
+
+    def _pass_on(self, figure: go.Figure) -> None:
+        same = _kind(self._sent) == _kind(figure)
+        self._sent = figure
         if same:
-            for old, new in zip(live.data, figure.data, strict=True):
-                _exchange(old, new)
-    if not same:
-        live.data = ()
-        live.add_traces([trace.to_plotly_json() for trace in figure.data])
-        if on_click is not None:
-            for trace in live.data:
-                trace.on_click(on_click)
+            with self.live.batch_update():
+                _exchange(self.live.layout, figure.layout)
+                for old, new in zip(self.live.data, figure.data, strict=True):
+                    _exchange(old, new)
+            return
+        self.live.data = ()
+        self.live.add_traces([trace.to_plotly_json() for trace in figure.data])
+        with self.live.batch_update():  # last: plotly.js places an annotation among the categories of a trace
+            _exchange(self.live.layout, figure.layout)
+        self._listen()
+
+    def _listen(self) -> None:
+        for trace in self.live.data if self._on_click is not None else ():
+            trace.on_click(self._on_click)
+
+
+def _kind(figure: go.Figure) -> tuple[list[str], set[str]]:
+    """What must be the same for a figure to be changed where it stands."""
+    return [trace.type for trace in figure.data], set(figure.layout.to_plotly_json()) - FREE
 
 
 def _exchange(old: Any, new: Any) -> None:
-    """Give a trace the properties of another of its kind."""
+    """Give a trace or a layout the properties of another; what is the same is not sent."""
     before, after = old.to_plotly_json(), new.to_plotly_json()
     for name in before:
-        if name not in after and name not in ("uid", "type"):
-            old[name] = None
+        if name not in after and name not in ("uid", "type", "template"):
+            old[name] = [] if isinstance(before[name], (list, tuple)) else None
     for name, value in after.items():
-        if name != "type":
+        if name not in ("type", "template") and repr(before.get(name)) != repr(value):
             old[name] = value

@@ -187,7 +187,6 @@ class ProbesView(Explorer):
         fig = figure(
             f"How near is everything to {chosen}?",
             f"{state.block} at noise level {state.level:g}, words: {state.words}; 1 is the nearest",
-            width=FIGURE_WIDTH,
             height=520,
         )
         most = len(names) - 1

@@ -23,7 +23,7 @@ from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.prompts import prompts_for
 from ldm_kit.plots.differences import gain_heatmap
 from ldm_kit.plots.matrices import matrices
-from ldm_kit.widgets.explorer import FIGURE_WIDTH, Explorer, Progress, Shown, control
+from ldm_kit.widgets.explorer import Explorer, Progress, Shown, control
 from ldm_kit.widgets.side_by_side import SideBySide
 
 ABOUT = """
@@ -193,7 +193,6 @@ class WhatWordsAdd(Explorer):
             return Shown(said="No words on either side: the gain is zero. Choose words, or type a template.")
         told = state.template if state.words == OWN else state.words
         fig = gain_heatmap(gains, title=f"What words add: {told}")
-        fig.update_layout(width=FIGURE_WIDTH)
         sure = int((gains["ci_low"] > 0).sum())
         said = (
             f"In {sure} of {len(gains)} cells the gain's interval lies above zero. {self._words_said(state)}"
@@ -218,7 +217,6 @@ class WhatWordsAdd(Explorer):
             subtitle=f"{state.block} at noise level {state.level:g}, {self._metric}",
             bar=self._metric.split()[-1],
         )
-        fig.update_layout(width=FIGURE_WIDTH)
         said = f"{len(state.chosen)} stimuli, {state.block} at noise level {state.level:g}. "
         return Shown(fig, said=said + self._words_said(state))
 

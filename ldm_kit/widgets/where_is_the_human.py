@@ -27,7 +27,7 @@ from ldm_kit.plots.alignment import block_curves, block_noise_heatmap, only
 from ldm_kit.plots.differences import category_dots, difference_dots, dimension_dots
 from ldm_kit.plots.pictures import triplet_sheet
 from ldm_kit.plots.template import judged_by
-from ldm_kit.widgets.explorer import FIGURE_WIDTH, Explorer, Progress, Shown, control
+from ldm_kit.widgets.explorer import Explorer, Progress, Shown, control
 from ldm_kit.wording import accuracy_said, difference_said
 
 ABOUT = """
@@ -149,16 +149,14 @@ class WhereIsTheHuman(Explorer):
         yield 0.1, f"{tab} …"
         if tab == "Two cells":
             return (yield from self._two_cells(state))
-        shown = {
+        show = {
             "Map": self._map,
             "Curves": self._curves,
             "Categories": self._categories,
             "Dimensions": self._dimensions,
             "Triplets": self._most_and_least,
-        }[tab](state)
-        if shown.figure is not None:
-            shown.figure.update_layout(width=FIGURE_WIDTH)
-        return shown
+        }[tab]
+        return show(state)
 
     def clicked(self, x: Any, y: Any) -> None:
         """Make the cell that was clicked on A."""
@@ -248,7 +246,6 @@ class WhereIsTheHuman(Explorer):
             title=f"{_named(state.a)} minus {_named(state.b)}",
             subtitle=f"difference in accuracy, 95 % intervals, uncorrected; {judged_by(self.table)}",
         )
-        fig.update_layout(width=FIGURE_WIDTH)
         row = overall.iloc[0]
         told = difference_said(row["difference"], row["ci_low"], row["ci_high"])
         return Shown(fig, said=f"A minus B over all triplets: {told}.")
