@@ -114,7 +114,7 @@ def block_noise_heatmap(
         **_scale(part, float(grid.min().min()), float(grid.max().max()), to_ceiling),
         hovertemplate="%{y}<br>noise level %{x}<br>accuracy %{z:.3f}<extra></extra>",
     )
-    columns = list(grid.columns)
+    columns: list[object] = list(grid.columns)
     for letter, (block, level) in (marked or {}).items():
         _frame(fig, letter, columns.index(level), blocks.index(block))
     fig.update_xaxes(title="noise level (share of the training schedule)", type="category")

@@ -144,7 +144,7 @@ class IntoTheNoise(Explorer):
         """Leave out what a tab does not depend on."""
         if tab == "Tokens":
             return tab, state
-        level = None if tab == "Film strip" else state.level
+        level = -1.0 if tab == "Film strip" else state.level
         return tab, state._replace(second="", token=0, level=level)
 
     def steps(self, tab: str, state: State) -> Generator[Progress, None, Shown]:

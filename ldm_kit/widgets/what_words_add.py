@@ -108,8 +108,10 @@ class WhatWordsAdd(Explorer):
                 "The store has no features without words. Extract conditioning 'none' as well."
             )
         self._model, self._data, self._store, self._metric = model, data, store, metric
-        self._temporary = tempfile.TemporaryDirectory() if home is None else None
-        self._home = Path(home if self._temporary is None else self._temporary.name)
+        if home is None:
+            self._temporary = tempfile.TemporaryDirectory()  # goes when the explorer goes
+            home = self._temporary.name
+        self._home = Path(home)
         self._slice, self._worded = slice_size, dict[str, FeatureStore]()
         self.names = self._ordered()
         there = [name for name in store.conditionings if name != "none"]
@@ -185,7 +187,10 @@ class WhatWordsAdd(Explorer):
             return pd.DataFrame()
         parts = {"none": self._store.select(conditioning="none"), state.words: self._features(state)}
         triplets = self._data.triplets
-        return compare(SideBySide(parts), triplets, by="conditioning", metric=self._metric, reference="none")
+        table: pd.DataFrame = compare(
+            SideBySide(parts), triplets, by="conditioning", metric=self._metric, reference="none"
+        )
+        return table
 
     def _gain(self, state: State) -> Shown:
         gains = self._gains(state)

@@ -114,7 +114,7 @@ class WhereIsTheHuman(Explorer):
         if table is None:
             table = odd_one_out(store, data.triplets, metric=metric, ceiling=self._ceiling)
         self.table = table[table["metric"] == metric]
-        best = self.table.loc[self.table["accuracy"].idxmax()]
+        best: Any = self.table.iloc[int(self.table["accuracy"].argmax())]
         blocks = list(store.blocks)
         other = "mid_block" if "mid_block" in blocks and best["block"] != "mid_block" else blocks[0]
         places = [(f"{level:g}", level) for level in store.noise_levels]
@@ -236,7 +236,7 @@ class WhereIsTheHuman(Explorer):
             yield (done + 1) / (len(columns) + 1), f"A minus B, {column} …"
             assert categories is not None
             member = categories[column].reindex(list(self._triplets.names)).fillna(False).to_numpy(bool)
-            held = member[self._triplets.indices].any(axis=1)
+            held = np.asarray(member[self._triplets.indices].any(axis=1))
             if held.any():
                 tables.append(self._difference(arrays, held, str(column)))
         overall, *parts = tables
@@ -257,7 +257,9 @@ class WhereIsTheHuman(Explorer):
         return self._store.select(blocks=[block], noise_levels=[level], conditioning=state.words)
 
     def _row_said(self, state: State) -> str:
-        row = only(self.table, conditioning=state.words, block=state.a[0], noise_level=state.a[1]).iloc[0]
+        row: Any = only(self.table, conditioning=state.words, block=state.a[0], noise_level=state.a[1]).iloc[
+            0
+        ]
         return f"A: {_named(state.a)}, words: {state.words}. Accuracy {accuracy_said(row)}."
 
     def _distinct(self, order: npt.NDArray[np.int64]) -> list[int]:
@@ -269,7 +271,9 @@ class WhereIsTheHuman(Explorer):
     def _difference(
         self, arrays: dict[str, npt.NDArray[Any]], held: npt.NDArray[np.bool_], name: str
     ) -> pd.DataFrame:
-        table = compare(arrays, self._triplets.take(held), metric=self._metric, correction="none")
+        table: pd.DataFrame = compare(
+            arrays, self._triplets.take(held), metric=self._metric, correction="none"
+        )
         return table.assign(category=name)
 
 
