@@ -74,7 +74,7 @@ def sweep_old_features(store: Path) -> None:
         revision = about["request"]["revision"]
     except (OSError, ValueError, KeyError):
         return  # no store, or none that the demo made: the notebooks will say what is wrong with it
-    from ldm_kit.models.loading import fingerprint
+    from ldm_kit.models.hub import fingerprint
     from ldm_kit.models.registry import packaged
 
     if revision != fingerprint(packaged("tiny-ldm")):

@@ -13,19 +13,35 @@ from torch import nn
 from ldm_kit.errors import BadInputError, unknown_name
 from ldm_kit.models.outputs import DECLARED, image_part
 
+# A layer of an encoder, but for one within another or within a stage.
+LAYER = r"(?!.*(?:stages|layers?)\.\d+\.)(?:.*\.)?layers?\.\d+"
+
 # What a path says of a block. The first pattern that fits names its kind; stages come first because
-# they are what the paper compares and what is taken when nothing is asked for.
+# they are what the paper compares and what is taken when nothing is asked for. A transformer's stages are its
+# blocks; Flux's are "transformer" where text and image have weights of their own (double-stream) and
+# "single" where they share them. A U-Net's transformer blocks lie within its stages.
 KINDS: tuple[tuple[str, str], ...] = (
     (r"down_blocks\.\d+", "down"),
     (r"mid_block", "mid"),
     (r"up_blocks\.\d+", "up"),
+    (r"transformer_blocks\.\d+", "transformer"),
+    (r"single_transformer_blocks\.\d+", "single"),
     (r"conv_in|conv_out", "convolution"),
     (r".*\.resnets\.\d+", "resnet"),
     (r".*\.attentions\.\d+", "attention"),
     (r".*\.transformer_blocks\.\d+", "transformer"),
     (r".*\.(down|up)samplers\.\d+", "resampling"),
+    # of encoders
+    (r"(.*\.)?stages\.\d+", "stage"),
+    (LAYER, "layer"),
+    (r"layers\.\d+\.(last_token|mean)", "text_layer"),
+    (r"last_token|mean", "text"),
+    (r"embedding|latent|pixels", "readout"),
 )
-STAGES = ("down", "mid", "up")
+STAGE = re.compile(
+    r"(down_blocks|up_blocks|(single_)?transformer_blocks)\.\d+|mid_block"
+    rf"|(.*\.)?stages\.\d+|{LAYER}|last_token|mean|embedding|latent|pixels"
+)
 
 
 def kind_of(path: str) -> str | None:
@@ -59,6 +75,11 @@ def block_table(twin: nn.Module, run: Callable[[nn.Module], Any]) -> pd.DataFram
         ``layout``, ``shape`` (of one picture), ``channels``, ``parameters``, ``stage`` (whether it is
         one of the stages that are watched by default).
 
+    Raises
+    ------
+    BadInputError
+        If the output of a stage is not declared.
+
     Examples
     --------
     >>> model.blocks()  # doctest: +SKIP
@@ -77,7 +98,7 @@ def block_table(twin: nn.Module, run: Callable[[nn.Module], Any]) -> pd.DataFram
                     "shape": shape,
                     "channels": shape[0] if layout == "map" else shape[-1],
                     "parameters": sum(p.numel() for p in module.parameters()),
-                    "stage": kind in STAGES,
+                    "stage": STAGE.fullmatch(path) is not None,
                 }
             )
 
@@ -86,7 +107,8 @@ def block_table(twin: nn.Module, run: Callable[[nn.Module], Any]) -> pd.DataFram
     handles = []
     for path, module in twin.named_modules():
         kind = kind_of(path)
-        if kind is not None and type(module).__name__ in DECLARED:
+        # An undeclared stage must not drop out of the table unseen: its hook raises, and shows the shapes.
+        if kind is not None and (type(module).__name__ in DECLARED or STAGE.fullmatch(path)):
             handles.append(module.register_forward_hook(hook_for(path, kind)))
     try:
         with torch.no_grad():
@@ -114,7 +136,7 @@ def select_blocks(table: pd.DataFrame, wanted: str | Sequence[str] | None) -> li
     wanted : str or sequence of str, optional
         Paths (``"mid_block"``), patterns (``"up_blocks.*"``: a ``*`` stands for one part between
         dots, at the front for all that comes before, as in ``"*.resnets.1"``) or kinds (``"up"``,
-        ``"resnet"``). None: the stages.
+        ``"resnet"``; of a transformer ``"transformer"``, and ``"single"`` for Flux's single-stream blocks). None: the stages.
 
     Returns
     -------

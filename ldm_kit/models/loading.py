@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ldm_kit.errors import BadInputError, LdmKitError, ModelNotFoundError, unknown_name
+from ldm_kit.errors import BadInputError, ModelNotFoundError, unknown_name
+from ldm_kit.models.deepfloyd import DeepFloydIF
+from ldm_kit.models.flux import Flux
+from ldm_kit.models.hub import commit, explained, fingerprint, pipeline_index, quiet
+from ldm_kit.models.kandinsky import Kandinsky22
+from ldm_kit.models.karlo import Karlo
 from ldm_kit.models.opened import Identity, OpenedModel
+from ldm_kit.models.parts import Place, untrained_part
+from ldm_kit.models.pixart import PixArt, PixArtSigma
 from ldm_kit.models.registry import packaged, registered_models
+from ldm_kit.models.sources import parse_source
 from ldm_kit.models.stable_diffusion import StableDiffusion
+from ldm_kit.models.stable_diffusion_3 import StableDiffusion3
+from ldm_kit.models.stable_diffusion_xl import StableDiffusionXL
 from ldm_kit.offline import is_offline
 
 # Which adapter opens a pipeline, by the class that its model_index.json names. Only these classes are
@@ -25,6 +31,40 @@ FAMILIES: dict[str, type[OpenedModel]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionImg2ImgPipeline": StableDiffusion,
     "StableDiffusionInpaintPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusionXLImg2ImgPipeline": StableDiffusionXL,
+    "StableDiffusionXLInpaintPipeline": StableDiffusionXL,
+    "StableDiffusionXLPAGPipeline": StableDiffusionXL,
+    "StableDiffusionXLPAGImg2ImgPipeline": StableDiffusionXL,
+    "StableDiffusionXLPAGInpaintPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "StableDiffusion3Img2ImgPipeline": StableDiffusion3,
+    "StableDiffusion3InpaintPipeline": StableDiffusion3,
+    "StableDiffusion3PAGPipeline": StableDiffusion3,
+    "StableDiffusion3PAGImg2ImgPipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+    "FluxImg2ImgPipeline": Flux,
+    "FluxInpaintPipeline": Flux,
+    "FluxKontextPipeline": Flux,
+    "FluxKontextInpaintPipeline": Flux,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArtSigma,
+    "PixArtSigmaPAGPipeline": PixArtSigma,
+    "KandinskyV22Pipeline": Kandinsky22,
+    "KandinskyV22Img2ImgPipeline": Kandinsky22,
+    "KandinskyV22CombinedPipeline": Kandinsky22,
+    "KandinskyV22Img2ImgCombinedPipeline": Kandinsky22,
+    "UnCLIPPipeline": Karlo,
+    "IFPipeline": DeepFloydIF,
+    "IFImg2ImgPipeline": DeepFloydIF,
+}
+# Pipelines of these families that cannot be looked into, and why.
+WITHDRAWN = {
+    "UnCLIPImageVariationPipeline": "it is told pictures alone; load the model that is told words, 'kakaobrain/karlo-v1-alpha'",
+    "KandinskyV22PriorPipeline": "this is a prior alone, which knows no pictures; load the denoiser that it belongs "
+    "to, 'kandinsky-2.2'",
+    "IFSuperResolutionPipeline": "this is a later stage of DeepFloyd IF, which enlarges pictures; load the first, "
+    "'deepfloyd-if'",
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -36,6 +76,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     pretrained: bool = True,
+    drop: Sequence[str] = (),
     seed: int = 0,
     offline: bool | None = None,
 ) -> OpenedModel:
@@ -44,18 +85,24 @@ def load_model(
     Parameters
     ----------
     name : str or path-like
-        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"sd2.1"``, ``"sd-turbo"``), a hub
-        id (``"owner/model"``) or a local folder in diffusers format.
+        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"flux-dev"``, ``"dinov2-base"``, …), a
+        hub id (``"owner/model"``) or a local folder in diffusers format. A prefix before it asks for a model
+        without noise: ``"vision:"`` for a vision model of transformers, ``"latent:"`` for what the VAE makes of
+        a picture, ``"text:"`` for the text encoder alone; ``"pixels"`` is the picture itself, ``"pixels:128"``
+        with 128 of them on a side. ``"untrained:"`` before any of them is ``pretrained=False``.
     device : str, optional
         By default the first of CUDA, Apple's MPS and the CPU that is there.
     dtype : {"float32", "float16", "bfloat16"}, optional
-        Of the denoiser and text encoder; by default float16 on CUDA and float32 elsewhere. The VAE always
-        computes in float32, where float16 overflows.
+        Of the denoiser and text encoders; by default float16 on CUDA and float32 elsewhere. Flux and SD3 were
+        made for bfloat16. The VAE always computes in float32, where float16 overflows.
     revision : str, optional
         Branch, tag or commit of a hub repository.
     pretrained : bool
-        False gives the untrained control: the same network with random weights, seeded by `seed`. The VAE
-        and the text encoder stay as they are.
+        False gives the untrained control: the same network with random weights, seeded by `seed`. Of a
+        diffusion model that is the denoiser; VAE and text encoder stay as they are. Its weights are not read.
+    drop : sequence of str
+        Components to leave out, of those that the family can do without: ``("text_encoder_3", "tokenizer_3")``
+        opens Stable Diffusion 3 without T5. The model's name in tables then says so.
     seed : int
         Of the untrained control.
     offline : bool, optional
@@ -68,7 +115,7 @@ def load_model(
     Raises
     ------
     UnknownNameError
-        If `name` is no registered name, hub id or folder.
+        If `name` is no registered name, hub id or folder, or `drop` names what cannot be dropped.
     ModelNotFoundError
         If the model is missing, gated, incomplete, or not to be had offline; the message says what to do.
     BadInputError
@@ -82,10 +129,16 @@ def load_model(
     chosen_device = _device(device)
     chosen_dtype = _dtype(dtype, chosen_device)
     offline = is_offline() if offline is None else offline
-    source, registered_revision, label = _resolve(str(name))
+    asked = parse_source(str(name))
+    pretrained = pretrained and not asked.untrained
+    if asked.kind != "model":
+        from ldm_kit.models.opening import open_encoder
+
+        return open_encoder(asked, revision, pretrained, seed, offline, chosen_dtype, chosen_device)
+    source, registered_revision, label = _resolve(asked.name)
     revision = revision or registered_revision
     local = Path(source).is_dir()
-    index = _pipeline_index(source, revision, offline)
+    index = pipeline_index(source, revision, offline)
     family = _family(index, source)
     missing = [part for part in family.NEEDED if part not in index]
     if missing:
@@ -94,27 +147,23 @@ def load_model(
             "Download or save it again, whole."
         )
     wanted = [*family.NEEDED, *(part for part in family.OPTIONAL if part in _components(index))]
-    with _explained(source, offline), _quiet(local):
-        # The class is one of diffusers' own, named in FAMILIES; safetensors only.
-        pipeline = _pipeline_class(index).from_pretrained(
-            source,
-            revision=revision,
-            # The VAE overflows in float16; it runs once an image, so precision costs little.
-            dtype={"default": chosen_dtype, "vae": torch.float32},
-            use_safetensors=True,
-            local_files_only=offline or local,
-            **{part: None for part in _components(index) if part not in wanted},
-        )
-    parts = {part: getattr(pipeline, part) for part in wanted}
+    dropped = _dropped(drop, family)
+    if dropped:
+        wanted = [part for part in wanted if part not in dropped]
+        label += f"-without-{dropped[0]}"
+    place = Place(source, revision, offline or local, offline)
+    with explained(source, offline), quiet(local):
+        parts = _load_parts(index, family, place, wanted, None if pretrained else seed, chosen_dtype)
+        row = registered_models().get(asked.name)
+        parts |= family.more_parts(index, place, row.prior if row else None, chosen_dtype, chosen_device)
     denoiser = parts[family.DENOISER]
     if not pretrained:
-        denoiser = _untrained(denoiser, seed).to(chosen_dtype)
         label += "-untrained"
         revision = f"seed-{seed}"
     elif local:
         revision = fingerprint(Path(source))
     else:
-        revision = _commit(source, revision)
+        revision = commit(source, revision)
     for module in parts.values():
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False).to(chosen_device)
@@ -129,27 +178,29 @@ def load_model(
     return family(identity, denoiser, parts, chosen_device, Path(source) if local else None)
 
 
-def fingerprint(folder: Path) -> str:
-    """Tell one folder of weights from another: a hash over names, sizes and both ends of each file.
-
-    Examples
-    --------
-    >>> fingerprint(packaged("tiny-ldm"))  # doctest: +SKIP
-    'sha256:0c5b…'
-    """
-    digest = hashlib.sha256()
-    ends = 1 << 20
-    for path in sorted(folder.rglob("*")):
-        if path.suffix not in (".safetensors", ".json", ".txt", ".model") or not path.is_file():
-            continue
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\n{size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(ends))
-            if size > 2 * ends:
-                file.seek(-ends, os.SEEK_END)
-            digest.update(file.read(ends))
-    return f"sha256:{digest.hexdigest()[:16]}"
+def _load_parts(
+    index: dict[str, Any],
+    family: type[OpenedModel],
+    place: Place,
+    wanted: Sequence[str],
+    seed: int | None,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """Load the wanted parts of a pipeline; with a seed the denoiser is made anew."""
+    # A part that is handed over is not loaded, nor downloaded.
+    given: dict[str, Any] = dict.fromkeys({*_components(index), *family.OPTIONAL}.difference(wanted))
+    if seed is not None:
+        given[family.DENOISER] = untrained_part(index, family.DENOISER, place, dtype, seed)
+    # The class is one of diffusers' own, named in FAMILIES; safetensors only.
+    pipeline = _pipeline_class(index).from_pretrained(
+        place.source,
+        # The VAE overflows in float16; it runs once an image, so precision costs little.
+        dtype={"default": dtype, **dict.fromkeys(family.PICTURE_PARTS, torch.float32)},
+        use_safetensors=True,
+        **place.arguments(),
+        **given,
+    )
+    return {part: getattr(pipeline, part) for part in wanted}
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -197,38 +248,25 @@ def _resolve(name: str) -> tuple[str, str | None, str]:
     return name, None, name
 
 
-def _pipeline_index(source: str, revision: str | None, offline: bool) -> dict[str, Any]:
-    if Path(source).is_dir():
-        path = Path(source) / "model_index.json"
-        if not path.is_file():
-            raise ModelNotFoundError(
-                f"The folder {source!r} has no model_index.json: it is not a model in diffusers format. "
-                f"It holds {sorted(p.name for p in Path(source).iterdir())[:10]}. Save one with "
-                "`pipeline.save_pretrained(folder)`; single-file checkpoints must be converted first."
-            )
-    else:
-        from huggingface_hub import hf_hub_download
-
-        with _explained(source, offline):
-            path = Path(
-                hf_hub_download(source, "model_index.json", revision=revision, local_files_only=offline)
-            )
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelNotFoundError(
-            f"The model_index.json of {source!r} is damaged ({error}). Download or save it again."
-        ) from error
-    return index
-
-
 def _family(index: dict[str, Any], source: str) -> type[OpenedModel]:
     name = index.get("_class_name")
+    if name in WITHDRAWN:
+        raise BadInputError(f"{source!r} is a {name}, which cannot be opened: {WITHDRAWN[name]}.")
     if not isinstance(name, str) or name not in FAMILIES:
         raise unknown_name(
             "pipeline class", name, FAMILIES, f"{source!r} is of a family that ldm_kit cannot open yet."
         )
     return FAMILIES[name]
+
+
+def _dropped(drop: Sequence[str], family: type[OpenedModel]) -> list[str]:
+    names = [drop] if isinstance(drop, str) else list(drop)
+    for name in names:
+        if name not in family.DROPPABLE:
+            raise unknown_name(
+                "component to drop", name, family.DROPPABLE, f"The family is {family.__name__}."
+            )
+    return sorted(names, key=family.DROPPABLE.index)
 
 
 def _components(index: dict[str, Any]) -> list[str]:
@@ -240,78 +278,3 @@ def _pipeline_class(index: dict[str, Any]) -> Any:
     import diffusers
 
     return getattr(diffusers, index["_class_name"])
-
-
-def _untrained(denoiser: torch.nn.Module, seed: int) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        twin: torch.nn.Module = type(denoiser).from_config(denoiser.config)  # type: ignore[attr-defined]
-    return twin
-
-
-def _commit(source: str, revision: str | None) -> str:
-    """Find the commit that was loaded: a branch moves on, a store must not mix its states."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(source, "model_index.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else str(revision)
-
-
-@contextmanager
-def _quiet(local: bool) -> Iterator[None]:
-    """Keep the libraries' remarks on missing torchvision and deprecated settings off the notebook's page.
-
-    Bars stay for what is downloaded, and are dropped for a folder that loads in a second.
-    """
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    of_diffusers: Any = diffusers.utils.logging
-    of_transformers: Any = transformers.utils.logging
-    verbosity = of_diffusers.get_verbosity(), of_transformers.get_verbosity()
-    of_diffusers.set_verbosity_error()
-    of_transformers.set_verbosity_error()
-    if local:
-        of_diffusers.disable_progress_bar()
-        of_transformers.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        of_diffusers.set_verbosity(verbosity[0])
-        of_transformers.set_verbosity(verbosity[1])
-        of_diffusers.enable_progress_bar()
-        of_transformers.enable_progress_bar()
-
-
-@contextmanager
-def _explained(source: str, offline: bool) -> Iterator[None]:
-    """Turn what the hub's client raises into errors that say what to do."""
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except LdmKitError:
-        raise
-    except errors.GatedRepoError as error:
-        raise ModelNotFoundError(
-            f"The model {source!r} is gated: accept its licence on its hub page while logged in, then run "
-            "`hf auth login` here (or set HF_TOKEN) and try again."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelNotFoundError(
-            f"The hub has no model {source!r}, or it is private. Check the spelling; if it moved, name its new "
-            "place in a file of your own (environment variable LDM_KIT_MODELS), or give a local folder."
-        ) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        why = "the offline switch is on" if offline else "the hub could not be reached"
-        raise ModelNotFoundError(
-            f"The model {source!r} is not in this machine's cache and {why}. Download it where there is a "
-            f"network with `hf download {source}`, or give a local folder. 'tiny-ldm' needs no download."
-        ) from error
-    except (errors.HfHubHTTPError, OSError, ValueError, KeyError) as error:
-        raise ModelNotFoundError(
-            f"The model {source!r} could not be loaded: {str(error).strip().splitlines()[0]} "
-            "If a file is missing or damaged, download or save it again; weights must be safetensors."
-        ) from error

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.errors import BadInputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -20,14 +24,15 @@ class NoiseLevel:
     ----------
     level : float
         Position in the training schedule, 0 (clean) to 1 (noise).
-    timestep : int
-        The denoiser's own step, 0 to T - 1.
+    timestep : int or float
+        The denoiser's own step, 0 to T - 1; with flow matching ``sigma * T``, which need not be whole.
     sigma : float
-        Standard deviation of the noise over that of the signal, sqrt((1 - ᾱ) / ᾱ).
+        Standard deviation of the noise over that of the signal, sqrt((1 - ᾱ) / ᾱ); with flow matching
+        the noise's share, 0 to 1.
     signal : float
-        What the clean latent is multiplied with, sqrt(ᾱ).
+        What the clean latent is multiplied with: sqrt(ᾱ), or ``1 - sigma`` with flow matching.
     noise : float
-        What the noise is multiplied with, sqrt(1 - ᾱ).
+        What the noise is multiplied with: sqrt(1 - ᾱ), or ``sigma`` with flow matching.
 
     Examples
     --------
@@ -36,7 +41,7 @@ class NoiseLevel:
     """
 
     level: float
-    timestep: int
+    timestep: float
     sigma: float
     signal: float
     noise: float
@@ -72,7 +77,9 @@ def draw_noise(name: str, shape: Sequence[int], seed: int = 0, draw: int = 0) ->
     return generator.standard_normal(tuple(shape), dtype=np.float32)
 
 
-def variance_preserving_level(level: float, alphas_cumprod: npt.NDArray[np.float64]) -> NoiseLevel:
+def variance_preserving_level(
+    level: float, alphas_cumprod: npt.NDArray[np.float64], timestep: float | None = None
+) -> NoiseLevel:
     """Place a noise level in a variance-preserving schedule (DDPM, and all that sample from it).
 
     Parameters
@@ -81,6 +88,9 @@ def variance_preserving_level(level: float, alphas_cumprod: npt.NDArray[np.float
         0 to 1.
     alphas_cumprod : ndarray, shape (T,)
         ᾱ of the training schedule (Ho et al. 2020, eq. 4).
+    timestep : int or float, optional
+        Takes the place of the level's own; see `ldm_kit.models.paper_timesteps`. Between two whole ones, the noise's
+        standard deviation is interpolated as Euler's sampler does.
 
     Returns
     -------
@@ -101,10 +111,87 @@ def variance_preserving_level(level: float, alphas_cumprod: npt.NDArray[np.float
     """
     check_level(level)
     steps = len(alphas_cumprod)
-    timestep = min(steps - 1, round(level * steps))
-    alpha = float(alphas_cumprod[timestep])
+    if timestep is None:
+        timestep = min(steps - 1, round(level * steps))
+    if float(timestep).is_integer():
+        timestep = int(timestep)
+        alpha = float(alphas_cumprod[timestep])
+    else:
+        sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
+        alpha = 1 / (1 + float(np.interp(timestep, np.arange(steps), sigmas)) ** 2)
     sigma = ((1 - alpha) / alpha) ** 0.5 if alpha > 0 else float("inf")
     return NoiseLevel(float(level), timestep, sigma, alpha**0.5, (1 - alpha) ** 0.5)
+
+
+def flow_matching_level(level: float, steps: int = 1000) -> NoiseLevel:
+    """Place a noise level in flow matching (rectified flow; Lipman et al. 2023): the level *is* sigma.
+
+    Parameters
+    ----------
+    level : float
+        0 to 1.
+    steps : int
+        T, what the denoiser's timestep counts to.
+
+    Returns
+    -------
+    NoiseLevel
+        With ``sigma = noise = level``, ``signal = 1 - level`` and ``timestep = level * T``, not rounded. The
+        scheduler's ``shift`` moves which sigmas a sampler visits, not what a sigma means to the network:
+        it plays no part here.
+
+    Raises
+    ------
+    BadInputError
+        If `level` is not within 0–1.
+
+    Examples
+    --------
+    >>> flow_matching_level(0.25)
+    NoiseLevel(level=0.25, timestep=250.0, sigma=0.25, signal=0.75, noise=0.25)
+    """
+    check_level(level)
+    sigma = float(level)
+    return NoiseLevel(sigma, sigma * steps, sigma, 1 - sigma, sigma)
+
+
+def clean_from_prediction(kind: str, noised: Tensor, prediction: Tensor, level: NoiseLevel) -> Tensor:
+    """Turn a denoiser's prediction into its estimate of the clean latent.
+
+    Parameters
+    ----------
+    kind : {"epsilon", "v_prediction", "sample", "flow"}
+        What it predicts: the noise, the velocity of Salimans & Ho (2022, appendix D), the clean latent, or
+        flow matching's velocity (noise minus clean latent).
+    noised, prediction : Tensor, same shape
+    level : NoiseLevel
+        Where `noised` is.
+
+    Returns
+    -------
+    Tensor
+        For ``"epsilon"`` infinite or NaN where the level leaves no signal.
+
+    Raises
+    ------
+    BadInputError
+        For another kind.
+
+    Examples
+    --------
+    >>> import torch
+    >>> clean_from_prediction("flow", torch.ones(1), torch.ones(1), flow_matching_level(0.25))
+    tensor([0.7500])
+    """
+    if kind == "epsilon":
+        return (noised - level.noise * prediction) / level.signal
+    if kind == "v_prediction":
+        return level.signal * noised - level.noise * prediction
+    if kind == "sample":
+        return prediction
+    if kind == "flow":
+        return noised - level.sigma * prediction
+    raise BadInputError(f"The scheduler predicts {kind!r}; known are epsilon, v_prediction, sample and flow.")
 
 
 def check_level(level: float) -> None:

@@ -9,16 +9,26 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ldm_kit.errors import BadInputError
 from ldm_kit.models.blocks import block_table, select_blocks
-from ldm_kit.models.noise import NoiseLevel, draw_noise, variance_preserving_level
+from ldm_kit.models.noise import (
+    NoiseLevel,
+    draw_noise,
+    variance_preserving_level,
+)
+from ldm_kit.models.paper_timesteps import check_timesteps, paper_timestep
+from ldm_kit.models.parts import Place
 from ldm_kit.models.watch import Watch, watching
 
 Text = Mapping[str, Tensor]
+# What encoded prompts may take of the device's memory: some 4,000 of Stable Diffusion, 250 of Flux.
+TEXT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,12 @@ class OpenedModel:
     DENOISER: ClassVar[str] = "unet"
     # Loaded if the folder has them.
     OPTIONAL: ClassVar[tuple[str, ...]] = ()
+    # Which of them make pictures into latents; these alone are loaded for `latent:NAME`.
+    PICTURE_PARTS: ClassVar[tuple[str, ...]] = ("vae",)
+    # Those of them that `load_model` may be told to drop.
+    DROPPABLE: ClassVar[tuple[str, ...]] = ()
+    # Whether the family has the img2img call whose timesteps the paper took.
+    IMG2IMG: ClassVar[bool] = False
 
     identity: Identity
     denoiser: Any
@@ -85,7 +101,41 @@ class OpenedModel:
     folder: Path | None = None
     _prompts: dict[str, Text] = field(default_factory=dict, repr=False)
 
+    @classmethod
+    def more_parts(
+        cls,
+        index: Mapping[str, Any],
+        place: Place,
+        prior: str | None,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> dict[str, Any]:
+        """Find what the family needs beside the parts of the pipeline's folder; nothing, by default.
+
+        Parameters
+        ----------
+        index : mapping
+            The pipeline's model_index.json.
+        place : Place
+            Where the pipeline is.
+        prior : str, optional
+            What the registry names as its prior.
+        dtype : torch.dtype
+        device : torch.device
+        """
+        return {}
+
     # What a family answers ------------------------------------------------------------------------
+
+    @property
+    def takes_noise(self) -> bool:
+        """Whether pictures are noised before the network sees them; encoders know noise level 0 alone."""
+        return True
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the network is told anything by a prompt; if not, only the empty one is allowed."""
+        return True
 
     @property
     def picture_size(self) -> int:
@@ -97,8 +147,11 @@ class OpenedModel:
         """Shape of one latent, (channels, height, width)."""
         raise NotImplementedError
 
-    def encode(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Encode pictures to latents, (n, channels, height, width), float32, in the denoiser's scale."""
+    def encode(self, pictures: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
+        """Encode pictures to latents, (n, channels, height, width), float32, in the denoiser's scale.
+
+        By default the posterior's mean; with `posterior`, a standard normal draw of that shape, a sample.
+        """
         raise NotImplementedError
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
@@ -116,6 +169,21 @@ class OpenedModel:
     def clean_estimate(self, noised: Tensor, prediction: Tensor, level: NoiseLevel) -> Tensor:
         """Turn a prediction into the model's estimate of the clean latent."""
         raise NotImplementedError
+
+    def text_of_pictures(self, pictures: Sequence[Image.Image]) -> Text:
+        """Give what the denoiser is told if it is told the picture itself; only unCLIP models have this.
+
+        A flagged control: it shows the answer to the network, and is never a default.
+
+        Raises
+        ------
+        BadInputError
+            By every model that is conditioned on text.
+        """
+        raise BadInputError(
+            f"{self.identity.model!r} is conditioned on text, not on pictures. The conditioning 'image' is for "
+            "unCLIP models such as 'kandinsky-2.2'; leave it out here."
+        )
 
     def dummy_text(self, device: torch.device) -> Text:
         """Give text of the right shape for one picture, without running the text encoder."""
@@ -142,16 +210,43 @@ class OpenedModel:
             return None
         return frozenset(path.read_text(encoding="utf-8").split())
 
-    def level(self, level: float) -> NoiseLevel:
+    def level(self, level: float, timesteps: str = "exact") -> NoiseLevel:
         """Place a noise level (0–1) in this model's schedule.
+
+        Parameters
+        ----------
+        level : float
+            0 to 1; whole percents from 0.01 with ``timesteps="paper"``.
+        timesteps : {"exact", "paper"}
+            ``"exact"``: the level's own; ``"paper"``: the one that the paper's img2img call ended up with,
+            see `ldm_kit.models.paper_timesteps.paper_timestep`.
+
+        Returns
+        -------
+        NoiseLevel
+
+        Raises
+        ------
+        UnknownNameError
+            For another `timesteps`.
+        BadInputError
+            If the level is out of range, or the family has no such img2img call.
 
         Examples
         --------
-        >>> model.level(0.3).timestep  # doctest: +SKIP
-        300
+        >>> model.level(0.3).timestep, model.level(0.3, timesteps="paper").timestep  # doctest: +SKIP
+        (300, 291)
         """
-        alphas = self.parts["scheduler"].alphas_cumprod.double().cpu().numpy()
-        return variance_preserving_level(level, np.asarray(alphas, dtype=np.float64))
+        check_timesteps(timesteps, self.IMG2IMG, type(self).__name__)
+        scheduler = self.parts["scheduler"]
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise BadInputError(
+                f"The scheduler {type(scheduler).__name__} has no variance-preserving schedule (alphas_cumprod), which "
+                f"a {type(self).__name__} needs. Load a model that was trained with one."
+            )
+        alphas = np.asarray(scheduler.alphas_cumprod.double().cpu().numpy(), dtype=np.float64)
+        timestep = paper_timestep(level, scheduler) if timesteps == "paper" else None
+        return variance_preserving_level(level, alphas, timestep)
 
     def preprocess(self, picture: Image.Image) -> Image.Image:
         """Scale a picture's shorter side to `picture_size` (Lanczos) and cut out the middle."""
@@ -183,18 +278,65 @@ class OpenedModel:
         return torch.from_numpy(draws).to(self.device)
 
     def text(self, prompt: str) -> Text:
-        """Encode a prompt, or give it from among the last few thousand that were encoded."""
+        """Encode a prompt, or give it from among the latest that were encoded and fit in `TEXT_BYTES`."""
         if prompt not in self._prompts:
-            if len(self._prompts) >= 4096:  # forget the oldest; 4,096 prompts of SD take 1 GB
-                self._prompts.pop(next(iter(self._prompts)))
             with torch.inference_mode():
-                self._prompts[prompt] = self.encode_prompt(prompt)
+                text = self.encode_prompt(prompt)
+            size = sum(part.numel() * part.element_size() for part in text.values())
+            while self._prompts and (len(self._prompts) + 1) * size > TEXT_BYTES:
+                self._prompts.pop(next(iter(self._prompts)))  # the oldest
+            self._prompts[prompt] = text
         return self._prompts[prompt]
 
     def texts(self, prompts: Sequence[str]) -> Text:
         """Encode prompts and stack them for a batch."""
         encoded = [self.text(prompt) for prompt in prompts]
         return {key: torch.cat([text[key] for text in encoded]) for key in encoded[0]}
+
+    def embedded(self, vectors: Tensor | npt.ArrayLike) -> Text:
+        """Take a sequence of vectors as the text (the conditioning ``"embedding"``), so that learnt ones work.
+
+        Parameters
+        ----------
+        vectors : Tensor or array, shape (tokens, channels)
+            What the text encoders would have given; every vector is attended to.
+
+        Returns
+        -------
+        mapping of str to Tensor
+            As `text` gives, for one picture. Where the family also takes a pooled vector, it is that of the
+            empty prompt: a value that the denoiser knows, and that says nothing of the picture.
+
+        Raises
+        ------
+        BadInputError
+            If the shape does not fit, or a number is not finite.
+
+        Examples
+        --------
+        >>> model.embedded(torch.zeros(3, 768))["sequence"].shape  # doctest: +SKIP
+        torch.Size([1, 3, 768])
+        """
+        empty = self.text("")
+        if "sequence" not in empty:
+            raise BadInputError(
+                f"A {type(self).__name__} attends to no sequence of vectors; give prompts instead."
+            )
+        given = torch.as_tensor(vectors).to(self.device, self.dtype)
+        channels = empty["sequence"].shape[-1]
+        if given.ndim != 2 or not len(given) or given.shape[1] != channels:
+            raise BadInputError(
+                f"The embedding has shape {tuple(given.shape)}; this model takes (tokens, {channels}), one row a "
+                "token, one token or more."
+            )
+        if not torch.isfinite(given).all():
+            raise BadInputError(
+                f"The embedding holds NaN or infinity in {self.identity.dtype}. Mend it first."
+            )
+        text = {**empty, "sequence": given[None]}
+        if "mask" in text:
+            text["mask"] = torch.ones(1, len(given), dtype=text["mask"].dtype, device=self.device)
+        return text
 
     def add_noise(self, latents: Tensor, noise: Tensor, level: NoiseLevel) -> Tensor:
         """Noise latents to a level: ``signal * latents + noise_share * noise`` (Ho et al. 2020, eq. 4)."""

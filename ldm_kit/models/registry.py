@@ -21,9 +21,12 @@ class RegisteredModel:
     name : str
         How it is called.
     source : str
-        A hub id, a folder, or ``package:FOLDER`` for a model that ldm_kit brings along.
+        A hub id, a folder, or ``package:FOLDER`` for a model that ldm_kit brings along; with a prefix such as
+        ``vision:`` as in `ldm_kit.models.sources.parse_source`.
     revision : str, optional
         Of the hub repository.
+    prior : str, optional
+        Of an unCLIP model: the hub id or folder of the prior, which turns text into image embeddings.
     licence, note : str
         Shown by `registered_models`.
     """
@@ -31,6 +34,7 @@ class RegisteredModel:
     name: str
     source: str
     revision: str | None = None
+    prior: str | None = None
     licence: str = ""
     note: str = ""
 
@@ -66,7 +70,7 @@ def registered_models() -> dict[str, RegisteredModel]:
             except TypeError as error:
                 raise BadInputError(
                     f"The row {name!r} of the table of models cannot be used ({error}). "
-                    "A row has source, and optionally revision, licence and note."
+                    "A row has source, and optionally revision, prior, licence and note."
                 ) from error
     return models
 

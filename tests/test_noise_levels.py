@@ -1,0 +1,187 @@
+"""Noise levels: the exact timesteps, the paper's, and that no scheduler remembers a call."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FluxTransformer2DModel,
+    PixArtTransformer2DModel,
+    PNDMScheduler,
+    SD3Transformer2DModel,
+    StableDiffusionImg2ImgPipeline,
+    UNet2DConditionModel,
+)
+from tiny_models import save_tiny_stable_diffusion
+
+import ldm_kit as lk
+from ldm_kit.errors import BadInputError, UnknownNameError
+from ldm_kit.models.flux import Flux
+from ldm_kit.models.noise import clean_from_prediction, variance_preserving_level
+from ldm_kit.models.opened import Identity
+from ldm_kit.models.paper_timesteps import paper_timestep
+from ldm_kit.models.pixart import PixArt
+from ldm_kit.models.stable_diffusion_3 import StableDiffusion3
+from ldm_kit.models.stable_diffusion_xl import StableDiffusionXL
+
+BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+SCHEDULERS = {
+    # as the repositories of Stable Diffusion 1.5, 2.1 and XL have them
+    "PNDM": PNDMScheduler(**BETAS, skip_prk_steps=True, steps_offset=1),
+    "DDIM": DDIMScheduler(**BETAS, steps_offset=1),
+    "Euler": EulerDiscreteScheduler(**BETAS, steps_offset=1, timestep_spacing="leading"),
+    "Euler, trailing": EulerDiscreteScheduler(**BETAS, timestep_spacing="trailing"),
+    "Euler, linspace": EulerDiscreteScheduler(**BETAS, timestep_spacing="linspace"),
+}
+# int(100 * 0.29) is 28: the call itself takes a step less
+TRUNCATED = (29, 57, 58)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return lk.load_model(save_tiny_stable_diffusion(tmp_path_factory.mktemp("sd")), device="cpu")
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_papers_timestep_is_what_diffusers_img2img_starts_from(name):
+    scheduler = SCHEDULERS[name]
+    for percent in range(1, 101):
+        own = copy.deepcopy(scheduler)
+        own.set_timesteps(100)
+        stand_in = SimpleNamespace(scheduler=own)
+        theirs, _ = StableDiffusionImg2ImgPipeline.get_timesteps(stand_in, 100, percent / 100, "cpu")
+        assert paper_timestep(percent / 100, scheduler) == float(theirs[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "offset", "exceptions"),
+    [("PNDM", 1, {99: 981, 100: 991}), ("DDIM", -9, {}), ("Euler", -9, {})],
+)
+def test_the_papers_timesteps_follow_the_papers_formula(name, offset, exceptions):
+    for percent in range(1, 101):
+        expected = exceptions.get(percent, 10 * (percent - (percent in TRUNCATED)) + offset)
+        assert paper_timestep(percent / 100, SCHEDULERS[name]) == expected
+
+
+def test_a_level_at_the_papers_timestep_is_that_timesteps(model):
+    exact, paper = model.level(0.3), model.level(0.3, timesteps="paper")
+    assert (exact.timestep, paper.timestep) == (300, 291)
+    assert (exact.level, paper.level) == (0.3, 0.3)
+    alpha = float(model.parts["scheduler"].alphas_cumprod[291])
+    assert paper.signal == pytest.approx(alpha**0.5)
+    assert paper.noise == pytest.approx((1 - alpha) ** 0.5)
+    assert paper.sigma == pytest.approx(((1 - alpha) / alpha) ** 0.5)
+    assert model.level(0.1 + 0.2, timesteps="paper").timestep == 291  # 0.30000000000000004
+
+
+def test_a_timestep_between_two_is_interpolated_as_euler_does():
+    euler = copy.deepcopy(SCHEDULERS["Euler, linspace"])
+    timestep = paper_timestep(0.37, euler)
+    assert timestep != int(timestep)
+    level = variance_preserving_level(0.37, euler.alphas_cumprod.double().numpy(), timestep)
+    euler.set_timesteps(100)
+    latents, noise = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
+    at = euler.timesteps[63:64]
+    theirs = euler.scale_model_input(euler.add_noise(latents, noise, at), at[0])
+    torch.testing.assert_close(level.signal * latents + level.noise * noise, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_no_scheduler_remembers_a_call(model):
+    def state(scheduler):
+        return {key: str(value) for key, value in vars(scheduler).items()}
+
+    scheduler = model.parts["scheduler"]
+    before = state(scheduler)
+    first = model.level(0.3)
+    text, noised = model.texts([""]), torch.randn(1, *model.latent_shape)
+    alone = model.denoise(noised, first, text)
+    model.level(0.9, timesteps="paper")
+    model.denoise(noised, model.level(0.1, timesteps="paper"), text)
+    assert state(scheduler) == before
+    assert model.level(0.3) == first
+    assert torch.equal(model.denoise(noised, model.level(0.3), text), alone)
+    for used in SCHEDULERS.values():
+        was = state(used)
+        paper_timestep(0.5, used)
+        assert state(used) == was
+
+
+@pytest.mark.parametrize("level", [0, 0.005, 0.123])
+def test_the_papers_timesteps_want_whole_percents(model, level):
+    with pytest.raises(BadInputError, match=r"give whole percents from 0.01 to 1.*'exact' takes any"):
+        model.level(level, timesteps="paper")
+
+
+def test_errors_of_levels_say_what_to_do(model, monkeypatch):
+    with pytest.raises(UnknownNameError, match="'papers'. Did you mean 'paper'"):
+        model.level(0.3, timesteps="papers")
+    with pytest.raises(BadInputError, match="outside 0 to 1"):
+        model.level(30, timesteps="paper")
+    parts = {**model.parts, "scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
+    odd = type(model)(model.identity, model.denoiser, parts, model.device)
+    with pytest.raises(BadInputError, match="FlowMatchEulerDiscreteScheduler has no variance-preserving"):
+        odd.level(0.3)
+    with pytest.raises(BadInputError, match="predicts 'score'; known are epsilon"):
+        clean_from_prediction("score", torch.zeros(1), torch.zeros(1), model.level(0.3))
+
+
+# The real sizes, without weights ------------------------------------------------------------------------
+
+SDXL_UNET = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SD35 = {
+    "sample_size": 128,
+    "num_layers": 24,
+    "num_attention_heads": 24,
+    "caption_projection_dim": 1536,
+    "pos_embed_max_size": 384,
+    "qk_norm": "rms_norm",
+    "dual_attention_layers": tuple(range(13)),
+}
+REAL = {
+    "sdxl": (StableDiffusionXL, UNet2DConditionModel, SDXL_UNET, 4, 7, (1280, 32, 32)),
+    "sd3.5-medium": (StableDiffusion3, SD3Transformer2DModel, SD35, 16, 24, (4096, 1536)),
+    "flux-dev": (Flux, FluxTransformer2DModel, {"guidance_embeds": True}, 16, 57, (4096, 3072)),
+    "pixart-alpha": (PixArt, PixArtTransformer2DModel, {"caption_channels": 4096}, 4, 28, (4096, 1152)),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_block_table_of_the_real_size_needs_no_weights(name):
+    family, network, config, channels, stages, shape = REAL[name]
+    with torch.device("meta"):
+        denoiser = network(**config)
+    vae = SimpleNamespace(
+        config=SimpleNamespace(
+            block_out_channels=(128, 256, 512, 512), latent_channels=channels, sample_size=1024
+        )
+    )
+    scheduler = DDIMScheduler(**BETAS)
+    clip = SimpleNamespace(config=SimpleNamespace(projection_dim=1280))
+    parts = {"vae": vae, "scheduler": scheduler, "text_encoder_2": clip}
+    identity = Identity(name, name, "none", "float32", family.__name__)
+    model = family(identity, denoiser, parts, torch.device("cpu"))
+    table = model.blocks().query("stage")
+    assert model.picture_size == 1024
+    assert len(table) == stages
+    middle = table.iloc[stages // 2]
+    assert middle["shape"] == shape
+    assert np.all(table["parameters"] > 1e5)
