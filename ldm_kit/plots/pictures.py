@@ -93,7 +93,7 @@ def film_strip(looks: Sequence[Look], *, size: int = 112) -> Image.Image:
     """
     maps = space_colours(np.stack([view.maps for view in looks]))
     pictures = [view.noised for view in looks] + [view.estimate for view in looks] + maps
-    captions = [f"level {view.level:g}" for view in looks] + [f"step {view.timestep}" for view in looks]
+    captions = [f"level {view.level:g}" for view in looks] + [f"step {view.timestep:g}" for view in looks]
     captions += [""] * len(looks)
     rows = ("noised picture", "model's estimate", f"{looks[0].block}\nin colours")
     return picture_grid(pictures, captions, columns=len(looks), size=size, rows=rows)

@@ -237,7 +237,7 @@ class IntoTheNoise(Explorer):
     def _said(self, state: State) -> str:
         level = self._model.level(state.level)
         return (
-            f"{self._label(state.stimulus)} at noise level {level.level:g} (timestep {level.timestep} of "
+            f"{self._label(state.stimulus)} at noise level {level.level:g} (timestep {level.timestep:g} of "
             f"{self._model.steps}, σ = {level.sigma:.2f}){self._words(state)}."
         )
 

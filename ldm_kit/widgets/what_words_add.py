@@ -63,6 +63,8 @@ class WhatWordsAdd(Explorer):
         With the conditioning "none", and any others; its blocks, noise levels and seed are kept for new prompts.
     metric : str
         As for `odd_one_out`.
+    block : str, optional
+        Whose matrices are shown at first; by default the middle one.
     home : path-like, optional
         Folder in which the features of new prompts are kept, one store a template; by default a temporary one.
     slice_size : int
@@ -97,6 +99,7 @@ class WhatWordsAdd(Explorer):
         store: FeatureStore,
         *,
         metric: str = "centred cosine",
+        block: str | None = None,
         home: str | os.PathLike[str] | None = None,
         slice_size: int = 4,
         delay: float = 0.15,
@@ -123,7 +126,7 @@ class WhatWordsAdd(Explorer):
         self.words = control(ipywidgets.Dropdown, "words", options=options, value=first)
         self.template = control(ipywidgets.Text, "template", value=template, continuous_update=False)
         self.template.tooltip = "{name} stands for the object's word"
-        self.block = control(ipywidgets.Dropdown, "block", options=blocks, value=blocks[len(blocks) // 2])
+        self.block = control(ipywidgets.Dropdown, "block", options=blocks, value=block or blocks[len(blocks) // 2])
         self.level = control(ipywidgets.SelectionSlider, "noise level", options=levels, value=levels[-1][1])
         self.chosen = control(
             ipywidgets.SelectMultiple,
