@@ -270,9 +270,8 @@ class IntoTheNoise(Explorer):
             chosen = widget.value
             options = [(f"{self._label(name)} (yours)", name) for name in self._own]
             stimuli = zip(self._stimuli.labels, self._stimuli.names, strict=True)
-            with widget.hold_trait_notifications():
-                widget.options = [*options, *stimuli]
-                widget.value = taken[-1] if widget is self.stimulus else chosen
+            widget.options = [*options, *stimuli]
+            widget.value = taken[-1] if widget is self.stimulus else chosen
         if refused:
             self.say(" ".join(refused))
 

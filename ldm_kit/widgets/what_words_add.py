@@ -126,7 +126,9 @@ class WhatWordsAdd(Explorer):
         self.words = control(ipywidgets.Dropdown, "words", options=options, value=first)
         self.template = control(ipywidgets.Text, "template", value=template, continuous_update=False)
         self.template.tooltip = "{name} stands for the object's word"
-        self.block = control(ipywidgets.Dropdown, "block", options=blocks, value=block or blocks[len(blocks) // 2])
+        self.block = control(
+            ipywidgets.Dropdown, "block", options=blocks, value=block or blocks[len(blocks) // 2]
+        )
         self.level = control(ipywidgets.SelectionSlider, "noise level", options=levels, value=levels[-1][1])
         self.chosen = control(
             ipywidgets.SelectMultiple,
