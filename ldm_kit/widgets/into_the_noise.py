@@ -107,6 +107,7 @@ class IntoTheNoise(Explorer):
             tooltip="Upload JPEG, PNG, WebP, BMP, GIF, TIFF or PPM files; they stay on this machine",
             layout={"width": "220px", "margin": "2px 2px 2px 94px"},
         )
+        self.upload.add_class("ldm-upload")
         self.level = control(
             ipywidgets.SelectionSlider,
             "noise level",

@@ -37,6 +37,7 @@ class Seen:
         self.page = visit.page
         assert self.notebook.run_all() == []
         self.page.wait_for_selector(f"{self.selector} .lm-TabBar-tab")
+        self.page.set_default_timeout(20_000)
         self.last: Any = None
         self.picture = ""
 
@@ -112,7 +113,9 @@ def test_into_the_noise(lab: Server, visit: Visit, tmp_path: Any) -> None:
     Image.new("RGB", (64, 64), "#0072B2").save(path)
     bad = tmp_path / "notes.png"
     bad.write_text("milk, eggs")
-    seen.page.locator(f"{seen.selector} input[type=file]").set_input_files([path, bad])
+    with seen.page.expect_file_chooser() as chooser:
+        seen.page.locator(f"{seen.selector} button.ldm-upload").click()
+    chooser.value.set_files([path, bad])
     seen.notebook.until("view.stimulus.value.endswith('/mine.png')")
     seen.picture_changed()
     seen.notebook.close()
@@ -137,7 +140,9 @@ def test_where_is_the_human(lab: Server, visit: Visit) -> None:
     # A click on the map's first cell, input of the network and lowest noise, makes it A.
     seen.notebook.run("view.block.value, view.level.value = 'up_blocks.1', 0.9")
     seen.notebook.until(DONE)
-    area = seen.page.locator(f"{seen.selector} .js-plotly-plot .nsewdrag").first.bounding_box()
+    plot = seen.page.locator(f"{seen.selector} .js-plotly-plot .nsewdrag").first
+    plot.scroll_into_view_if_needed()
+    area = plot.bounding_box()
     assert area is not None
     seen.page.mouse.click(area["x"] + area["width"] / 4, area["y"] + area["height"] / 6)
     seen.notebook.until("view.state.a == ('down_blocks.1', 0.3)")
@@ -169,7 +174,8 @@ def test_what_words_add(lab: Server, visit: Visit) -> None:
     seen.changed()
     seen.open("Matrices")
     seen.changed()
-    choose(seen.page, seen.at("block"), "down_blocks.1")
+    blocks = seen.notebook.python("[one for one in view.block.options if one != view.block.value]")
+    choose(seen.page, seen.at("block"), blocks[0])
     seen.changed()
     slide(seen.page, seen.at("noise-level"), -1)
     seen.changed()
