@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import plotly.graph_objects as go
@@ -171,6 +172,12 @@ def test_going_back_computes_nothing(noise, monkeypatch):
     asyncio.run(there_and_back())
 
 
+def test_a_figure_asked_for_leaves_the_status_line_alone(noise):
+    told = noise.status.value
+    noise.figure("Film strip")
+    assert noise.status.value == told and "noise level" in told
+
+
 def test_an_error_is_told_and_the_next_change_works(noise, monkeypatch):
     honest = type(noise).steps
 
@@ -294,7 +301,9 @@ def test_the_map_reaches_from_chance_to_the_ceiling_and_marks_the_cells(human):
 
 
 def test_a_click_on_the_map_chooses_the_cell(human):
-    human.clicked("0.3", "mid_block")
+    points = SimpleNamespace(xs=["0.3"], ys=["mid_block"], trace_name=None)
+    (trace,) = live(human).data
+    trace._dispatch_on_click(points, None)  # as plotly does it when a browser tells of a click
     assert human.state.a == ("mid_block", 0.3)
     assert live(human).layout.shapes[-1].x0 == pytest.approx(-0.48)
     human.clicked("nowhere", "mid_block")

@@ -208,8 +208,10 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         state = self.state
         key = self.key(title, state)
         if key not in self.kept:
+            line = self.status.value
             for _ in self._compute(title, state):
                 pass
+            self.status.value, self.bar.value = line, 0.0  # what is shown has not changed
         return self.kept[key]
 
     def start(self) -> None:
@@ -297,7 +299,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self.bar.layout.display = "none"
         self.bar.value = 0.0
 
-    def _take_click(self, _trace: Any, points: Any) -> None:
+    def _take_click(self, _trace: Any, points: Any, _keys: Any = None) -> None:
         if points.xs:
             self.clicked(points.xs[0], points.ys[0])
 

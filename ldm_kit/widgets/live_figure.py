@@ -19,7 +19,7 @@ class LiveFigure(ipywidgets.Box):  # type: ignore[misc]
     ----------
     figure : plotly.graph_objects.Figure
         Drawn at first.
-    on_click : callable (trace, points), optional
+    on_click : callable (trace, points, keys), optional
         Called when a point of any trace is clicked.
 
     Attributes
@@ -43,7 +43,7 @@ class LiveFigure(ipywidgets.Box):  # type: ignore[misc]
     (['bar'], [1, 2])
     """
 
-    def __init__(self, figure: go.Figure, on_click: Callable[[Any, Any], None] | None = None) -> None:
+    def __init__(self, figure: go.Figure, on_click: Callable[[Any, Any, Any], None] | None = None) -> None:
         self.drawn = self._sent = figure
         self._on_click, self._ready = on_click, False
         self.live = go.FigureWidget(figure)
