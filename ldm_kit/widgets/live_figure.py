@@ -73,6 +73,8 @@ class LiveFigure(ipywidgets.Box):  # type: ignore[misc]
                 for old, new in zip(self.live.data, figure.data, strict=True):
                     _exchange(old, new)
             return
+        # First: on the next figure's axes they would lie nowhere.
+        self.live.update_layout(shapes=[], annotations=[])
         self.live.data = ()
         self.live.add_traces([trace.to_plotly_json() for trace in figure.data])
         with self.live.batch_update():  # last: plotly.js places an annotation among the categories of a trace
