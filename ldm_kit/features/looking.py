@@ -23,7 +23,7 @@ class Look:
     stimulus : str
     level : float
         Noise level, 0–1.
-    timestep : int
+    timestep : int or float
     block : str
     noised : PIL.Image
         The noised latent, decoded.
@@ -36,7 +36,7 @@ class Look:
 
     stimulus: str
     level: float
-    timestep: int
+    timestep: float
     block: str
     noised: Image.Image
     estimate: Image.Image

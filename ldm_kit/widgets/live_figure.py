@@ -77,7 +77,12 @@ class LiveFigure(ipywidgets.Box):  # type: ignore[misc]
         self.live.update_layout(shapes=[], annotations=[])
         self.live.data = ()
         self.live.add_traces([trace.to_plotly_json() for trace in figure.data])
-        with self.live.batch_update():  # last: plotly.js places an annotation among the categories of a trace
+        bare = go.Figure(layout=figure.layout)
+        bare.layout.shapes, bare.layout.annotations = (), ()
+        with self.live.batch_update():
+            _exchange(self.live.layout, bare.layout)
+        # Last: plotly.js finds a category's place only once the axis has been drawn.
+        with self.live.batch_update():
             _exchange(self.live.layout, figure.layout)
         self._listen()
 
