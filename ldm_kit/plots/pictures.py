@@ -129,7 +129,7 @@ def triplet_sheet(
     --------
     >>> picture = Image.new("RGB", (8, 8))
     >>> triplet_sheet([[picture] * 3] * 2, [["a", "b", "c"]] * 2, [(2, 2), (2, 0)], size=50).size
-    (384, 112)
+    (384, 88)
     """
     font, pad, head = ImageFont.load_default(13), 6, 24
     wide, high = 3 * (size + pad) + 24, size + 38 + (head if titles else 0)
