@@ -1,6 +1,7 @@
 """Features: representations on disk, one labelled array per block × noise level × conditioning."""
 
 from ldm_kit.features.extraction import extract
+from ldm_kit.features.looking import Look, look, looks_at
 from ldm_kit.features.store import CellKey, FeatureStore
 
-__all__ = ["CellKey", "FeatureStore", "extract"]
+__all__ = ["CellKey", "FeatureStore", "Look", "extract", "look", "looks_at"]

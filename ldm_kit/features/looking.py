@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,8 @@ class Look:
     estimate : PIL.Image
         The model's estimate of the clean picture from that latent, in one step.
     maps : ndarray, shape (channels, height, width)
-        What the block held; tokens are given as (channels, tokens, 1).
+        What the block held. Tokens are laid out as the square that they are, row by row, or as
+        (channels, tokens, 1) if their number is no square.
     """
 
     stimulus: str
@@ -79,16 +81,63 @@ def look(
     --------
     >>> lk.look(model, data.stimuli, "apple", [0.3], "mid_block")[0].estimate  # doctest: +SKIP
     """
-    (path,) = model.select_blocks(block)[-1:]
     name = stimuli.names[stimuli.index(name)]
-    latent = model.encode([stimuli.open(name)])
-    noise, text = model.noise([name], seed), model.texts([prompt])
-    looks = []
+    return list(looks_at(model, stimuli.open(name), name, noise_levels, block, prompt, seed))
+
+
+def looks_at(
+    model: OpenedModel,
+    picture: Image.Image,
+    name: str,
+    noise_levels: Sequence[float],
+    block: str,
+    prompt: str = "",
+    seed: int = 0,
+) -> Iterator[Look]:
+    """Look at any picture, one noise level at a time, so that one may stop in between.
+
+    Parameters
+    ----------
+    model : OpenedModel
+    picture : PIL.Image
+        Of any size; scaled and cropped as the model's stimuli are.
+    name : str
+        Its noise is drawn from this name and the seed.
+    noise_levels : sequence of float
+    block : str
+        One block.
+    prompt : str
+    seed : int
+
+    Yields
+    ------
+    Look
+        One a noise level.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such block.
+
+    Examples
+    --------
+    >>> for view in lk.features.looks_at(model, picture, "mine.jpg", [0.1, 0.9], "mid_block"):  # doctest: +SKIP
+    ...     view.estimate.show()
+    """
+    (path,) = model.select_blocks(block)[-1:]
+    latent, noise, text = model.encode([picture]), model.noise([name], seed), model.texts([prompt])
     for level in map(model.level, noise_levels):
         noised = model.add_noise(latent, noise, level)
         held = model.watch(noised, level, text, [path]).seen[path][0].float().cpu().numpy()
         estimate = model.clean_estimate(noised, model.denoise(noised, level, text), level)
-        maps = held if held.ndim == 3 else held.T[:, :, None]
         shown = model.decode(noised)[0], model.decode(estimate)[0]
-        looks.append(Look(name, level.level, level.timestep, path, *shown, maps))
-    return looks
+        yield Look(name, level.level, level.timestep, path, *shown, _over_space(held))
+
+
+def _over_space(held: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Lay tokens, (tokens, channels), out over space; maps are laid out already."""
+    if held.ndim == 3:
+        return held
+    side = math.isqrt(len(held))
+    shape = (side, side) if side * side == len(held) else (len(held), 1)
+    return held.T.reshape(-1, *shape)

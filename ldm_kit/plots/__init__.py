@@ -2,11 +2,20 @@
 
 from ldm_kit.plots.agreement import agreement_dots
 from ldm_kit.plots.alignment import block_curves, block_noise_heatmap, in_network_order, noise_curves, only
-from ldm_kit.plots.differences import category_dots, dimension_heatmap, gain_curves, grouped_bars
+from ldm_kit.plots.differences import (
+    category_dots,
+    difference_dots,
+    dimension_dots,
+    dimension_heatmap,
+    gain_curves,
+    gain_heatmap,
+    grouped_bars,
+)
 from ldm_kit.plots.matrices import matrices
 from ldm_kit.plots.models import model_curves
-from ldm_kit.plots.pictures import film_strip, picture_grid, space_colours
+from ldm_kit.plots.pictures import film_strip, picture_grid, space_colours, triplet_sheet
 from ldm_kit.plots.template import COLOURS, figure
+from ldm_kit.plots.tokens import token_maps, token_norms, token_similarity
 
 __all__ = [
     "COLOURS",
@@ -14,10 +23,13 @@ __all__ = [
     "block_curves",
     "block_noise_heatmap",
     "category_dots",
+    "difference_dots",
+    "dimension_dots",
     "dimension_heatmap",
     "figure",
     "film_strip",
     "gain_curves",
+    "gain_heatmap",
     "grouped_bars",
     "in_network_order",
     "matrices",
@@ -26,4 +38,8 @@ __all__ = [
     "only",
     "picture_grid",
     "space_colours",
+    "token_maps",
+    "token_norms",
+    "token_similarity",
+    "triplet_sheet",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -53,7 +55,12 @@ def one_conditioning(table: pd.DataFrame, conditioning: str | None) -> pd.DataFr
 
 
 def block_noise_heatmap(
-    table: pd.DataFrame, conditioning: str | None = None, value: str = "accuracy"
+    table: pd.DataFrame,
+    conditioning: str | None = None,
+    value: str = "accuracy",
+    *,
+    to_ceiling: bool = False,
+    marked: Mapping[str, tuple[str, float]] | None = None,
 ) -> go.Figure:
     """Draw alignment as a map, blocks in network order × noise levels.
 
@@ -65,11 +72,16 @@ def block_noise_heatmap(
         Which to draw, if the table holds several.
     value : str
         Column that gives the colour.
+    to_ceiling : bool
+        Whether the scale reaches to the noise ceiling, where the table has one, so that colour tells the
+        share of what is possible; otherwise to the highest cell, so that cells are told apart.
+    marked : mapping of str to (block, noise level), optional
+        Cells to frame, each with a letter.
 
     Returns
     -------
     plotly.graph_objects.Figure
-        The colour scale starts at chance, so that dark means "not human".
+        The colour scale starts at chance, so that dark means "not human". Chance and ceiling are named on it.
 
     Examples
     --------
@@ -91,7 +103,6 @@ def block_noise_heatmap(
         f"odd-one-out accuracy ± half of the 95 % interval, conditioning {name or 'as given'}, {judged_by(part)}",
         height=max(360, 56 * len(blocks) + 160),
     )
-    low = float(part["chance"].min()) if part["chance"].notna().any() else float(grid.min().min())
     fig.add_heatmap(
         z=grid.to_numpy(),
         x=[f"{level:g}" for level in grid.columns],
@@ -100,13 +111,51 @@ def block_noise_heatmap(
         texttemplate="%{text}",
         textfont={"size": 12},
         colorscale=SCALE,
-        zmin=min(low, float(grid.min().min())),
-        colorbar={"title": {"text": "accuracy"}, "tickformat": ".2f"},
+        **_scale(part, float(grid.min().min()), float(grid.max().max()), to_ceiling),
         hovertemplate="%{y}<br>noise level %{x}<br>accuracy %{z:.3f}<extra></extra>",
     )
+    columns: list[object] = list(grid.columns)
+    for letter, (block, level) in (marked or {}).items():
+        _frame(fig, letter, columns.index(level), blocks.index(block))
     fig.update_xaxes(title="noise level (share of the training schedule)", type="category")
     fig.update_yaxes(title="block, input at the top", autorange="reversed")
     return fig
+
+
+def _scale(part: pd.DataFrame, lowest: float, highest: float, to_ceiling: bool) -> dict[str, object]:
+    """A colour scale from chance up, on which chance and noise ceiling are named."""
+    chance = float(part["chance"].min()) if part["chance"].notna().any() else lowest
+    ceiling = part[["ceiling_low", "ceiling_high"]].max() if "ceiling_low" in part else None
+    low = min(chance, lowest)
+    reach = to_ceiling and ceiling is not None and bool(ceiling.notna().all())
+    high = max(highest, float(ceiling["ceiling_high"])) if reach and ceiling is not None else highest
+    ticks = {chance: f"{chance:.3f} chance"}
+    if reach and ceiling is not None:
+        ticks[float(ceiling["ceiling_low"])] = f"{ceiling['ceiling_low']:.3f} ceiling"
+    # Round numbers where no named one stands.
+    step = 0.1 if high - low > 0.25 else 0.05 if high - low > 0.12 else 0.02
+    for i in range(int(low / step), int(high / step) + 1):
+        tick = round(i * step, 2)
+        if low <= tick <= high and all(abs(tick - named) > 0.07 * (high - low) for named in ticks):
+            ticks[tick] = f"{tick:.2f}"
+    bar = {"title": {"text": "accuracy"}, "tickvals": list(ticks), "ticktext": list(ticks.values())}
+    return {"zmin": low, "zmax": high, "colorbar": bar}
+
+
+def _frame(fig: go.Figure, letter: str, column: int, row: int) -> None:
+    """Frame a cell of a heatmap, with its letter in the corner."""
+    box = {"x0": column - 0.48, "x1": column + 0.48, "y0": row - 0.47, "y1": row + 0.47}
+    dash = "solid" if letter == "A" else "dash"
+    fig.add_shape(type="rect", **box, line={"color": "#D55E00", "width": 4, "dash": dash})
+    fig.add_annotation(
+        x=column - 0.42,
+        y=row - 0.3,
+        text=f"<b>{letter}</b>",
+        showarrow=False,
+        font={"size": 14, "color": "#222222"},
+        bgcolor="#ffffff",
+        borderpad=1,
+    )
 
 
 def block_curves(

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ldm_kit.plots.alignment import error_bars, in_network_order
-from ldm_kit.plots.template import CHANCE, COLOURS, add_ceiling, add_chance, figure, judged_by
+from ldm_kit.plots.template import CHANCE, COLOURS, DIVERGING, add_ceiling, add_chance, figure, judged_by
 
 
 def gain_curves(
@@ -172,3 +172,124 @@ def dimension_heatmap(table: pd.DataFrame, *, title: str = "Human dimensions by 
     fig.update_xaxes(title="block, in network order", type="category")
     fig.update_yaxes(autorange="reversed", tickfont={"size": 11}, dtick=1)
     return fig
+
+
+def dimension_dots(
+    table: pd.DataFrame, *, most: int = 20, title: str = "By dimension", subtitle: str = ""
+) -> go.Figure:
+    """Draw how well each named dimension is predicted, one dot with its 95 % interval each.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `ldm_kit.dimension_regression`, of one cell: ``dimension``, ``r2``, ``r2_low``, ``r2_high``.
+    most : int
+        How many of the best to draw.
+    title, subtitle : str
+
+    Examples
+    --------
+    >>> rows = {"dimension": ["red"], "r2": [0.5], "r2_low": [0.4], "r2_high": [0.6]}
+    >>> dimension_dots(pd.DataFrame(rows)).data[0].x.tolist()
+    [0.5]
+    """
+    rows = table[table["dimension"] != ""].sort_values("r2").tail(most)
+    bars = rows.assign(ci_low=rows["r2_low"], ci_high=rows["r2_high"])
+    told = subtitle or "R² on held-out objects with 95 % intervals"
+    left = f"; the {len(rows)} best of {len(table)}" if len(table) > len(rows) else ""
+    fig = figure(title, f"{told}{left}")
+    fig.add_scatter(
+        x=rows["r2"],
+        y=rows["dimension"].astype(str),
+        error_x=error_bars(bars, "r2"),
+        mode="markers",
+        marker={"size": 9, "color": COLOURS[0]},
+    )
+    fig.add_vline(x=0, line={"color": CHANCE, "dash": "dash"}, annotation_text="no better than the mean")
+    fig.update_layout(height=max(320, 22 * len(rows) + 160), margin={"l": 190})
+    fig.update_xaxes(title="R²", tickformat=".2f")
+    return fig
+
+
+def difference_dots(
+    table: pd.DataFrame, *, y: str = "category", title: str = "How two cells differ", subtitle: str = ""
+) -> go.Figure:
+    """Draw differences in accuracy with their 95 % intervals, one dot a row.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows with ``difference``, ``ci_low``, ``ci_high`` and `y`, drawn from bottom to top.
+    y : str
+        The column that names the rows.
+    title, subtitle : str
+
+    Examples
+    --------
+    >>> rows = {"category": ["all"], "difference": [0.1], "ci_low": [0.0], "ci_high": [0.2]}
+    >>> difference_dots(pd.DataFrame(rows)).data[0].y.tolist()
+    ['all']
+    """
+    fig = figure(title, subtitle)
+    fig.add_scatter(
+        x=table["difference"],
+        y=table[y].astype(str),
+        error_x=error_bars(table, "difference"),
+        mode="markers",
+        marker={"size": 9, "color": COLOURS[0]},
+    )
+    fig.add_vline(x=0, line={"color": CHANCE, "dash": "dash"})
+    fig.update_layout(height=max(320, 22 * len(table) + 160), margin={"l": 170})
+    fig.update_xaxes(title="difference in odd-one-out accuracy", tickformat="+.2f")
+    return fig
+
+
+def gain_heatmap(table: pd.DataFrame, *, title: str = "What words add", subtitle: str = "") -> go.Figure:
+    """Draw gains as a map, blocks in network order × noise levels, each with its interval.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `ldm_kit.compare`: rows with ``block``, ``depth``, ``noise_level``, ``difference``, ``ci_low``
+        and ``ci_high``.
+    title, subtitle : str
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Orange is a gain, blue a loss. A gain is set bold if its interval excludes zero.
+
+    Examples
+    --------
+    >>> lk.plots.gain_heatmap(gains[gains["a"] == "label"])  # doctest: +SKIP
+    """
+    blocks, levels = in_network_order(table), sorted(table["noise_level"].unique())
+    cells = table.set_index(["block", "noise_level"])
+    grid = [[float(cells.loc[(block, level), "difference"]) for level in levels] for block in blocks]
+    text = [[_gain_said(cells.loc[(block, level)]) for level in levels] for block in blocks]
+    reach = max(0.02, float(table["difference"].abs().max()))
+    told = subtitle or f"difference in odd-one-out accuracy ± half of the 95 % interval, {judged_by(table)}"
+    fig = figure(title, told, height=max(360, 56 * len(blocks) + 160))
+    fig.add_heatmap(
+        z=grid,
+        x=[f"{level:g}" for level in levels],
+        y=blocks,
+        text=text,
+        texttemplate="%{text}",
+        textfont={"size": 12, "color": "#222222"},
+        colorscale=DIVERGING,
+        zmin=-reach,
+        zmax=reach,
+        colorbar={"title": {"text": "gain"}, "tickformat": "+.2f"},
+        hovertemplate="%{y}<br>noise level %{x}<br>gain %{z:+.3f}<extra></extra>",
+    )
+    fig.update_xaxes(title="noise level (share of the training schedule)", type="category")
+    fig.update_yaxes(title="block, input at the top", autorange="reversed")
+    return fig
+
+
+def _gain_said(row: pd.Series) -> str:
+    half = (row["ci_high"] - row["ci_low"]) / 2
+    told = f"{row['difference']:+.3f}"
+    sure = row["ci_low"] > 0 or row["ci_high"] < 0
+    return (f"<b>{told}</b>" if sure else told) + (f"<br>±{half:.3f}" if half == half else "")

@@ -93,10 +93,78 @@ def film_strip(looks: Sequence[Look], *, size: int = 112) -> Image.Image:
     """
     maps = space_colours(np.stack([view.maps for view in looks]))
     pictures = [view.noised for view in looks] + [view.estimate for view in looks] + maps
-    captions = [f"level {view.level:g}" for view in looks] + [f"timestep {view.timestep}" for view in looks]
-    captions += [looks[0].block] * len(looks)
-    rows = ("noised picture", "model's estimate", "block in colours")
+    captions = [f"level {view.level:g}" for view in looks] + [f"step {view.timestep:g}" for view in looks]
+    captions += [""] * len(looks)
+    rows = ("noised picture", "model's estimate", f"{looks[0].block}\nin colours")
     return picture_grid(pictures, captions, columns=len(looks), size=size, rows=rows)
+
+
+def triplet_sheet(
+    triplets: Sequence[Sequence[Image.Image]],
+    names: Sequence[Sequence[str]],
+    odd: Sequence[Sequence[int]],
+    *,
+    titles: Sequence[str] = (),
+    columns: int = 2,
+    size: int = 92,
+) -> Image.Image:
+    """Lay triplets out, each with a frame around the odd one that people chose, and the model's.
+
+    Parameters
+    ----------
+    triplets : sequence of three PIL.Image
+    names : sequence of three str
+        Below the pictures.
+    odd : sequence of (int, int)
+        Of each triplet, which of the three the judges left out and which the model did (-1: a tie). The
+        judges' frame is blue and whole, the model's orange and dashed; both are named, too.
+    titles : sequence of str
+        Above each row of triplets.
+    columns : int
+        Triplets a row.
+    size : int
+        Side of a picture, in pixels.
+
+    Examples
+    --------
+    >>> picture = Image.new("RGB", (8, 8))
+    >>> triplet_sheet([[picture] * 3] * 2, [["a", "b", "c"]] * 2, [(2, 2), (2, 0)], size=50).size
+    (384, 88)
+    """
+    font, pad, head = ImageFont.load_default(13), 6, 24
+    wide, high = 3 * (size + pad) + 24, size + 38 + (head if titles else 0)
+    sheet = Image.new("RGB", (columns * wide, -(-len(triplets) // columns) * high), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (pictures, words, (judges, model)) in enumerate(zip(triplets, names, odd, strict=True)):
+        left, top = (i % columns) * wide, (i // columns) * high
+        if titles:
+            if i % columns == 0:
+                draw.text((left + 4, top + 4), titles[i // columns], "#222222", ImageFont.load_default(15))
+            top += head
+        for j, picture in enumerate(pictures):
+            x, y = left + j * (size + pad) + 4, top + 4
+            smooth = Image.Resampling.NEAREST if max(picture.size) < size else Image.Resampling.LANCZOS
+            sheet.paste(picture.convert("RGB").resize((size - 8, size - 8), smooth), (x + 4, y + 4))
+            chosen = [who for who, one in (("judges", judges), ("model", model)) if one == j]
+            if j == judges:
+                draw.rectangle((x, y, x + size - 1, y + size - 1), outline="#0072B2", width=3)
+            if j == model:
+                _dashed(draw, (x + 3, y + 3, x + size - 4, y + size - 4), "#D55E00")
+            draw.text((x + size / 2, y + size + 1), words[j][:14], "#222222", font, anchor="ma")
+            if chosen:
+                draw.text((x + size / 2, y + size + 16), " + ".join(chosen), "#444444", font, anchor="ma")
+    return sheet
+
+
+def _dashed(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], colour: str, dash: int = 8) -> None:
+    """Draw a dashed rectangle."""
+    x0, y0, x1, y1 = box
+    for start in range(x0, x1, 2 * dash):
+        for y in (y0, y1):
+            draw.line((start, y, min(start + dash, x1), y), fill=colour, width=3)
+    for start in range(y0, y1, 2 * dash):
+        for x in (x0, x1):
+            draw.line((x, start, x, min(start + dash, y1)), fill=colour, width=3)
 
 
 def space_colours(maps: npt.ArrayLike) -> list[Image.Image]:

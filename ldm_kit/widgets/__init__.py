@@ -1,7 +1,19 @@
-"""Widgets: pick blocks and noise levels, watch a picture drown in noise. No `Output` anywhere."""
+"""Widgets: pick a grid, and explore what was computed. No `Output` anywhere."""
 
+from ldm_kit.widgets.explorer import Explorer
 from ldm_kit.widgets.grid_picker import GridPicker
-from ldm_kit.widgets.noise_view import NoiseView
+from ldm_kit.widgets.into_the_noise import IntoTheNoise
 from ldm_kit.widgets.odd_one_out import OddOneOut
+from ldm_kit.widgets.probes_view import ProbesView
+from ldm_kit.widgets.what_words_add import WhatWordsAdd
+from ldm_kit.widgets.where_is_the_human import WhereIsTheHuman
 
-__all__ = ["GridPicker", "NoiseView", "OddOneOut"]
+__all__ = [
+    "Explorer",
+    "GridPicker",
+    "IntoTheNoise",
+    "OddOneOut",
+    "ProbesView",
+    "WhatWordsAdd",
+    "WhereIsTheHuman",
+]

@@ -1,0 +1,201 @@
+"""Each explorer in a real browser: a control is changed, and what is drawn is what Python computed, and new."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.browser.driver import Notebook, Visit, choose, slide, type_text
+from tests.browser.servers import Server
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+GRID = {
+    "blocks": ["down_blocks.1", "mid_block", "up_blocks.1"],
+    "noise_levels": [0.3, 0.9],
+    "features": "features",
+}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "01_extraction": GRID,
+    "02_probing": {**GRID, "non_linear": False},
+    "03_layer_comparison": GRID,
+    "04_text_conditioning": GRID,
+}
+DONE = "view.shown_key == view.key(view.tab, view.state) and not view.latest.busy"
+# The numbers that traces draw, as Python holds them.
+PYTHON = "[[trace.to_plotly_json().get(a) for a in 'xyz'] for trace in view.drawing.drawn.data]"
+
+
+class Seen:
+    """An explorer in its notebook, and the figure that it showed last."""
+
+    def __init__(self, visit: Visit, lab: Server, name: str, explorer: str) -> None:
+        self.notebook, self.selector = Notebook(visit, lab, f"{name}.ipynb"), f".ldm-{explorer}"
+        self.page = visit.page
+        assert self.notebook.run_all() == []
+        self.page.wait_for_selector(f"{self.selector} .lm-TabBar-tab")
+        self.page.set_default_timeout(20_000)
+        self.last: Any = None
+        self.picture = ""
+
+    def open(self, tab: str) -> None:
+        self.page.locator(f"{self.selector} .lm-TabBar-tab", has_text=tab).first.click()
+
+    def at(self, control: str) -> str:
+        return f"{self.selector} .ldm-{control}"
+
+    def drawn(self) -> Any:
+        """What the browser draws, once it is what Python computed for the state of the controls."""
+        self.notebook.until(DONE)
+        for _ in range(50):
+            python = _plain(self.notebook.python(PYTHON))
+            (figure,) = self.notebook.figures(self.selector)
+            browser = _plain([[trace.get(axis) for axis in "xyz"] for trace in figure["data"]])
+            if python == browser:
+                return browser
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"Python computed {str(python)[:300]}, the browser draws {str(browser)[:300]}")
+
+    def changed(self) -> None:
+        """Fail unless what is drawn is new, and Python's."""
+        now = self.drawn()
+        assert now != self.last
+        self.last = now
+
+    def picture_changed(self) -> None:
+        """Fail unless the picture is another one, and has its words."""
+        self.notebook.until(DONE)
+        image = self.page.locator(f"{self.selector} img.ldm-picture")
+        for _ in range(50):
+            source = image.get_attribute("src") or ""
+            if source != self.picture:
+                break
+            self.page.wait_for_timeout(100)
+        assert source.startswith("blob:") and source != self.picture
+        assert image.get_attribute("title") == self.notebook.python("view.shown().alt")
+        self.picture = source
+
+
+def _plain(value: Any) -> Any:
+    """Numbers rounded to what float32 keeps, lists all the way down."""
+    if isinstance(value, dict) and "bdata" in value:  # plotly's packed arrays
+        import base64
+
+        numbers = np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
+        shape = [int(n) for n in str(value.get("shape", len(numbers))).split(",")]
+        return _plain(numbers.reshape(shape).tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return float(f"{value:.5g}") if isinstance(value, (int, float)) else value
+
+
+def test_into_the_noise(lab: Server, visit: Visit, tmp_path: Any) -> None:
+    seen = Seen(visit, lab, "01_extraction", "into-the-noise")
+    seen.picture_changed()
+    seen.open("Tokens")
+    seen.last = None
+    seen.changed()
+    slide(seen.page, seen.at("noise-level"), -1)
+    slide(seen.page, seen.at("noise-level"), 1)
+    choose(seen.page, seen.at("block"), "mid_block")
+    seen.changed()
+    type_text(seen.page, seen.at("prompt"), "a photo of a cat")
+    seen.changed()
+    level = seen.notebook.python("view.state.level")
+    slide(seen.page, seen.at("noise-level"), 1 if level < 0.9 else -1)
+    seen.changed()
+    seen.open("Picture")
+    seen.picture_changed()
+    path = tmp_path / "mine.png"
+    Image.new("RGB", (64, 64), "#0072B2").save(path)
+    bad = tmp_path / "notes.png"
+    bad.write_text("milk, eggs")
+    with seen.page.expect_file_chooser() as chooser:
+        seen.page.locator(f"{seen.selector} button.ldm-upload").click()
+    chooser.value.set_files([path, bad])
+    seen.notebook.until("view.stimulus.value.endswith('/mine.png')")
+    seen.picture_changed()
+    seen.notebook.close()
+
+
+def test_a_flood_of_keys_is_computed_a_handful_of_times(lab: Server, visit: Visit) -> None:
+    seen = Seen(visit, lab, "01_extraction", "into-the-noise")
+    seen.open("Tokens")
+    seen.last = seen.drawn()
+    before = seen.notebook.python("view.computed")
+    seen.page.locator(f"{seen.at('token')} .noUi-handle").first.focus()
+    for i in range(200):
+        seen.page.keyboard.press("ArrowLeft" if i % 20 == 19 else "ArrowRight")
+    seen.changed()
+    assert seen.notebook.python("view.computed") - before <= 10
+    seen.notebook.close()
+
+
+def test_where_is_the_human(lab: Server, visit: Visit) -> None:
+    seen = Seen(visit, lab, "03_layer_comparison", "where-is-the-human")
+    seen.changed()
+    # A click on the map's first cell, input of the network and lowest noise, makes it A.
+    seen.notebook.run("view.block.value, view.level.value = 'up_blocks.1', 0.9")
+    seen.notebook.until(DONE)
+    plot = seen.page.locator(f"{seen.selector} .js-plotly-plot .nsewdrag").first
+    plot.scroll_into_view_if_needed()
+    area = plot.bounding_box()
+    assert area is not None
+    seen.page.mouse.click(area["x"] + area["width"] / 4, area["y"] + area["height"] / 6)
+    seen.notebook.until("view.state.a == ('down_blocks.1', 0.3)")
+    seen.open("Categories")
+    seen.changed()
+    choose(seen.page, seen.at("block-A"), "mid_block")
+    seen.changed()
+    slide(seen.page, seen.at("noise-A"), 1)
+    seen.changed()
+    for tab in ("Curves", "Dimensions", "Two cells", "Map"):
+        seen.open(tab)
+        if tab == "Two cells":
+            choose(seen.page, seen.at("block-B"), "up_blocks.1")
+        seen.changed()
+    seen.open("Triplets")
+    seen.picture_changed()
+    seen.notebook.close()
+
+
+def test_what_words_add(lab: Server, visit: Visit) -> None:
+    seen = Seen(visit, lab, "04_text_conditioning", "what-words-add")
+    seen.changed()
+    choose(seen.page, seen.at("words"), "caption")
+    seen.changed()
+    choose(seen.page, seen.at("words"), "your template")
+    type_text(seen.page, seen.at("template"), "a toy {name}")
+    seen.notebook.until("'Press Run' in view.status.value")
+    seen.page.locator(f"{seen.selector} button.ldm-run").click()
+    seen.changed()
+    seen.open("Matrices")
+    seen.changed()
+    blocks = seen.notebook.python("[one for one in view.block.options if one != view.block.value]")
+    choose(seen.page, seen.at("block"), blocks[0])
+    seen.changed()
+    slide(seen.page, seen.at("noise-level"), -1)
+    seen.changed()
+    seen.open("Gain")
+    seen.changed()
+    seen.notebook.close()
+
+
+def test_the_probes_view(lab: Server, visit: Visit) -> None:
+    seen = Seen(visit, lab, "02_probing", "probes-view")
+    seen.picture_changed()
+    seen.open("Ranks")
+    seen.changed()
+    blocks = seen.notebook.python("[one for one in view.block.options if one != view.block.value]")
+    choose(seen.page, seen.at("block"), blocks[0])
+    seen.changed()
+    slide(seen.page, seen.at("noise-level"), 1 if seen.notebook.python("view.level.value") < 0.9 else -1)
+    seen.changed()
+    choose(seen.page, seen.at("stimulus"), "car")
+    seen.changed()
+    seen.open("Neighbours")
+    seen.picture_changed()
+    seen.notebook.close()

@@ -1,0 +1,488 @@
+"""The explorers without a browser: their state, their figures' numbers, floods of changes, cancelling, uploads."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from PIL import Image
+
+import ldm_kit as lk
+from ldm_kit.errors import BadInputError, UnknownNameError, UnreadableImageError
+from ldm_kit.widgets.kept import Kept
+from ldm_kit.widgets.latest import Latest
+from ldm_kit.widgets.live_figure import LiveFigure
+from ldm_kit.widgets.uploads import uploaded_picture
+
+BLOCKS = ["down_blocks.1", "mid_block", "up_blocks.1"]
+LEVELS = [0.3, 0.9]
+OWN = "your template"
+QUICK = 0.02  # seconds of silence before work begins, in tests
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lk.load_model("tiny-ldm", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return lk.load_dataset("toybox")
+
+
+@pytest.fixture(scope="module")
+def store(model, data, tmp_path_factory):
+    return lk.extract(
+        model,
+        data.stimuli,
+        blocks=BLOCKS,
+        noise_levels=LEVELS,
+        conditioning=["none", "label", "shuffled"],
+        out=tmp_path_factory.mktemp("explorers") / "features",
+        progress=False,
+    )
+
+
+@pytest.fixture
+def noise(model, data):
+    levels = [0.1, 0.3, 0.5, 0.7, 0.9]
+    return lk.widgets.IntoTheNoise(model, data.stimuli[:6], levels, block="up_blocks.1", delay=QUICK)
+
+
+@pytest.fixture
+def human(store, data):
+    return lk.widgets.WhereIsTheHuman(store, data, delay=QUICK)
+
+
+@pytest.fixture
+def words(model, data, store):
+    return lk.widgets.WhatWordsAdd(model, data, store, delay=QUICK)
+
+
+def live(explorer):
+    """What the live figure holds once a browser has it."""
+    explorer.drawing.ready()
+    return explorer.drawing.live
+
+
+def png(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+# What they stand on -------------------------------------------------------------------------------
+
+
+def test_only_the_newest_request_is_worked_on():
+    begun, ended, closed = [], [], []
+
+    def steps(i):
+        def run():
+            begun.append(i)
+            try:
+                for _ in range(3):
+                    yield
+                ended.append(i)
+            finally:
+                closed.append(i)
+
+        return run
+
+    async def flood():
+        latest = Latest(delay=QUICK)
+        for i in range(200):
+            latest.ask(steps(i))
+            await asyncio.sleep(0)
+        await latest.idle()
+        assert begun == ended == [199]
+        latest.ask(steps("old"))
+        while "old" not in begun:
+            await asyncio.sleep(0.001)
+        latest.ask(steps("new"))  # while the old one is being worked on
+        await latest.idle()
+        assert ended == [199, "new"]
+        assert closed == [199, "old", "new"]
+
+    asyncio.run(flood())
+
+
+def test_what_is_kept_is_forgotten_by_size_oldest_first():
+    kept = Kept(most=10)
+    for name in "abc":
+        kept.put(name, name.upper(), size=4)
+    assert "a" not in kept and kept["b"] == "B"
+    kept.put("d", "D", size=4)  # b was asked for after c
+    assert "c" not in kept and "b" in kept and len(kept) == 2
+
+
+def test_the_live_figure_takes_any_other_figure_in():
+    heat = go.Figure(go.Heatmap(z=[[1, 2]]), layout={"title": "heat", "height": 400, "xaxis": {"title": "x"}})
+    heat.add_shape(type="line", x0=0, x1=1, y0=0, y1=1)
+    dots = go.Figure([go.Scatter(x=[1], y=[2], name="dot")], layout={"title": "dots", "height": 300})
+    drawing = LiveFigure(heat)
+    drawing.draw(dots)
+    assert [trace.type for trace in drawing.live.data] == ["heatmap"]  # nobody has loaded it: nothing is sent
+    drawing.ready()
+    assert [trace.type for trace in drawing.live.data] == ["scatter"]
+    assert not drawing.live.layout.shapes and drawing.live.layout.xaxis.title.text is None
+    drawing.draw(go.Figure(go.Scatter(x=[3], y=[4]), layout={"title": "dots", "height": 300}))
+    assert list(drawing.live.data[0].x) == [3] and drawing.live.data[0].name is None
+    drawing.draw(heat)
+    assert drawing.live.layout.title.text == "heat" and len(drawing.live.layout.shapes) == 1
+
+
+# What all share -----------------------------------------------------------------------------------
+
+
+def test_a_flood_of_changes_is_computed_a_handful_of_times_and_ends_in_the_last_state(noise):
+    async def flood():
+        before = noise.computed
+        for i in range(200):
+            noise.level.value = noise.levels[i % len(noise.levels)]
+            await asyncio.sleep(0.0005)
+        noise.level.value = 0.7
+        await noise.latest.idle()
+        return noise.computed - before
+
+    assert 1 <= asyncio.run(flood()) <= 5
+    assert noise.shown_key == noise.key("Picture", noise.state)
+    assert noise.state.level == 0.7
+    assert noise.image.value == png(noise.figure("Picture"))
+
+
+def test_going_back_computes_nothing(noise, monkeypatch):
+    async def there_and_back():
+        first = noise.image.value
+        noise.level.value = 0.9
+        await noise.latest.idle()
+        assert noise.image.value != first
+        monkeypatch.setattr(type(noise), "steps", lambda *_: pytest.fail("it computed again"))
+        noise.level.value = 0.3
+        assert not noise.latest.busy
+        assert noise.image.value == first
+
+    noise.level.value = 0.3
+    asyncio.run(there_and_back())
+
+
+def test_a_figure_asked_for_leaves_the_status_line_alone(noise):
+    told = noise.status.value
+    noise.figure("Film strip")
+    assert noise.status.value == told and "noise level" in told
+
+
+def test_an_error_is_told_and_the_next_change_works(noise, monkeypatch):
+    honest = type(noise).steps
+
+    def steps(self, tab, state):
+        if state.prompt == "bad":
+            raise BadInputError("This prompt is bad.")
+        return honest(self, tab, state)
+
+    monkeypatch.setattr(type(noise), "steps", steps)
+    shown = noise.shown_key
+    noise.prompt.value = "bad"
+    assert "This prompt is bad." in noise.status.value
+    assert noise.shown_key == shown and noise.stop.disabled
+    noise.prompt.value = "a photo of a cat"
+    assert noise.shown_key != shown
+
+
+def test_explorers_can_be_selected_and_say_what_is_seen(noise, human, words):
+    for explorer in (noise, human, words):
+        assert "ldm-explorer" in explorer._dom_classes
+        assert f"ldm-{explorer.NAME}" in explorer._dom_classes
+        assert len(explorer.ABOUT) > 200
+        with pytest.raises(UnknownNameError, match="Did you mean"):
+            explorer.figure("Ma")
+    assert "car" in noise.image.tooltip or noise.state.stimulus.split(".")[0] in noise.image.tooltip
+
+
+# Into the noise -----------------------------------------------------------------------------------
+
+
+def test_into_the_noise_shows_what_the_model_holds(noise, model, data):
+    noise.prompt.value, noise.token.value = "a photo of a cat", 5
+    names = noise.state.stimulus, noise.state.second
+    own, other = (
+        lk.look(model, data.stimuli, name, [noise.state.level], "up_blocks.1", "a photo of a cat")[0].maps
+        for name in names
+    )
+    norms, here, there = (trace.z for trace in noise.figure("Tokens").data[:3])
+    np.testing.assert_allclose(norms, np.sqrt((own.astype(float) ** 2).sum(axis=0)), rtol=1e-5)
+    token = own[:, 0, 5].astype(float)
+    for shown, maps in ((here, own), (there, other)):
+        flat = maps.reshape(len(maps), -1).astype(float)
+        expected = token @ flat / np.linalg.norm(token) / np.linalg.norm(flat, axis=0)
+        np.testing.assert_allclose(np.asarray(shown).ravel(), expected, atol=1e-5)
+    assert here[0][5] == pytest.approx(1)
+
+
+def test_into_the_noise_follows_each_control(noise):
+    noise.tabs.selected_index = 1
+    seen = [np.asarray(live(noise).data[0].z)]
+    for widget, value in ((noise.level, 0.9), (noise.prompt, "a photo of a cat"), (noise.block, "mid_block")):
+        widget.value = value
+        seen.append(np.asarray(live(noise).data[0].z))
+        np.testing.assert_array_equal(seen[-1], noise.figure("Tokens").data[0].z)
+    for one, another in itertools.pairwise(seen):
+        assert one.shape != another.shape or np.abs(one - another).max() > 1e-3
+    assert noise.token.max == seen[-1].size - 1
+    noise.clicked(1, 0)
+    assert noise.token.value == 1
+
+
+def test_the_film_strip_can_be_left_halfway_and_keeps_what_is_done(noise):
+    async def leave():
+        noise.tabs.selected_index = 2
+        before = noise.shown_key
+        while "2 of 5" not in noise.status.value:
+            await asyncio.sleep(0.001)
+        noise.cancel()
+        assert not noise.latest.busy and noise.stop.disabled
+        assert noise.shown_key == before and "Cancelled" in noise.status.value
+        looked = len(noise._looks)
+        noise.start()
+        await noise.latest.idle()
+        return looked
+
+    # the level that opened the explorer was there already, and so was the second picture
+    assert asyncio.run(leave()) >= 2
+    assert noise.shown_key[0] == "Film strip"
+    assert noise.figure("Film strip").width > 400
+
+
+def test_a_picture_of_ones_own_is_offered_and_a_bad_file_refused_by_name(noise):
+    picture = Image.new("RGB", (90, 60), "#aa3300")
+    files = [
+        {"name": "red.png", "content": memoryview(png(picture))},
+        {"name": "../notes.png", "content": memoryview(b"milk, eggs")},
+    ]
+    noise._take_upload({"new": files})
+    assert noise.stimulus.value.endswith("/red.png")
+    assert "notes.png" in noise.status.value and "no picture" in noise.status.value
+    assert "red.png" in noise.shown("Picture").alt
+    noise._take_upload({"new": [{"name": "empty.jpg", "content": memoryview(b"")}]})
+    assert "empty.jpg" in noise.status.value and "empty" in noise.status.value
+    assert noise.stimulus.value.endswith("/red.png")
+
+
+def test_an_uploads_name_never_leaves_its_folder_and_tells_its_content():
+    one, two = (
+        uploaded_picture("C:\\a\\x.png", png(Image.new("RGB", (8, 8), c)))[0] for c in ("red", "blue")
+    )
+    assert one != two and one.startswith("yours/") and one.endswith("/x.png")
+    with pytest.raises(UnreadableImageError, match=r"'x\.gif'.*cut short|'x\.gif'"):
+        uploaded_picture("/etc/x.gif", png(Image.new("RGB", (64, 64)))[:60])
+
+
+# Where is the human? ------------------------------------------------------------------------------
+
+
+def test_the_map_reaches_from_chance_to_the_ceiling_and_marks_the_cells(human):
+    fig = human.figure("Map")
+    table = human.table[human.table["conditioning"] == human.words.value]
+    grid = table.pivot_table(index="block", columns="noise_level", values="accuracy").loc[BLOCKS]
+    np.testing.assert_allclose(fig.data[0].z, grid.to_numpy())
+    assert fig.data[0].zmax == pytest.approx(table["ceiling_high"].max())
+    assert fig.data[0].zmin == pytest.approx(min(1 / 3, grid.to_numpy().min()))
+    told = " ".join(fig.data[0].colorbar.ticktext)
+    assert "chance" in told and "ceiling" in told
+    assert len(fig.layout.shapes) == 2
+    human.scale.value = "from chance to the best cell"
+    assert human.figure("Map").data[0].zmax == pytest.approx(grid.to_numpy().max())
+
+
+def test_a_click_on_the_map_chooses_the_cell(human):
+    points = SimpleNamespace(xs=["0.3"], ys=["mid_block"], trace_name=None)
+    (trace,) = live(human).data
+    trace._dispatch_on_click(points, None)  # as plotly does it when a browser tells of a click
+    assert human.state.a == ("mid_block", 0.3)
+    assert live(human).layout.shapes[-1].x0 == pytest.approx(-0.48)
+    human.clicked("nowhere", "mid_block")
+    assert human.state.a == ("mid_block", 0.3)
+
+
+def test_cells_are_profiled_as_the_measures_do(human, store, data):
+    human.words.value, human.block.value, human.level.value = "label", "up_blocks.1", 0.9
+    cell = store.select(blocks=["up_blocks.1"], noise_levels=[0.9], conditioning="label")
+    by_category = lk.accuracy_by_category(cell, data.triplets, data.categories, metric="centred cosine")
+    drawn = human.figure("Categories").data[0]
+    expected = by_category.set_index("category")["accuracy"]
+    np.testing.assert_allclose(drawn.x, expected[list(drawn.y)])
+    regressed = lk.dimension_regression(cell, data.embeddings["norms"]).set_index("dimension")["r2"]
+    drawn = human.figure("Dimensions").data[0]
+    assert len(drawn.y) == 20
+    np.testing.assert_allclose(drawn.x, regressed[list(drawn.y)])
+
+
+def test_two_cells_differ_by_what_their_triplets_say(human, store, data):
+    human.words.value = "none"
+    human.block.value, human.level.value = "up_blocks.1", 0.3
+    human.block_b.value, human.level_b.value = "mid_block", 0.9
+    fig = human.figure("Two cells")
+    a, b = (
+        lk.measures.scores(store[(*cell, "none")], data.triplets.indices, "centred cosine")
+        for cell in (human.state.a, human.state.b)
+    )
+    drawn = dict(zip(fig.data[0].y, fig.data[0].x, strict=True))
+    assert drawn["all triplets"] == pytest.approx((a - b).mean())
+    fruit = data.categories["fruit"].to_numpy()[data.triplets.indices].any(axis=1)
+    assert drawn["fruit"] == pytest.approx((a - b)[fruit].mean())
+    row = list(fig.data[0].y).index("all triplets")
+    assert fig.data[0].error_x.array[row] > 0
+    human.block.value, human.level.value = "mid_block", 0.9
+    assert "same cell" in human.shown("Two cells").said
+
+
+def test_the_most_human_triplets_are_those_the_block_is_surest_of(human, store, data):
+    told = human.shown("Triplets").alt.split("; ")
+    assert len(told) == 8
+    for i, sentence in enumerate(told):
+        names, judged = sentence.split(": judges left out ")
+        judges, block = judged.split(", the block ")
+        assert judges in names
+        assert (block == judges) == (i < 4), (
+            sentence
+        )  # first where it sides with them, then where it does not
+    X = store[(*human.state.a, human.state.words)].astype(float)
+    X -= X.mean(axis=0)
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    i, j, k = data.triplets.indices.T
+    S = X @ X.T
+    best = np.argmax(S[i, j] - np.maximum(S[i, k], S[j, k]))
+    labels = [data.stimuli.labels[one] for one in data.triplets.indices[best]]
+    assert set(told[0].split(": ")[0].split(", ")) == set(labels)
+
+
+# What do words add? -------------------------------------------------------------------------------
+
+
+def test_gains_are_those_of_the_comparison(words, store, data):
+    expected = lk.compare(
+        store.select(conditioning=["none", "label"]),
+        data.triplets,
+        by="conditioning",
+        metric="centred cosine",
+        reference="none",
+    ).pivot_table(index="block", columns="noise_level", values="difference")
+    np.testing.assert_allclose(words.figure("Gain").data[0].z, expected.loc[BLOCKS].to_numpy(), atol=1e-12)
+    words.words.value = "none"
+    assert words.figure("Gain") is None and "zero" in words.shown("Gain").said
+    words.words.value = "shuffled, scored as the word's object"
+    by_word = lk.odd_one_out(
+        lk.named_by_word(store.select(conditioning="shuffled"), data.stimuli),
+        data.triplets,
+        "centred cosine",
+    ).set_index(["block", "noise_level"])["accuracy"]
+    gains = words.gains().set_index(["block", "noise_level"])
+    for place in gains.index:
+        assert gains.loc[place, "accuracy_a"] == pytest.approx(by_word[place], abs=2e-4)
+
+
+def test_the_matrices_show_the_chosen_stimuli(words, store):
+    words.chosen.value = tuple(words.names[:5])
+    words.block.value, words.level.value = "mid_block", 0.9
+    plain, worded = (np.asarray(trace.z) for trace in words.figure("Matrices").data)
+    rows = [store.names.index(name) for name in words.names[:5]]
+    for shown, conditioning in ((plain, "none"), (worded, "label")):
+        S = lk.measures.similarity(store["mid_block", 0.9, conditioning], "centred cosine")
+        np.testing.assert_allclose(shown, S[np.ix_(rows, rows)], atol=1e-4)
+    assert np.abs(plain - worded).max() > 0.01
+
+
+def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(words, model, data, store, tmp_path):
+    words._home = tmp_path
+    shown = words.shown_key
+
+    async def play():
+        words.words.value = OWN
+        words.template.value = "a toy {name}"
+        await asyncio.sleep(4 * QUICK)
+        assert not words.latest.busy and "Press Run" in words.status.value
+        words.template.value = "a toy"
+        assert "has no {name}" in words.status.value
+        words.template.value = "a toy {name}"
+        words.start()
+        while "8 of 56" not in words.status.value:
+            await asyncio.sleep(0.001)
+        words.cancel()
+        assert words.shown_key == shown and not words.latest.busy
+        assert "Press Run" in words.must_run("Gain", words.state)  # half an extraction is none
+        words.start()
+        await words.latest.idle()
+
+    asyncio.run(play())
+    (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    kept = lk.FeatureStore.open(folder).select(names=store.names)
+    whole = lk.extract(
+        model, data.stimuli, blocks="mid_block", noise_levels=[0.9], conditioning="label",
+        template="a toy {name}", progress=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        kept["mid_block", 0.9, "label"], whole["mid_block", 0.9, "label"], rtol=1e-4, atol=1e-5
+    )
+    gain = words.gains().set_index(["block", "noise_level"]).loc[("mid_block", 0.9)]
+    plain, worded = (
+        np.mean(lk.measures.scores(X, data.triplets.indices, "centred cosine"))
+        for X in (store["mid_block", 0.9, "none"], whole["mid_block", 0.9, "label"])
+    )
+    assert gain["difference"] == pytest.approx(worded - plain, abs=5e-4)
+
+
+def test_what_cannot_be_explored_is_refused(model, data, store):
+    with pytest.raises(BadInputError, match="without words"):
+        lk.widgets.WhatWordsAdd(model, data, store.select(conditioning="label"))
+    nobody = lk.Dataset("nobody", data.stimuli)
+    with pytest.raises(BadInputError, match="no triplets"):
+        lk.widgets.WhereIsTheHuman(store, nobody)
+
+
+# The probe's view ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def probed(store, data):
+    part = store.select(blocks=["mid_block", "up_blocks.1"], noise_levels=[0.3], conditioning="none")
+    return part, lk.cross_validate_probe(part, data.triplets, lk.LinearProbe(seed=0), n_folds=3, seed=0)
+
+
+def test_neighbours_are_those_of_the_probe_that_never_saw_the_stimulus(probed, data):
+    part, result = probed
+    view = lk.widgets.ProbesView(part, data, result, stimulus="car", delay=QUICK)
+    view.block.value = "mid_block"
+    row = part.names.index("car.png")
+    fold = int(lk.measures.object_folds(len(part), 3, 0)[row])
+    table = result.table.reset_index(drop=True)
+    place = table.index[(table["block"] == "mid_block") & (table["fold"] == fold)][0]
+    Z = result.probes[place].transform(part["mid_block", 0.3, "none"])
+    expected = [data.stimuli.labels[i] for i in np.argsort(-(Z @ Z[row])) if i != row][:6]
+    told = view.shown("Neighbours").alt
+    assert f"after the probe: {', '.join(expected)}" in told
+    assert "norms (simulated)" in told
+    ranks = view.figure("Ranks").data[2]
+    assert sorted(ranks.y) == list(range(1, len(part)))
+    assert [ranks.text[list(ranks.y).index(place)] for place in range(1, 7)] == expected
+
+
+def test_the_probes_view_needs_probes(probed, data):
+    part, _ = probed
+    bare = lk.cross_validate_probe(
+        part.select(blocks=["mid_block"]), data.triplets, lk.LinearProbe(seed=0), keep_probes=False
+    )
+    with pytest.raises(BadInputError, match="keep_probes=True"):
+        lk.widgets.ProbesView(part, data, bare)
+
+
+def test_no_explorer_uses_an_output_and_each_has_one_live_figure():
+    for path in (Path(lk.__file__).parent / "widgets").glob("*.py"):
+        text = path.read_text()
+        assert "Output(" not in text
+        assert text.count("go.FigureWidget(") == (1 if path.name == "live_figure.py" else 0)
