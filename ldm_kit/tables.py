@@ -20,7 +20,7 @@ COLUMNS: dict[str, Any] = {
     "block": "str",
     "depth": "Int64",
     "noise_level": "float64",
-    "timestep": "Int64",
+    "timestep": "float64",
     "sigma": "float64",
     "conditioning": "str",
     "pooling": "str",

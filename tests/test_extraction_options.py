@@ -284,3 +284,80 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
         kilobytes[n] = int(done.stdout.split()[-1])
     # All 1,000 decoded pictures are 120 MB, all their latents 1 MB: what stays is less than a tenth.
     assert kilobytes[1000] - kilobytes[100] < 12_000, kilobytes
+
+
+def test_a_chunk_whose_last_picture_is_refused_keeps_the_rest(model, tmp_path):
+    stimuli = some_stimuli(tmp_path / "pictures", 64)
+    whole = lk.extract(model, stimuli, **ASK)
+    for row in (31, 63):
+        (tmp_path / "pictures" / f"thing{row}.png").write_bytes(b"")
+    kept = [row for row in range(64) if row not in (31, 63)]
+    out = tmp_path / "features"
+    store = lk.extract(model, stimuli, errors="skip", batch_size=1, out=out, **ASK)
+    assert_same(store[CELL], whole[CELL][kept])
+    assert_same(lk.FeatureStore.open(out).select(names=store.names)[CELL], whole[CELL][kept])
+
+
+def test_stimuli_that_joined_later_are_missing_where_they_were_not_asked_for(model, stimuli, once, tmp_path):
+    out = tmp_path / "features"
+    lk.extract(model, stimuli[:2], blocks="mid_block", noise_levels=[0.5], out=out, progress=False)
+    lk.extract(model, stimuli, blocks="mid_block", noise_levels=[0.1], out=out, progress=False)
+    store = lk.FeatureStore.open(out)
+    assert store.table()["done"].round(2).tolist() == [1.0, 0.33]
+    with pytest.raises(MismatchError, match="4 of 6 stimuli have no features"):
+        store[CELL]
+    assert_same(store.select(names=stimuli.names[:2])[CELL], once[:2])
+    assert len(store.finite()) == 6
+    lk.extract(model, stimuli, out=out, **ASK)
+    assert_same(lk.FeatureStore.open(out)[CELL], once)
+
+
+def test_killed_during_its_very_first_write_it_still_resumes(model, stimuli, once, tmp_path):
+    out = tmp_path / "features"
+    out.mkdir()
+    (out / "zarr.0123.partial").write_bytes(b"{")
+    assert_same(lk.extract(model, stimuli, out=out, **ASK)[CELL], once)
+    assert not list(out.glob("*.partial"))
+
+
+def test_levels_are_known_by_six_digits(model, stimuli, tmp_path):
+    ask = {**ASK, "out": tmp_path / "features"}
+    first = lk.extract(model, stimuli, **{**ask, "noise_levels": [1 / 3]})
+    again = lk.extract(model, stimuli, **{**ask, "noise_levels": [0.333333]})
+    assert again.noise_levels == first.noise_levels == (0.333333,)
+    assert first["mid_block", 1 / 3, "none"].shape == (6, 32)
+    with pytest.raises(BadInputError, match="timestep 333, which the store holds as 0.333333"):
+        lk.extract(model, stimuli, **{**ask, "noise_levels": [0.3332]})
+
+
+def test_an_untrained_twin_of_another_autoencoder_is_another_model(stimuli, tmp_path):
+    folder = save_tiny_stable_diffusion(tmp_path)
+    out = tmp_path / "features"
+    lk.extract(lk.load_model(folder, device="cpu", pretrained=False), stimuli, out=out, **ASK)
+    vae = lk.load_model(folder, device="cpu").parts["vae"]
+    with torch.no_grad():
+        vae.quant_conv.weight.mul_(1.05)
+    vae.save_pretrained(folder / "vae")
+    with pytest.raises(MismatchError, match="revision is"):
+        lk.extract(lk.load_model(folder, device="cpu", pretrained=False), stimuli, out=out, **ASK)
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        ({"n_noise": 2}, "takes no noise"),
+        ({"posterior": "sample"}, "no autoencoder"),
+        ({"timesteps": "paper"}, "timesteps='paper'"),
+        ({"timesteps": "rubbish"}, "'rubbish'"),
+        ({"seed": 1.5}, "seed=1.5"),
+        ({"conditioning": []}, "No conditioning"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(stimuli, ask, says):
+    with pytest.raises(BadInputError, match=says):
+        lk.extract(lk.load_model("pixels"), stimuli, progress=False, **ask)
+
+
+def test_the_dataset_itself_is_not_its_stimuli(model):
+    with pytest.raises(BadInputError, match=r"Dataset.*data\.stimuli"):
+        lk.extract(model, lk.load_dataset("toybox"), **ASK)

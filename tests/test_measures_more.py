@@ -11,7 +11,7 @@ from scipy.stats import false_discovery_control, pearsonr, spearmanr
 from sklearn.linear_model import RidgeCV
 from sklearn.neighbors import NearestCentroid
 
-from ldm_kit.datasets.triplets import Triplets
+from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
 from ldm_kit.measures import (
     accuracy_by_category,
@@ -23,9 +23,11 @@ from ldm_kit.measures import (
     odd_one_out,
     rsa,
     scores,
+    zero_shot,
 )
 from ldm_kit.measures.comparison import corrected_p
 from ldm_kit.measures.dimensions import ridge
+from ldm_kit.measures.folds import object_folds
 from tests.small_store import SmallStore, drawn_choices, random_triplets
 
 
@@ -259,3 +261,31 @@ def test_accuracy_per_concept_and_category(world: tuple[SmallStore, Triplets]) -
     assert row["accuracy"] == pytest.approx(right[held].mean()) and row["n_objects"] == 7
     with pytest.raises(MismatchError, match="39 stimuli have no row"):
         accuracy_by_category(store, triplets, {"s00": "even"})
+
+
+@pytest.mark.parametrize("n_folds", [2.5, "3", True])
+def test_folds_are_a_whole_number(n_folds):
+    with pytest.raises(BadInputError, match="n_folds="):
+        object_folds(30, n_folds)
+
+
+@pytest.mark.parametrize("centre_on", [[40], [-1], np.ones(4, bool)])
+def test_rows_to_centre_on_must_exist(centre_on):
+    X = np.random.default_rng(0).normal(size=(5, 3))
+    with pytest.raises(BadInputError, match="there are 5|5 rows"):
+        odd_one_out(X, [[0, 1, 2]], metric="centred cosine", centre_on=centre_on)
+
+
+def test_timesteps_of_flow_matching_need_not_be_whole():
+    store = SmallStore(["a", "b", "c"], {("block", 1 / 3, "none"): np.eye(3)})
+    store.labels = lambda key: {"block": "block", "timestep": 333.333333}
+    triplets = Triplets(np.array([[0, 1, 2]]), names=("a", "b", "c"))
+    assert odd_one_out(store, triplets)["timestep"].item() == 333.333333
+
+
+def test_plain_triplets_are_grouped_once_for_all_cells(monkeypatch):
+    made = []
+    monkeypatch.setattr(zero_shot, "checked_indices", lambda *a: made.append(a) or checked_indices(*a))
+    X = np.random.default_rng(0).normal(size=(5, 3))
+    odd_one_out({"a": X, "b": X}, [[0, 1, 2]])
+    assert len(made) == 1

@@ -90,6 +90,9 @@ def test_01_extracts_what_it_says(series, store):
     difference = float(told.split("differ by ")[1].split(" ")[0])
     assert 0 <= difference <= 1e-5
     assert 0.2 in store.noise_levels  # the level that was asked for afterwards
+    executed = (series / "01_extraction" / "01_extraction.ipynb").read_text()
+    assert "Resuming: 16 of 32 passes are in the store, 16 are missing." in executed
+    assert "All 32 passes are in the store: nothing is computed." in executed
     assert set(store.conditionings) == {"none", "label", "caption", "shuffled"}
 
 
@@ -228,6 +231,9 @@ def test_06_compares_models_on_the_same_triplets(tmp_path, triplets):
     half = triplets.among(lk.split_objects(triplets.names, seed=0)[1])
     row = best[(best["model"] == "pixels") & (best["fold"] == 0)].squeeze()
     assert row["n_triplets"] == len(half)
+    first = best[best["fold"] == 0].set_index("model")["accuracy"]
+    against = table(tmp_path, "06_model_comparison", "against_first").set_index("a")["difference"]
+    np.testing.assert_allclose(against, first[against.index] - first["tiny-ldm"], atol=1e-9)
     told = findings(tmp_path, "06_model_comparison")
     assert all(f"`{model}`" in told for model in models)
     assert "simulated" in told

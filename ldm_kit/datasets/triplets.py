@@ -76,6 +76,30 @@ class Triplets:
             f"{' of ' + self.dataset if self.dataset else ''})"
         )
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The names that occur in a triplet, in the order of `names`.
+
+        Examples
+        --------
+        >>> Triplets(np.array([[0, 1, 3]]), names=("a", "b", "c", "d")).judged
+        ('a', 'b', 'd')
+        """
+        return tuple(self.names[i] for i in np.unique(self.indices))
+
+    def wholly_among(self, names: Sequence[str]) -> Triplets:
+        """Keep the triplets whose three stimuli are all in `names`; all names, and so the indices, stay.
+
+        Examples
+        --------
+        >>> t = Triplets(np.array([[0, 1, 2], [1, 2, 3]]), names=("a", "b", "c", "d"))
+        >>> t.wholly_among(["d", "c", "b"]).indices.tolist()
+        [[1, 2, 3]]
+        """
+        wanted = set(names)
+        inside = np.array([name in wanted for name in self.names], dtype=bool)
+        return self.take(np.flatnonzero(inside[self.indices].all(axis=1)))
+
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> Triplets:
         """Keep some rows (an index array, a mask or a slice); the names stay.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, UnreadableImageError, unknown_name
 from ldm_kit.features.conditioning import conditionings_for
 from ldm_kit.features.passes import CHUNK, Plan, fill
-from ldm_kit.features.store import CellKey, FeatureStore
+from ldm_kit.features.store import SAME_LEVEL, CellKey, FeatureStore
 from ldm_kit.features.writing import array_for, opened_for_writing, prepare
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import OpenedModel
@@ -139,13 +140,23 @@ def extract(
     for name, value in given.items():
         if value not in CHOICES[name]:
             raise unknown_name(name, value, CHOICES[name], "Choose one of these.")
+    if not isinstance(stimuli, Stimuli):
+        raise BadInputError(
+            f"The stimuli are a {type(stimuli).__name__}. Give `data.stimuli`, or a part of it."
+        )
+    _check_applies(model, n_noise, posterior)
     refused: dict[str, str] = {}
     stimuli = _readable(stimuli, refused) if errors == "skip" else stimuli
+    if refused and not len(stimuli):
+        name, reason = next(iter(refused.items()))
+        raise BadInputError(f"None of the {len(refused)} pictures can be opened; {name}: {reason}")
     if not len(stimuli):
         raise BadInputError("There are no stimuli to extract. Check the dataset or the selection.")
     paths = model.select_blocks(blocks)
     levels = _distinct_levels(model, noise_levels, timesteps)
     asked_for = [conditioning] if isinstance(conditioning, str) else list(conditioning)
+    if not asked_for:
+        raise BadInputError("No conditioning was given. Name at least one; 'none' is the empty prompt.")
     conditionings = conditionings_for(
         asked_for, model, stimuli, template=template, seed=seed, embedding=embedding
     )
@@ -153,15 +164,16 @@ def extract(
         **model.identity.as_dict(),
         "dataset": stimuli.dataset,
         "pooling": pooling,
-        "preprocessing": {**model.preprocessing, "posterior": posterior},
-        "seed": seed,
+        "preprocessing": {**model.preprocessing, **({"posterior": posterior} if posterior != "mean" else {})},
+        "seed": _counted("seed", seed, least=0),
         "template": template,
         "timesteps": timesteps,
-        "n_noise": _counted("n_noise", n_noise),
+        "n_noise": int(n_noise),
         "store_dtype": store_dtype,
     }
     with opened_for_writing(out) as (group, where):
         names = prepare(group, where, request, stimuli, {c.name: c.prompts for c in conditionings})
+        _check_timesteps_distinct(group, levels)
         arrays = {
             key: array_for(group, key, len(names), shape, CHUNK, about, store_dtype)
             for key, shape, about in _cells(model, paths, levels, asked_for, pooling)
@@ -242,8 +254,11 @@ def _distinct_levels(
 ) -> list[NoiseLevel]:
     if noise_levels is None:
         noise_levels = NOISE_LEVELS if model.takes_noise else (0.0,)
+    given = np.atleast_1d(np.asarray(noise_levels, dtype=object))
+    # Six digits are what a store's paths name.
     levels = [
-        model.level(level, timesteps) for level in np.atleast_1d(np.asarray(noise_levels, dtype=object))
+        replace(found, level=float(f"{found.level:.6g}"))
+        for found in (model.level(x, timesteps) for x in given)
     ]
     if not levels:
         raise BadInputError("No noise level was given. Give numbers from 0 (clean) to 1 (noise).")
@@ -258,9 +273,37 @@ def _distinct_levels(
     return sorted(levels, key=lambda level: level.level)
 
 
-def _counted(what: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise BadInputError(f"{what}={value!r}: give a whole number from 1.")
+def _check_timesteps_distinct(group: Any, levels: Sequence[NoiseLevel]) -> None:
+    """Raise if the store holds one of the timesteps under another noise level."""
+    held = {
+        float(array.attrs["timestep"]): float(array.attrs["noise_level"])
+        for _, array in group.members(max_depth=None)
+        if "timestep" in array.attrs
+    }
+    for level in levels:
+        there = held.get(float(level.timestep), level.level)
+        if abs(there - level.level) >= SAME_LEVEL:
+            raise BadInputError(
+                f"Noise level {level.level:g} falls on timestep {level.timestep:g}, which the store holds as "
+                f"{there:g}. Ask for {there:g}."
+            )
+
+
+def _check_applies(model: OpenedModel, n_noise: Any, posterior: str) -> None:
+    """Raise for options that would change nothing but the bill."""
+    _counted("n_noise", n_noise)
+    if n_noise > 1 and not model.takes_noise:
+        raise BadInputError(f"n_noise={n_noise}: {model.identity.model!r} takes no noise. Leave it at 1.")
+    if posterior == "sample" and model.preprocessing.get("posterior", "none") == "none":
+        raise BadInputError(
+            f"posterior='sample': {model.identity.model!r} has no autoencoder with a posterior to sample. "
+            "Leave it at 'mean'."
+        )
+
+
+def _counted(what: str, value: Any, *, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise BadInputError(f"{what}={value!r}: give a whole number from {least}.")
     return int(value)
 
 

@@ -75,6 +75,7 @@ class _Batch:
     pictures: list[Image.Image]
     latents: torch.Tensor
     noise: list[torch.Tensor]
+    chunk: int  # the chunk's first row
     ends_chunk: bool
 
 
@@ -97,12 +98,14 @@ def fill(plan: Plan, progress: bool) -> None:
         passes[key.noise_level, key.conditioning] |= rows
     todo = sum(int(rows.sum()) for rows in passes.values())
     total = len(plan.stimuli) * len(passes)
-    if 0 < todo < total:
+    if not todo:
+        print(f"All {total:,} passes are in the store: nothing is computed.")
+    elif todo < total:
         print(f"Resuming: {total - todo:,} of {total:,} passes are in the store, {todo:,} are missing.")
     fresh: dict[CellKey, Values] = {}
     with tqdm(total=todo, unit="pass", desc="extracting", disable=not progress or not todo) as bar:
         for batch in _batches(plan, np.any(list(missing.values()), axis=0)):
-            start = int(batch.rows[0]) // CHUNK * CHUNK if len(batch.rows) else 0
+            start = batch.chunk
             for cells, values in _passes(plan, batch, missing):
                 for key, new in zip(cells, values, strict=True):
                     if key not in fresh:
@@ -162,28 +165,28 @@ def _batches(plan: Plan, wanted: npt.NDArray[np.bool_]) -> Iterator[_Batch]:
     """
     cut = _cut(wanted, plan.batch)
     if plan.model.device.type == "cpu":
-        for rows, ends_chunk in cut:
-            yield _made_ready(plan, rows, ends_chunk)
+        for part in cut:
+            yield _made_ready(plan, *part)
         return
     waiting: deque[Future[_Batch]] = deque()
     with ThreadPoolExecutor(1) as worker:
-        for rows, ends_chunk in cut:
-            waiting.append(worker.submit(_made_ready, plan, rows, ends_chunk))
+        for part in cut:
+            waiting.append(worker.submit(_made_ready, plan, *part))
             if len(waiting) > 1:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _cut(wanted: npt.NDArray[np.bool_], batch: int) -> Iterator[tuple[Rows, bool]]:
-    """Rows of each batch, and whether it is its chunk's last."""
+def _cut(wanted: npt.NDArray[np.bool_], batch: int) -> Iterator[tuple[Rows, int, bool]]:
+    """Rows of each batch, the first row of its chunk, and whether it is the chunk's last batch."""
     for start in range(0, len(wanted), CHUNK):
         rows = start + np.flatnonzero(wanted[start : start + CHUNK])
         for first in range(0, len(rows), batch):
-            yield rows[first : first + batch], first + batch >= len(rows)
+            yield rows[first : first + batch], start, first + batch >= len(rows)
 
 
-def _made_ready(plan: Plan, rows: Rows, ends_chunk: bool) -> _Batch:
+def _made_ready(plan: Plan, rows: Rows, chunk: int, ends_chunk: bool) -> _Batch:
     """Open the pictures of some rows, encode them and draw their noise."""
     kept, pictures = [], []
     for row in rows:
@@ -196,12 +199,12 @@ def _made_ready(plan: Plan, rows: Rows, ends_chunk: bool) -> _Batch:
             plan.refused[plan.names[row]] = str(error)
     names = [plan.names[row] for row in kept]
     if not names:
-        return _Batch(np.array([], np.int64), [], [], torch.empty(0), [], ends_chunk)
+        return _Batch(np.array([], np.int64), [], [], torch.empty(0), [], chunk, ends_chunk)
     model = plan.model
     draw = model.noise(names, plan.seed, POSTERIOR_DRAW) if plan.posterior == "sample" else None
     latents = model.encode(pictures, posterior=draw)
     noise = [model.noise(names, plan.seed, number) for number in range(plan.n_noise)]
-    return _Batch(np.array(kept), names, pictures, latents, noise, ends_chunk)
+    return _Batch(np.array(kept), names, pictures, latents, noise, chunk, ends_chunk)
 
 
 def _checked(values: Values, key: CellKey, names: Sequence[str], plan: Plan) -> Values:

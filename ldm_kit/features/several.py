@@ -45,8 +45,7 @@ def extract_models(
     noise_levels : sequence of float, optional
         For models that take noise; the others are given the clean picture.
     conditioning : str
-        For denoisers. A text encoder, which sees nothing else, is always given the label; a model that reads no
-        text nothing.
+        For models that read text. For ``"none"`` a text encoder, which sees nothing else, is given the label.
     missing : {"error", "skip"}
         What to do about a model that is not to be had (gated, not downloaded): raise, or say so and go on.
     device, dtype

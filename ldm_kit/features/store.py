@@ -14,6 +14,7 @@ import zarr
 from ldm_kit.errors import BadInputError, MismatchError, unknown_name
 
 FORMAT = 1
+SAME_LEVEL = 1e-6  # noise levels closer than this are one: a path names six digits
 
 
 class CellKey(NamedTuple):
@@ -167,7 +168,7 @@ class FeatureStore:
         """
         rows = []
         for key in self._keys:
-            first = _first_column(self._array(key))[self._rows]
+            first = self._first(key)
             counts = {"done": 1 - np.isnan(first).mean(), "not_finite": int(np.isinf(first).sum())}
             shape = self._array(key).shape[1:]
             rows.append({**self.labels(key), "n": len(self), "shape": shape, **counts})
@@ -182,7 +183,7 @@ class FeatureStore:
         """
         bad = np.zeros(len(self), dtype=bool)
         for key in self._keys:
-            bad |= np.isinf(_first_column(self._array(key))[self._rows])
+            bad |= np.isinf(self._first(key))
         return self.select(names=[name for name, is_bad in zip(self._names, bad, strict=True) if not is_bad])
 
     def __len__(self) -> int:
@@ -206,7 +207,9 @@ class FeatureStore:
         MismatchError
             If some of its stimuli were never computed.
         """
-        array = np.asarray(self._array(self._find(key))[:])[self._rows]
+        array = _whole(np.asarray(self._array(self._find(key))[:]), len(self._about["stimuli"]["names"]))[
+            self._rows
+        ]
         missing = np.isnan(array.reshape(len(array), -1)[:, 0])
         if missing.any():
             first = self._names[int(np.flatnonzero(missing)[0])]
@@ -219,8 +222,8 @@ class FeatureStore:
     def select(
         self,
         *,
-        blocks: Sequence[str] | None = None,
-        noise_levels: Sequence[float] | None = None,
+        blocks: str | Sequence[str] | None = None,
+        noise_levels: float | Sequence[float] | None = None,
         conditioning: str | Sequence[str] | None = None,
         names: Iterable[str] | None = None,
     ) -> FeatureStore:
@@ -228,7 +231,7 @@ class FeatureStore:
 
         Parameters
         ----------
-        blocks, noise_levels, conditioning : sequence, optional
+        blocks, noise_levels, conditioning : one or a sequence, optional
             What to keep; None keeps all.
         names : iterable of str, optional
             Stimuli to keep, in this order.
@@ -238,6 +241,8 @@ class FeatureStore:
         UnknownNameError
             For anything that is not there.
         """
+        blocks = [blocks] if isinstance(blocks, str) else blocks
+        noise_levels = [noise_levels] if isinstance(noise_levels, (int, float)) else noise_levels
         conditioning = [conditioning] if isinstance(conditioning, str) else conditioning
         kept = set(self._keys)
         for field, wanted in (
@@ -294,6 +299,11 @@ class FeatureStore:
             )
         return found
 
+    def _first(self, key: CellKey) -> npt.NDArray[np.floating]:
+        """One number a stimulus shown: NaN where nothing was computed, infinity where it was not finite."""
+        first = _first_column(self._array(key))
+        return _whole(first, len(self._about["stimuli"]["names"]))[self._rows]
+
     def _array(self, key: CellKey) -> zarr.Array[Any]:
         array = self._group[key.path]
         assert isinstance(array, zarr.Array)
@@ -304,7 +314,7 @@ def _match(kind: str, given: Any, there: Sequence[Any]) -> Any:
     """Find `given` in `there`; noise levels match within rounding."""
     for item in there:
         same = (
-            abs(item - given) < 1e-9
+            abs(item - given) < SAME_LEVEL
             if isinstance(item, float) and not isinstance(given, str)
             else item == given
         )
@@ -323,6 +333,12 @@ def _keys_in(group: zarr.Group) -> list[CellKey]:
             key = CellKey(about["block"], float(about["noise_level"]), about["conditioning"])
             found.append((about["depth"], key.noise_level, order.index(key.conditioning), key))
     return [key for *_, key in sorted(found)]
+
+
+def _whole(rows: npt.NDArray[np.floating], n: int) -> npt.NDArray[np.floating]:
+    """Lengthen to `n` rows by NaN: stimuli that joined the store later have no rows in arrays not asked for since."""
+    lacking = np.full((n - len(rows), *rows.shape[1:]), np.nan, rows.dtype)
+    return np.concatenate([rows, lacking]) if n > len(rows) else rows
 
 
 def _first_column(array: zarr.Array[Any]) -> npt.NDArray[np.floating]:

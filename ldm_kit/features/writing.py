@@ -51,7 +51,9 @@ def opened_for_writing(out: str | os.PathLike[str] | None) -> Iterator[tuple[zar
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_dir():
             raise BadInputError(f"{str(path)!r} is a file. Choose a folder as `out`; nothing was changed.")
-        if path.is_dir() and any(path.iterdir()) and not (path / "zarr.json").exists():
+        # What a write that was killed left behind is swept below, and does not make the folder another's.
+        others = path.is_dir() and any(entry.suffix != ".partial" for entry in path.iterdir())
+        if others and not (path / "zarr.json").exists():
             raise BadInputError(
                 f"The folder {str(path)!r} holds other things than a feature store. Choose a new or empty folder "
                 "as `out`; nothing was changed."

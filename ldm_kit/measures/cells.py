@@ -105,8 +105,8 @@ def table_labels(cell: Cell, triplets: Triplets | npt.ArrayLike | None = None) -
     return labels
 
 
-def rows_named(chosen: Any, cell: Cell) -> npt.NDArray[np.int64] | None:
-    """Turn stimulus names, rows or a mask into rows of the cell's array; None stays None.
+def rows_named(chosen: Any, cell: Cell, n: int | None = None) -> npt.NDArray[np.int64] | None:
+    """Turn stimulus names, rows or a mask into rows of the cell's array (of `n` rows); None stays None.
 
     Examples
     --------
@@ -117,9 +117,15 @@ def rows_named(chosen: Any, cell: Cell) -> npt.NDArray[np.int64] | None:
         return None
     chosen = np.asarray(chosen)
     if chosen.dtype == bool:
+        if n is not None and len(chosen) != n:
+            raise BadInputError(f"The mask has {len(chosen)} entries, the features {n} rows. Give one a row.")
         return np.flatnonzero(chosen)
     if np.issubdtype(chosen.dtype, np.integer) or not chosen.size:
         rows: npt.NDArray[np.int64] = chosen.astype(np.int64)
+        if n is not None and rows.size and (rows.min() < 0 or rows.max() >= n):
+            raise BadInputError(
+                f"The rows run from {rows.min()} to {rows.max()}; there are {n}, 0 to {n - 1}. Count from 0."
+            )
         return rows
     if cell.names is None:
         raise MismatchError(
@@ -179,7 +185,8 @@ def checked_matrix(
     dtype('float64')
     """
     matrix = np.asarray(array)
-    if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.number):
+    real = np.issubdtype(matrix.dtype, np.number) and not np.iscomplexobj(matrix)
+    if matrix.ndim != 2 or not real:
         raise BadInputError(
             f"The features of {what!r} have shape {matrix.shape} and type {matrix.dtype}; a matrix of "
             "numbers, (stimuli, dimensions), is needed. Pool maps first (`pooling='mean'`)."

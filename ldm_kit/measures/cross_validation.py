@@ -22,7 +22,7 @@ from ldm_kit.measures.linear_probe import LinearProbe
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
 from ldm_kit.measures.probe import Probe
 from ldm_kit.measures.progress import progress
-from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED, Matched
+from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED, Matched, once
 from ldm_kit.tables import tidy
 
 Matrix = npt.NDArray[np.floating]
@@ -162,6 +162,7 @@ def probe_name(probe: Probe) -> str:
 
 def _steps(features: Any, triplets: Any, n_folds: int, seed: int) -> Any:
     """Every cell × fold: labels, judged rows, triplets, fold of each object, fold number, rows of its triplets."""
+    triplets = once(triplets)
     for cell in cells_of(features):
         matched = Matched.of(cell, triplets)
         used = np.flatnonzero(matched.groups.used)

@@ -40,6 +40,8 @@ def object_folds(n: int, n_folds: int = 3, seed: int = 0) -> npt.NDArray[np.int6
     >>> np.bincount(object_folds(10, 3)).tolist()
     [4, 3, 3]
     """
+    if isinstance(n_folds, bool) or not isinstance(n_folds, (int, np.integer)):
+        raise BadInputError(f"n_folds={n_folds!r}: give a whole number from 2.")
     if n_folds < 2:
         raise BadInputError(f"n_folds={n_folds}: at least 2 are needed, so that some objects are held out.")
     if n < 3 * n_folds:

@@ -17,7 +17,7 @@ from ldm_kit.measures.folds import object_folds, wholly_in
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval
 from ldm_kit.measures.progress import progress
-from ldm_kit.measures.zero_shot import CHANCE, TIED, Matched, score_of_code
+from ldm_kit.measures.zero_shot import CHANCE, TIED, Matched, once, score_of_code
 from ldm_kit.tables import tidy
 
 
@@ -71,7 +71,7 @@ def best_cell(
     1     1    half 1      half 0
     """
     estimand, score = checked_estimand(ci), score_of_code(ties)
-    found = []
+    triplets, found = once(triplets), []
     for cell in progress(cells_of(features), "best cell", features):
         matched = Matched.of(cell, triplets)
         codes = matched.groups.ungrouped(matched.codes(metric, centre_on))

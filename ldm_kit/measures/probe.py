@@ -141,6 +141,8 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         indices = rows_of(matrix, triplets)
         if not len(indices):
             raise BadInputError("There are no triplets to learn from. Give at least one.")
+        if getattr(self, "lam", None) is not None and not self.lam >= 0:
+            raise BadInputError(f"lam={self.lam!r}: a penalty is 0 or more.")
         self.n_objects_, self.n_features_in_ = matrix.shape
         return matrix, indices
 

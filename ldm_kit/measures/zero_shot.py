@@ -93,7 +93,7 @@ def odd_one_out(
     score = score_of_code(ties)
     metrics = [metric] if isinstance(metric, str) else list(metric)
     more = ceiling_columns(ceiling)
-    rows = []
+    triplets, rows = once(triplets), []
     for cell in progress(cells_of(features), "odd one out", features):
         matched = Matched.of(cell, triplets)
         for name in metrics:
@@ -190,10 +190,36 @@ def _per_cell(
     centre_on: Any,
 ) -> Any:
     results: dict[Any, npt.NDArray[Any]] = {}
+    triplets = once(triplets)
     for cell in progress(cells_of(features), "choices", features):
         matched = Matched.of(cell, triplets)
         results[cell.key] = matched.groups.ungrouped(value_of_code[matched.codes(metric, centre_on)])
     return results.get(None, results)
+
+
+class Rows:
+    """A plain array of triplets, checked and grouped once for all cells of a call."""
+
+    def __init__(self, triplets: npt.ArrayLike) -> None:
+        self.triplets = triplets
+        self.made: dict[int, Grouped] = {}
+
+    def grouped(self, n: int) -> Grouped:
+        """Group them as rows of `n` objects."""
+        if n not in self.made:
+            self.made[n] = Grouped(checked_indices(self.triplets, n), n)
+        return self.made[n]
+
+
+def once(triplets: Any) -> Any:
+    """Make plain triplets `Rows`; `Triplets` are grouped once as they are.
+
+    Examples
+    --------
+    >>> type(once([[0, 1, 2]])).__name__
+    'Rows'
+    """
+    return triplets if isinstance(triplets, (Triplets, Rows)) else Rows(triplets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +232,7 @@ class Matched:
     rows: npt.NDArray[np.int64] | None
 
     @classmethod
-    def of(cls, cell: Cell, triplets: Triplets | npt.ArrayLike) -> Matched:
+    def of(cls, cell: Cell, triplets: Any) -> Matched:
         """Read the cell and match it to the triplets.
 
         Raises
@@ -215,6 +241,8 @@ class Matched:
             If a judged stimulus has no row, or the number of rows is not the number of names.
         """
         X = cell.matrix()
+        if isinstance(triplets, Rows):
+            return cls(cell, X, triplets.grouped(len(X)), None)
         if not isinstance(triplets, Triplets):
             return cls(cell, X, Grouped(checked_indices(triplets, len(X)), len(X)), None)
         if cell.names is None:
@@ -243,7 +271,7 @@ class Matched:
             self.X,
             metric,
             rows=rows,
-            centre_on=rows_named(centre_on, self.cell),
+            centre_on=rows_named(centre_on, self.cell, len(self.X)),
             what=str(self.cell.labels.get("block", "features")),
             names=self.cell.names,
         )

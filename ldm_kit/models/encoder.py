@@ -16,6 +16,7 @@ from ldm_kit.errors import BadInputError
 from ldm_kit.models.blocks import block_table
 from ldm_kit.models.noise import NoiseLevel, check_level
 from ldm_kit.models.opened import OpenedModel, Text
+from ldm_kit.models.paper_timesteps import check_timesteps
 
 
 class MapReadout(nn.Module):
@@ -105,6 +106,7 @@ class Encoder(OpenedModel):
         BadInputError
             For any other level.
         """
+        check_timesteps(timesteps, False, type(self).__name__)
         check_level(level)
         if level != 0:
             raise BadInputError(

@@ -158,13 +158,11 @@ def load_model(
         row = registered_models().get(asked.name)
         parts |= family.more_parts(index, place, row.prior if row else None, chosen_dtype, chosen_device)
     denoiser = parts[family.DENOISER]
+    revision = fingerprint(Path(source)) if local else commit(source, revision)
     if not pretrained:
         label += "-untrained"
-        revision = f"seed-{seed}"
-    elif local:
-        revision = fingerprint(Path(source))
-    else:
-        revision = commit(source, revision)
+        # The VAE, the text encoder and the configuration are still those of the folder or commit.
+        revision += f", denoiser of seed {seed}"
     for module in parts.values():
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False).to(chosen_device)

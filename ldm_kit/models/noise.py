@@ -152,7 +152,7 @@ def flow_matching_level(level: float, steps: int = 1000) -> NoiseLevel:
     """
     check_level(level)
     sigma = float(level)
-    return NoiseLevel(sigma, sigma * steps, sigma, 1 - sigma, sigma)
+    return NoiseLevel(sigma, round(sigma * steps, 6), sigma, 1 - sigma, sigma)
 
 
 def clean_from_prediction(kind: str, noised: Tensor, prediction: Tensor, level: NoiseLevel) -> Tensor:

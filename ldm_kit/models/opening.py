@@ -101,14 +101,14 @@ def open_encoder(
     for module in (network, *parts.values()):
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False).to(device)
-    if not pretrained:
-        state = f"seed-{seed}"
-    elif local:
+    if local:
         state = fingerprint(Path(source))
     else:
         state = commit(
             source, place.revision, "config.json" if asked.kind == "vision" else "model_index.json"
         )
+    if not pretrained:
+        state += f", weights of seed {seed}"
     shown = Path(source).resolve().name if local else source
     identity = Identity(label, shown, state, str(used).removeprefix("torch."), family.__name__)
     return family(identity, network, parts, device, Path(source) if local else None)
