@@ -354,7 +354,7 @@ def test_an_untrained_twin_of_another_autoencoder_is_another_model(stimuli, tmp_
     ],
 )
 def test_options_that_mean_nothing_are_refused(stimuli, ask, says):
-    with pytest.raises(BadInputError, match=says):
+    with pytest.raises((BadInputError, UnknownNameError), match=says):
         lk.extract(lk.load_model("pixels"), stimuli, progress=False, **ask)
 
 

@@ -23,8 +23,13 @@ PIXELS = 64
 class Pixels(Encoder):
     """Raw pixels in −1…1, one block ``pixels`` of 3 × 64 × 64 values by default.
 
-    Pooled over space (the default of `extract`) only the mean colour is left; ``pooling="none"`` keeps them.
+    Pooled over space (the default of `extract`) only the mean colour is left; ``pooling="flat"`` keeps them.
     """
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What is done to pictures; nothing samples them."""
+        return {**super().preprocessing, "posterior": "none"}
 
     @property
     def picture_size(self) -> int:
