@@ -4,7 +4,7 @@ JOBS ?= 2
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lab game screenshots lint format lock clean
+.PHONY: help setup demo test test-fast bench lab game screenshots lint format lock clean
 
 help:  ## show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,10 @@ test: .venv/.stamp  ## run all tests
 
 test-fast: .venv/.stamp  ## run the tests that take a minute
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadscope -m "not network and not slow and not browser"
+
+bench: .venv/.stamp  ## time measures and extraction; what was measured: tests/benchmarks/README.md
+	$(PY) -m tests.benchmarks.measures
+	$(PY) -m tests.benchmarks.extraction
 
 lab: .venv/.stamp  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
