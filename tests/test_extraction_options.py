@@ -361,3 +361,13 @@ def test_options_that_mean_nothing_are_refused(stimuli, ask, says):
 def test_the_dataset_itself_is_not_its_stimuli(model):
     with pytest.raises(BadInputError, match=r"Dataset.*data\.stimuli"):
         lk.extract(model, lk.load_dataset("toybox"), **ASK)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+def test_another_device_gives_the_same_within_a_thousandth(stimuli, tmp_path):
+    folder = save_tiny_stable_diffusion(tmp_path)
+    ask = {"noise_levels": LEVELS, "conditioning": ["none", "label"], "progress": False}
+    here = lk.extract(lk.load_model(folder, device="cpu"), stimuli, **ask)
+    there = lk.extract(lk.load_model(folder, device="cuda", dtype="float32"), stimuli, **ask)
+    for key in here.cells():
+        assert_same(there[key], here[key], 1e-3)
