@@ -363,7 +363,7 @@ def test_the_dataset_itself_is_not_its_stimuli(model):
         lk.extract(model, lk.load_dataset("toybox"), **ASK)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+@pytest.mark.gpu
 def test_another_device_gives_the_same_within_a_thousandth(stimuli, tmp_path):
     folder = save_tiny_stable_diffusion(tmp_path)
     ask = {"noise_levels": LEVELS, "conditioning": ["none", "label"], "progress": False}
