@@ -94,7 +94,8 @@ def load_model(
         By default the first of CUDA, Apple's MPS and the CPU that is there.
     dtype : {"float32", "float16", "bfloat16"}, optional
         Of the denoiser and text encoders; by default float16 on CUDA and float32 elsewhere. Flux and SD3 were
-        made for bfloat16. The VAE always computes in float32, where float16 overflows.
+        made for bfloat16. The VAE, which overflows in float16, then computes in float32; in bfloat16 it costs
+        half a percent of precision, about what bfloat16 costs the denoiser.
     revision : str, optional
         Branch, tag or commit of a hub repository.
     pretrained : bool
@@ -194,13 +195,23 @@ def _load_parts(
     # The class is one of diffusers' own, named in FAMILIES; safetensors only.
     pipeline = _pipeline_class(index).from_pretrained(
         place.source,
-        # The VAE overflows in float16; it runs once an image, so precision costs little.
-        dtype={"default": dtype, **dict.fromkeys(family.PICTURE_PARTS, torch.float32)},
+        dtype={"default": dtype, **dict.fromkeys(family.PICTURE_PARTS, picture_dtype(dtype))},
         use_safetensors=True,
         **place.arguments(),
         **given,
     )
     return {part: getattr(pipeline, part) for part in wanted}
+
+
+def picture_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What the VAE computes in beside a denoiser of `dtype`: float16 overflows there.
+
+    Examples
+    --------
+    >>> picture_dtype(torch.float16), picture_dtype(torch.bfloat16)
+    (torch.float32, torch.bfloat16)
+    """
+    return torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -382,7 +382,7 @@ class OpenedModel:
         return watch
 
     def compiled(self, **options: Any) -> OpenedModel:
-        """Give the same model with each stage compiled by `torch.compile`: faster on a GPU, after minutes of work.
+        """Give the same model with each stage, and the VAE's encoder, compiled by `torch.compile`: faster on a GPU, after minutes of work.
 
         Blocks are watched from outside of what is compiled, so only stages can be watched at full speed; hooks on
         their inner modules would have to be compiled along. Numbers differ within rounding, so a store tells a
@@ -405,6 +405,10 @@ class OpenedModel:
         for block in self.select_blocks():
             stage = self.denoiser.get_submodule(block)
             stage.forward = torch.compile(stage.forward, **options)
+        for name in self.PICTURE_PARTS:
+            encoder = getattr(self.parts.get(name), "encoder", None)
+            if encoder is not None:
+                encoder.forward = torch.compile(encoder.forward, **options)
         return replace(self, identity=replace(self.identity, dtype=self.identity.dtype + ", compiled"))
 
     @functools.cached_property

@@ -127,7 +127,7 @@ def _open_latent(request: Request, index: dict[str, Any]) -> Opened:
         raise BadInputError(
             f"{request.asked.name!r} works on pixels: there is no latent to look at. Ask for 'pixels'."
         )
-    # As elsewhere the VAE computes in float32: float16 overflows.
+    # The VAE computes in float32, at whatever precision a denoiser would run.
     parts = {part: request.network(index, part, torch.float32).to(request.device) for part in names}
     # The denoiser says only which size latents are; its weights stay where they are.
     denoiser = weightless_part(index, family.DENOISER, request.place)
