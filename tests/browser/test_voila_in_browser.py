@@ -62,6 +62,18 @@ def open_cell(page: Page, block: str, level: float) -> None:
     expect(page.locator(f"{VIEW} .ldm-status")).to_contain_text(f"A: {block} at noise level {level:g}")
 
 
+def open_by_keys(page: Page, tab: str) -> None:
+    """From the last control on, by Tab, arrow and Enter alone."""
+    page.locator(f"{VIEW} .ldm-colours select").focus()
+    page.keyboard.press("Tab")
+    for _ in range(10):
+        if page.evaluate("document.activeElement.textContent") == tab:
+            break
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator(f"{VIEW} .lm-TabBar-tab.lm-mod-current")).to_have_text(tab)
+
+
 def test_another_cell_draws_other_data_and_python_says_the_same(
     voila: Server, visit: Visit, store: lk.FeatureStore
 ) -> None:
@@ -71,7 +83,7 @@ def test_another_cell_draws_other_data_and_python_says_the_same(
     page.locator(f"{VIEW} .js-plotly-plot .main-svg").first.wait_for()
     page.set_default_timeout(20_000)
     expect.set_options(timeout=20_000)
-    page.locator(f"{VIEW} .lm-TabBar-tab", has_text="Categories").first.click()
+    open_by_keys(page, "Categories")
     seen = []
     for block, level in (("down_blocks.1", 0.3), ("mid_block", 0.3), ("mid_block", 0.9)):
         open_cell(page, block, level)
@@ -83,4 +95,9 @@ def test_another_cell_draws_other_data_and_python_says_the_same(
         assert drawn(page) == expected
         seen.append(drawn(page))
     assert seen[0] != seen[1] != seen[2]
+    about = page.locator(f"{VIEW} details.ldm-about")
+    assert about.get_attribute("open") is None
+    about.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(about.get_by_text("Cell A")).to_be_visible()
     visit.check(voila)
