@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+NO_BROWSER = (
+    "No Chromium or Chrome was found, so nothing was tested in a browser. Install one (e.g. apt install "
+    "chromium), or set BROWSER_PATH to yours, and run again."
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -25,11 +30,28 @@ def _needs(request: pytest.FixtureRequest) -> None:
         if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
             pytest.skip("needs a CUDA or MPS device")
     if request.node.get_closest_marker("browser"):
-        from ldm_kit.static_images import find_browser
+        need_browser()
 
-        if find_browser() is None:
-            # CI installs a Chromium; a skip there would hide that it no longer does
-            (pytest.fail if os.environ.get("CI") else pytest.skip)("needs a Chromium: apt install chromium")
+
+def need_browser() -> None:
+    """Skip where there is no Chromium; in CI, which installs one, a skip would hide that it no longer does."""
+    from ldm_kit.static_images import find_browser
+
+    if find_browser() is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_BROWSER)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    """A Chromium for the tests of a module.
+
+    No longer: while Playwright runs, `asyncio` takes its loop for that of every test in the process.
+    """
+    need_browser()
+    from tests.browser.driver import chromium
+
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

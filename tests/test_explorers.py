@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -164,12 +165,29 @@ def test_going_back_computes_nothing(noise, monkeypatch):
         await noise.latest.idle()
         assert noise.image.value != first
         monkeypatch.setattr(type(noise), "steps", lambda *_: pytest.fail("it computed again"))
+        begun = time.perf_counter()
         noise.level.value = 0.3
+        assert time.perf_counter() - begun < 0.15
         assert not noise.latest.busy
         assert noise.image.value == first
 
     noise.level.value = 0.3
     asyncio.run(there_and_back())
+
+
+@pytest.mark.parametrize("tab", ["Map", "Curves", "Categories", "Dimensions", "Triplets", "Two cells"])
+def test_going_back_to_any_tab_takes_less_than_150_ms(human, tab):
+    human.drawing.ready()
+    here = list(human.TABS).index(tab)
+    seconds = []
+    for _ in range(4):  # plotly loads parts of itself at their first use; a busy machine pauses
+        human.tabs.selected_index = here
+        human.tabs.selected_index = (here + 1) % len(human.TABS)
+        computed, begun = human.computed, time.perf_counter()
+        human.tabs.selected_index = here
+        seconds.append(time.perf_counter() - begun)
+        assert human.computed == computed and human.shown_key == human.key(tab, human.state)
+    assert min(seconds) < 0.15
 
 
 def test_a_figure_asked_for_leaves_the_status_line_alone(noise):
@@ -272,6 +290,22 @@ def test_a_picture_of_ones_own_is_offered_and_a_bad_file_refused_by_name(noise):
     noise._take_upload({"new": [{"name": "empty.jpg", "content": memoryview(b"")}]})
     assert "empty.jpg" in noise.status.value and "empty" in noise.status.value
     assert noise.stimulus.value.endswith("/red.png")
+
+
+def test_a_refusal_is_still_read_when_the_good_picture_beside_it_is_shown(noise):
+    async def upload():
+        good = {"name": "blue.png", "content": memoryview(png(Image.new("RGB", (64, 64), "#0033aa")))}
+        noise._take_upload({"new": [good, {"name": "list.png", "content": memoryview(b"milk, eggs")}]})
+        await noise.latest.idle()
+        assert noise.state.stimulus.endswith("/blue.png") and noise.shown_key[1].stimulus.endswith(
+            "/blue.png"
+        )
+        assert "list.png" in noise.status.value and "blue.png at noise level" in noise.status.value
+        noise.level.value = 0.7 if noise.level.value != 0.7 else 0.3
+        await noise.latest.idle()
+        assert "list.png" not in noise.status.value  # told once
+
+    asyncio.run(upload())
 
 
 def test_an_uploads_name_never_leaves_its_folder_and_tells_its_content():
@@ -485,4 +519,6 @@ def test_no_explorer_uses_an_output_and_each_has_one_live_figure():
     for path in (Path(lk.__file__).parent / "widgets").glob("*.py"):
         text = path.read_text()
         assert "Output(" not in text
-        assert text.count("go.FigureWidget(") == (1 if path.name == "live_figure.py" else 0)
+        # The game has one of its own, shown at its end; no notebook has both.
+        allowed = path.name in ("live_figure.py", "odd_one_out.py")
+        assert text.count("go.FigureWidget(") == int(allowed), path.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pandas as pd
@@ -153,19 +154,11 @@ def test_a_formula_that_cannot_be_set_is_shown_as_written() -> None:
 
 
 @pytest.mark.browser
-def test_the_index_draws_tables_and_figures_with_the_network_shut(series: Path) -> None:
-    from playwright.sync_api import sync_playwright
+def test_the_index_draws_tables_and_figures_with_the_network_shut(series: Path, browser: Any) -> None:
+    from tests.browser.driver import watched_page
 
-    asked: list[str] = []
-    wrong: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=ldm_kit.static_images.find_browser(), args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport={"width": 1400, "height": 1200})
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
+    with watched_page(browser, width=1400, height=1200) as visit:
+        page = visit.page
         page.goto((series / "index.html").as_uri())
         page.wait_for_selector("table.dataTable tbody tr")
         accuracies = page.locator("table.dataTable tbody tr td:last-child")
@@ -182,9 +175,7 @@ def test_the_index_draws_tables_and_figures_with_the_network_shut(series: Path) 
         page.frame_locator("iframe").first.locator(".js-plotly-plot .main-svg").first.wait_for()
         page.goto((series / "a" / "a.html").as_uri())
         page.locator(".js-plotly-plot .main-svg").first.wait_for()
-        browser.close()
-    assert not wrong
-    assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+        visit.check()
 
 
 @pytest.mark.browser

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.plots.template import COLOURS, SCALE, add_ceiling, add_chance, figure, judged_by
+from ldm_kit.plots.template import COLOURS, SCALE, add_ceiling, add_chance, figure, ink_on, judged_by
 
 
 def in_network_order(table: pd.DataFrame) -> list[str]:
@@ -93,9 +94,13 @@ def block_noise_heatmap(
     wide = part.assign(width=(part["ci_high"] - part["ci_low"]) / 2)
     error = wide.pivot_table(index="block", columns="noise_level", values="width", dropna=False)
     error = error.reindex(index=blocks, columns=grid.columns)
+    scale = _scale(part, float(grid.min().min()), float(grid.max().max()), to_ceiling)
     text = [
-        [f"{v:.3f}" + (f"<br>±{e:.3f}" if e == e else "") for v, e in zip(values, errors, strict=True)]
-        for values, errors in zip(grid.to_numpy(), error.to_numpy(), strict=True)
+        [
+            _said(v, e, (v - scale["zmin"]) / max(scale["zmax"] - scale["zmin"], 1e-9))
+            for v, e in zip(*row, strict=True)
+        ]
+        for row in zip(grid.to_numpy(), error.to_numpy(), strict=True)
     ]
     name = str(part["conditioning"].iloc[0])
     fig = figure(
@@ -111,7 +116,7 @@ def block_noise_heatmap(
         texttemplate="%{text}",
         textfont={"size": 12},
         colorscale=SCALE,
-        **_scale(part, float(grid.min().min()), float(grid.max().max()), to_ceiling),
+        **scale,
         hovertemplate="%{y}<br>noise level %{x}<br>accuracy %{z:.3f}<extra></extra>",
     )
     columns: list[object] = list(grid.columns)
@@ -122,7 +127,15 @@ def block_noise_heatmap(
     return fig
 
 
-def _scale(part: pd.DataFrame, lowest: float, highest: float, to_ceiling: bool) -> dict[str, object]:
+def _said(value: float, error: float, share: float) -> str:
+    """A cell's number, with its error where there is one, to be read on the cell's colour."""
+    if value != value:  # not measured
+        return ""
+    told = f"{value:.3f}" + (f"<br>±{error:.3f}" if error == error else "")
+    return f'<span style="color:{ink_on(share)}">{told}</span>'
+
+
+def _scale(part: pd.DataFrame, lowest: float, highest: float, to_ceiling: bool) -> dict[str, Any]:
     """A colour scale from chance up, on which chance and noise ceiling are named."""
     chance = float(part["chance"].min()) if part["chance"].notna().any() else lowest
     ceiling = part[["ceiling_low", "ceiling_high"]].max() if "ceiling_low" in part else None

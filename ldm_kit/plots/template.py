@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
+from plotly.colors import sample_colorscale
 
 # Okabe & Ito (2008), without its yellow, which is too pale for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -88,6 +89,27 @@ def _lines(text: str) -> list[str]:
         return [text] if text else []
     cut = text.rfind(", ", 0, LINE) + 1 or text.rfind(" ", 0, LINE)
     return [text[:cut], *_lines(text[cut:].lstrip())] if cut > 0 else [text]
+
+
+def ink_on(share: float, scale: object = SCALE) -> str:
+    """Black or white, whichever is read more easily on this place of a colour scale.
+
+    Plotly's own choice is dark grey or white by brightness, which fails WCAG's 4.5 : 1 on middling colours.
+
+    Parameters
+    ----------
+    share : float
+        From 0, the scale's beginning, to 1.
+
+    Examples
+    --------
+    >>> ink_on(0.0), ink_on(1.0)
+    ('#ffffff', '#000000')
+    """
+    (colour,) = sample_colorscale(scale, [min(1.0, max(0.0, share))], colortype="tuple")
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in colour]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"
 
 
 def judged_by(table: pd.DataFrame) -> str:

@@ -99,6 +99,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self.kept: Kept[Shown] = Kept()
         self.computed = 0  # pieces of work begun
         self.shown_key: Hashable = None
+        self.note = ""  # told once, before what is said of the next thing shown
         self.run = _button("Run", "play", "Compute what the controls ask for", style="primary")
         self.stop = _button("Cancel", "stop", "Stop computing; what was finished is kept", disabled=True)
         self.bar = ipywidgets.FloatProgress(max=1.0, layout={"width": "90px", "display": "none"})
@@ -135,7 +136,10 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
             [self.tabs, self.image, self.drawing],
             layout={"width": f"{FIGURE_WIDTH + 20}px", "overflow": "hidden"},
         )
-        about = ipywidgets.Accordion([ipywidgets.HTML(self.ABOUT)], titles=("What am I seeing?",))
+        # HTML's own accordion: that of ipywidgets opens by the mouse alone.
+        about = ipywidgets.HTML(
+            f'<details class="ldm-about"><summary>What am I seeing?</summary>{self.ABOUT}</details>'
+        )
         super().__init__([ipywidgets.HBox([left, right], layout={"flex_flow": "row wrap"}), line, about])
         for widget, name in (
             (self, "explorer"),
@@ -292,7 +296,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         if shown.figure is not None:
             self.drawing.draw(shown.figure)
         self.shown_key = key
-        self.say(shown.said)
+        self.say(f"{self.note} {shown.said}".strip())
+        self.note = ""
 
     def _rest(self) -> None:
         self.stop.disabled = True

@@ -273,7 +273,9 @@ class IntoTheNoise(Explorer):
             stimuli = zip(self._stimuli.labels, self._stimuli.names, strict=True)
             widget.options = [*options, *stimuli]
             widget.value = taken[-1] if widget is self.stimulus else chosen
-        if refused:
+        if refused and self.latest.busy:  # told with what is shown next, which would wipe it out
+            self.note = " ".join(refused)
+        elif refused:
             self.say(" ".join(refused))
 
 

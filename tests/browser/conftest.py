@@ -1,30 +1,11 @@
-"""One Chromium and one JupyterLab for the browser tests of a module."""
+"""One JupyterLab for the browser tests of a module, and pages that are watched."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from ldm_kit.static_images import find_browser
-
-NO_BROWSER = (
-    "No Chromium or Chrome was found, so nothing was tested in a browser. Install one (e.g. apt install "
-    "chromium), or set BROWSER_PATH to yours, and run again."
-)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[object]:
-    """A Chromium; a machine without one skips, except in CI, which must have it."""
-    if find_browser() is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_BROWSER)
-    from tests.browser.driver import chromium
-
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """``python -m tests.browser.screenshots [NAME …]``: make the pictures of notebooks/images anew.
 
 Each is taken in a real Chromium from a notebook that runs in JupyterLab, or from the report of `make demo`.
+An explorer is shown with the tab named here open, after its controls were set.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -26,6 +28,13 @@ from tests.browser.servers import ROOT, Server, lab_server
 IMAGES = ROOT / "notebooks" / "images"
 WIDEST = 1400  # pixels kept
 COLOURS = 192  # enough for a page's colours; a quarter of the bytes
+# picture -> notebook, tab, what is set first
+EXPLORERS = {
+    "into_the_noise": ("01_extraction", "Tokens", "view.level.value = 0.3"),
+    "probes_view": ("02_probing", "Neighbours", "view.stimulus.value = 'car.png'"),
+    "where_is_the_human": ("03_layer_comparison", "Map", "view.block_b.value = 'mid_block'"),
+    "what_words_add": ("04_text_conditioning", "Gain", "view.words.value = 'label'"),
+}
 
 
 @dataclass
@@ -41,7 +50,8 @@ class Stage:
     def lab(self) -> Server:
         """JupyterLab, started when first needed."""
         if self._lab is None:
-            copy_notebooks(self.folder / "notebooks")
+            shared = {name: {"features": "features"} for name, *_ in EXPLORERS.values()}
+            copy_notebooks(self.folder / "notebooks", shared)
             environment = {"LDM_KIT_OFFLINE": "1", "LDM_KIT_SERIES": str(self.folder / "notebooks")}
             server = lab_server(self.folder / "notebooks", self.folder / "lab", environment)
             self._lab = self.stack.enter_context(server)
@@ -102,6 +112,20 @@ def game(stage: Stage) -> None:
     notebook.close()
 
 
+def explorer(stage: Stage, name: str) -> None:
+    """One explorer, as it stands in its notebook."""
+    notebook_name, tab, code = EXPLORERS[name]
+    notebook = stage.open(notebook_name, width=1400)
+    place = notebook.page.locator(f".ldm-{name.replace('_', '-')}").first
+    place.scroll_into_view_if_needed()
+    place.locator(".lm-TabBar-tab", has_text=tab).first.click()
+    notebook.run(code)
+    notebook.until(f"not view.latest.busy and view.tab == {tab!r}")
+    notebook.page.wait_for_timeout(1500)
+    shot(place, name)
+    notebook.close()
+
+
 def report(stage: Stage) -> None:
     """The top of the demo's report; the demo is run if it was not."""
     index = ROOT / "outputs" / "demo" / "index.html"
@@ -116,7 +140,11 @@ def report(stage: Stage) -> None:
     shot(page, "report")
 
 
-SHOTS: dict[str, Callable[[Stage], None]] = {"game": game, "report": report}
+SHOTS: dict[str, Callable[[Stage], None]] = {
+    **{name: partial(explorer, name=name) for name in EXPLORERS},
+    "game": game,
+    "report": report,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,10 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown or find_browser() is None:
         print(f"No picture is called {unknown[0]!r}." if unknown else HOW_TO_GET_PNGS, file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser, ExitStack() as stack:
+        stage = Stage(browser, Path(folder), stack)
         for name in given.names or SHOTS:
-            with ExitStack() as stack:
-                SHOTS[name](Stage(browser, Path(folder), stack))
+            SHOTS[name](stage)
     return 0
 
 

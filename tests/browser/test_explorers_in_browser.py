@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser
 
-from tests.browser.driver import Notebook, Visit, choose, slide, type_text
+from tests.browser.driver import Notebook, Visit, choose, slide, type_text, watched_page
 from tests.browser.servers import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -40,6 +42,11 @@ class Seen:
         self.page.set_default_timeout(20_000)
         self.last: Any = None
         self.picture = ""
+
+    def close(self) -> None:
+        """End the kernel; nothing may have left the machine, from the page or from the kernel."""
+        self.notebook.close()
+        self.notebook.visit.check(self.notebook.server)
 
     def open(self, tab: str) -> None:
         self.page.locator(f"{self.selector} .lm-TabBar-tab", has_text=tab).first.click()
@@ -92,8 +99,18 @@ def _plain(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, (int, float)) else value
 
 
-def test_into_the_noise(lab: Server, visit: Visit, tmp_path: Any) -> None:
-    seen = Seen(visit, lab, "01_extraction", "into-the-noise")
+@pytest.fixture(scope="module")
+def noise(browser: Browser, lab: Server) -> Iterator[Seen]:
+    """One notebook for two tests: to run it takes longer than they do."""
+    with watched_page(browser) as visit:
+        seen = Seen(visit, lab, "01_extraction", "into-the-noise")
+        yield seen
+        seen.close()
+
+
+def test_into_the_noise(noise: Seen, tmp_path: Any) -> None:
+    seen = noise
+    seen.open("Picture")
     seen.picture_changed()
     seen.open("Tokens")
     seen.last = None
@@ -118,11 +135,10 @@ def test_into_the_noise(lab: Server, visit: Visit, tmp_path: Any) -> None:
     chooser.value.set_files([path, bad])
     seen.notebook.until("view.stimulus.value.endswith('/mine.png')")
     seen.picture_changed()
-    seen.notebook.close()
 
 
-def test_a_flood_of_keys_is_computed_a_handful_of_times(lab: Server, visit: Visit) -> None:
-    seen = Seen(visit, lab, "01_extraction", "into-the-noise")
+def test_a_flood_of_keys_is_computed_a_handful_of_times(noise: Seen) -> None:
+    seen = noise
     seen.open("Tokens")
     seen.last = seen.drawn()
     before = seen.notebook.python("view.computed")
@@ -131,7 +147,6 @@ def test_a_flood_of_keys_is_computed_a_handful_of_times(lab: Server, visit: Visi
         seen.page.keyboard.press("ArrowLeft" if i % 20 == 19 else "ArrowRight")
     seen.changed()
     assert seen.notebook.python("view.computed") - before <= 10
-    seen.notebook.close()
 
 
 def test_where_is_the_human(lab: Server, visit: Visit) -> None:
@@ -159,7 +174,7 @@ def test_where_is_the_human(lab: Server, visit: Visit) -> None:
         seen.changed()
     seen.open("Triplets")
     seen.picture_changed()
-    seen.notebook.close()
+    seen.close()
 
 
 def test_what_words_add(lab: Server, visit: Visit) -> None:
@@ -181,7 +196,7 @@ def test_what_words_add(lab: Server, visit: Visit) -> None:
     seen.changed()
     seen.open("Gain")
     seen.changed()
-    seen.notebook.close()
+    seen.close()
 
 
 def test_the_probes_view(lab: Server, visit: Visit) -> None:
@@ -198,4 +213,4 @@ def test_the_probes_view(lab: Server, visit: Visit) -> None:
     seen.changed()
     seen.open("Neighbours")
     seen.picture_changed()
-    seen.notebook.close()
+    seen.close()

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 
 import ldm_kit as lk
 from tests.browser import play
-from tests.browser.driver import Notebook, Visit, copy_notebooks, figures, watched_page
+from tests.browser.driver import Notebook, copy_notebooks, figures, watched_page
 from tests.browser.servers import Server, voila_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -24,6 +24,16 @@ PARAMETERS = {NAME: GAME}
 def labels() -> dict[str, str]:
     stimuli = lk.load_dataset("toybox").stimuli
     return dict(zip(stimuli.names, stimuli.labels, strict=True))
+
+
+@pytest.fixture(scope="module")
+def game(browser: Browser, lab: Server) -> Iterator[Notebook]:
+    """The notebook, open; its first run, which starts a kernel, is shared by the tests."""
+    with watched_page(browser) as visit:
+        notebook = Notebook(visit, lab, f"{NAME}.ipynb")
+        yield notebook
+        notebook.close()
+        visit.check(lab)
 
 
 def check_feedback(trial: dict[str, object], notebook: Notebook) -> None:
@@ -40,10 +50,9 @@ def check_feedback(trial: dict[str, object], notebook: Notebook) -> None:
 
 
 def test_ten_trials_by_clicks_and_keys_are_ten_right_rows(
-    lab: Server, visit: Visit, labels: dict[str, str]
+    lab: Server, game: Notebook, labels: dict[str, str]
 ) -> None:
-    notebook = Notebook(visit, lab, f"{NAME}.ipynb")
-    page = notebook.page
+    notebook, page = game, game.page
     assert notebook.run_all() == []
     play.begin(page, "ann")
     path = lab.folder / "outputs" / "game" / "ann.csv"
@@ -83,13 +92,10 @@ def test_ten_trials_by_clicks_and_keys_are_ten_right_rows(
     )
     assert kinds.count("code") == notebook.code_cells
     assert len(lk.read_choices(path)) == 7
-    notebook.close()
-    visit.check(lab)
 
 
-def test_the_board_can_be_reached_and_read_without_a_mouse(lab: Server, visit: Visit) -> None:
-    notebook = Notebook(visit, lab, f"{NAME}.ipynb")
-    page = notebook.page
+def test_the_board_can_be_reached_and_read_without_a_mouse(game: Notebook) -> None:
+    notebook, page = game, game.page
     assert notebook.run_all() == []
     play.begin(page, "bea")
     page.keyboard.press("Tab")
@@ -108,8 +114,6 @@ def test_the_board_can_be_reached_and_read_without_a_mouse(lab: Server, visit: V
     assert notebook.python("page.session.choices") == [3]
     status = page.locator(".ldm-board [role=status]")
     assert status.get_attribute("aria-live") == "polite"
-    notebook.close()
-    visit.check(lab)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,11 @@
-"""Every notebook opens in JupyterLab and runs to its end, in a real browser without a network."""
+"""Every notebook opens in JupyterLab and runs to its end, in a real browser without a network.
+
+Most do so in the tests of what they hold, which run all cells, too; the others do here.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -9,17 +14,18 @@ from tests.browser.servers import ROOT, Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-# 90 trains a model: it has a module of its own, so that it can run beside the others.
-NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb") if not path.stem.startswith("90"))
-STORE = {"features": "features"}  # one for all of them: nothing is computed twice
-GRID = {**STORE, "blocks": ["down_blocks.1", "mid_block", "up_blocks.1"], "noise_levels": [0.3, 0.9]}
+ELSEWHERE = {
+    "01_extraction": "test_explorers_in_browser",
+    "02_probing": "test_explorers_in_browser",
+    "03_layer_comparison": "test_explorers_in_browser",
+    "04_text_conditioning": "test_explorers_in_browser",
+    "05_odd_one_out_game": "test_game_in_browser",
+    "90_train_tiny_ldm": "test_training_in_browser",  # beside the others, since it takes long
+}
+NAMES = sorted({path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} - set(ELSEWHERE))
 PARAMETERS = {
-    "00_start_here": {**STORE, "noise_levels": [0.3, 0.9]},
-    "01_extraction": GRID,
-    "02_probing": {**GRID, "noise_levels": [0.3]},
-    "03_layer_comparison": GRID,
-    "04_text_conditioning": GRID,
-    "05_odd_one_out_game": STORE,
+    "00_start_here": {"noise_levels": [0.3, 0.9]},
+    "06_model_comparison": {"models": ["tiny-ldm", "pixels"], "noise_levels": [0.1]},
 }
 
 
@@ -30,3 +36,9 @@ def test_a_notebook_runs_to_its_end(name: str, lab: Server, visit: Visit) -> Non
     visit.page.wait_for_timeout(300)
     notebook.close()
     visit.check(lab)
+
+
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+def test_the_others_are_run_where_it_is_said(name: str) -> None:
+    text = (Path(__file__).parent / f"{ELSEWHERE[name]}.py").read_text()
+    assert name in text and "run_all(" in text
