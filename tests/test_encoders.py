@@ -366,7 +366,7 @@ def test_an_alias_opens_a_vision_model(monkeypatch, tmp_path, vision_folders):
     )
     assert lk.load_model("untrained:mine", device="cpu").identity.model == "mine-untrained"
     own.write_text("control:\n  source: untrained:tiny-ldm\n")
-    assert lk.load_model("control", device="cpu").identity.revision .endswith("of seed 0")
+    assert lk.load_model("control", device="cpu").identity.revision.endswith("of seed 0")
 
 
 # Without noise, without text --------------------------------------------------------------------------
@@ -485,7 +485,7 @@ def test_untrained_networks_are_seeded_and_need_no_weights(asked, tmp_path, visi
     other = lk.load_model(asked + str(folder), device="cpu", pretrained=False, seed=2)
     assert model.identity == same.identity
     assert model.identity.model.endswith("-untrained")
-    assert model.identity.revision .endswith("of seed 1")
+    assert model.identity.revision.endswith("of seed 1")
     assert torch.equal(weights(model), weights(same))
     for different in (trained, weights(other)):
         assert not torch.equal(weights(model), different)
