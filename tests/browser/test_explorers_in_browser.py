@@ -69,6 +69,13 @@ class Seen:
     def changed(self) -> None:
         """Fail unless what is drawn is new, and Python's."""
         now = self.drawn()
+        for _ in range(
+            50
+        ):  # on a busy machine a key may reach the kernel after the question whether it is done
+            if now != self.last:
+                break
+            self.page.wait_for_timeout(100)
+            now = self.drawn()
         assert now != self.last
         self.last = now
 
