@@ -11,10 +11,10 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import ldm_kit
 from ldm_kit.batch.report import Report, build_report
 from ldm_kit.batch.runner import Outcome, run_series, say
-from ldm_kit.errors import BadInputError, LdmKitError
+from ldm_kit.checkout import find_notebook
+from ldm_kit.errors import LdmKitError
 
 FINDINGS_TOLD = 5
 WIDTH = 110
@@ -47,7 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         sweep_old_features(Path(given.out) / "features")
-        outcomes = run_series(demo_series(), given.out, only=given.only, force=given.force)
+        outcomes = run_series(
+            find_notebook("demo.yaml", "Run the demo from a clone of it."),
+            given.out,
+            only=given.only,
+            force=given.force,
+        )
         report = build_report(given.out)
     except LdmKitError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -80,29 +85,6 @@ def sweep_old_features(store: Path) -> None:
     if revision != fingerprint(packaged("tiny-ldm")):
         say(f"The bundled model has changed: its features in {store} are made anew.")
         shutil.rmtree(store)
-
-
-def demo_series() -> Path:
-    """Find ``notebooks/demo.yaml``, in the working folder or in the checkout that the package lies in.
-
-    Raises
-    ------
-    BadInputError
-        If neither has it.
-
-    Examples
-    --------
-    >>> demo_series().name
-    'demo.yaml'
-    """
-    places = [Path("notebooks"), Path(ldm_kit.__path__[0]).parent / "notebooks"]
-    for place in places:
-        if (place / "demo.yaml").is_file():
-            return place / "demo.yaml"
-    raise BadInputError(
-        f"No demo.yaml in {' or '.join(map(str, places))}. The notebooks are part of the repository, not "
-        "of the installed package: run the demo from a clone of it."
-    )
 
 
 def told(outcomes: Sequence[Outcome], report: Report) -> str:

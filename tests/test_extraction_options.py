@@ -142,8 +142,12 @@ def test_a_compiled_model_gives_the_same_and_is_told_apart(stimuli, once, tmp_pa
     model = lk.load_model(save_tiny_stable_diffusion(tmp_path), device="cpu")
     out = tmp_path / "features"
     lk.extract(model, stimuli, out=out, **ASK)
-    compiled = model.compiled(backend="eager")
+    compiled = lk.models.compiled(model, backend="eager")
     assert_same(lk.extract(compiled, stimuli, **ASK)[CELL], once)
+    weight, shared = (m.denoiser.mid_block.resnets[0].conv1.weight for m in (model, compiled))
+    assert weight.data_ptr() == shared.data_ptr()
+    assert "forward" not in vars(model.denoiser.mid_block), "the model given stays as it is"
+    assert "forward" in vars(compiled.denoiser.mid_block)
     with pytest.raises(MismatchError, match="dtype is 'float32' there and 'float32, compiled' here"):
         lk.extract(compiled, stimuli, out=out, **ASK)
 

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 import ldm_kit as lk
+from ldm_kit.checkout import find_notebook
 from ldm_kit.datasets.choice_files import read_rows
 from ldm_kit.errors import BadInputError
-from ldm_kit.game.__main__ import game_notebook, main, voila_command, voila_environment
+from ldm_kit.game.__main__ import NOTEBOOK, main, voila_command, voila_environment
 from ldm_kit.widgets.odd_one_out import SIDE, data_uri
 
 
@@ -147,7 +148,7 @@ def test_the_page_loads_nothing_from_anywhere():
 
 
 def test_the_server_is_voila_on_the_games_notebook(tmp_path, capsys):
-    notebook = game_notebook()
+    notebook = find_notebook(NOTEBOOK, "")
     command = voila_command(notebook, "127.0.0.1", 8866, True)
     assert command[1:4] == ["-m", "voila", str(notebook)]
     assert "--Voila.ip=127.0.0.1" in command and "--no-browser" in command

@@ -98,9 +98,9 @@ def fill(plan: Plan, progress: bool) -> None:
         passes[key.noise_level, key.conditioning] |= rows
     todo = sum(int(rows.sum()) for rows in passes.values())
     total = len(plan.stimuli) * len(passes)
-    if not todo:
+    if not todo and progress:
         print(f"All {total:,} passes are in the store: nothing is computed.")
-    elif todo < total:
+    elif 0 < todo < total:
         print(f"Resuming: {total - todo:,} of {total:,} passes are in the store, {todo:,} are missing.")
     fresh: dict[CellKey, Values] = {}
     with tqdm(total=todo, unit="pass", desc="extracting", disable=not progress or not todo) as bar:

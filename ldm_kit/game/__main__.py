@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ldm_kit
+from ldm_kit.checkout import find_notebook
 from ldm_kit.errors import BadInputError, LdmKitError
 
 NOTEBOOK = "05_odd_one_out_game.ipynb"
@@ -55,7 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-browser", action="store_true", help="open no browser")
     given = parser.parse_args(arguments)
     try:
-        command = voila_command(given.notebook or game_notebook(), given.ip, given.port, given.no_browser)
+        command = voila_command(
+            given.notebook
+            or find_notebook(NOTEBOOK, "Run this from a clone of it, or name one with --notebook."),
+            given.ip,
+            given.port,
+            given.no_browser,
+        )
     except LdmKitError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -104,29 +111,6 @@ def voila_environment() -> dict[str, str]:
         for name, path in paths.items()
     }
     return {**joined, "JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-
-
-def game_notebook() -> Path:
-    """Find the game's notebook, in the working folder or in the checkout that the package lies in.
-
-    Raises
-    ------
-    BadInputError
-        If neither has it.
-
-    Examples
-    --------
-    >>> game_notebook().name
-    '05_odd_one_out_game.ipynb'
-    """
-    places = [Path("notebooks"), Path(ldm_kit.__path__[0]).parent / "notebooks"]
-    for place in places:
-        if (place / NOTEBOOK).is_file():
-            return place / NOTEBOOK
-    raise BadInputError(
-        f"No {NOTEBOOK} in {' or '.join(map(str, places))}. The notebooks are part of the repository: run this "
-        "from a clone of it, or name one with --notebook."
-    )
 
 
 if __name__ == "__main__":

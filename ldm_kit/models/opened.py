@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -380,38 +380,6 @@ class OpenedModel:
         with torch.inference_mode(), watching(self.denoiser, blocks, keep) as watch:
             self.predict(self.denoiser, noised.to(self.dtype), level, text)
         return watch
-
-    def compiled(self, **options: Any) -> OpenedModel:
-        """Give the same model with each stage, and the VAE's encoder, compiled by `torch.compile`: faster on a GPU, after minutes of work.
-
-        Blocks are watched from outside of what is compiled, so only stages can be watched at full speed; hooks on
-        their inner modules would have to be compiled along. Numbers differ within rounding, so a store tells a
-        compiled model from another (its dtype says so).
-
-        Parameters
-        ----------
-        **options
-            For `torch.compile`.
-
-        Returns
-        -------
-        OpenedModel
-            Over the same modules, whose `forward` is replaced.
-
-        Examples
-        --------
-        >>> model = lk.load_model("sd1.5", dtype="bfloat16").compiled()  # doctest: +SKIP
-        """
-        # Compiled convolutions are fastest with channels last (48 against 39 % of an H100's matrix rate for SD 1.5).
-        self.denoiser.to(memory_format=torch.channels_last)
-        for block in self.select_blocks():
-            stage = self.denoiser.get_submodule(block)
-            stage.forward = torch.compile(stage.forward, **options)
-        for name in self.PICTURE_PARTS:
-            encoder = getattr(self.parts.get(name), "encoder", None)
-            if encoder is not None:
-                encoder.forward = torch.compile(encoder.forward, **options)
-        return replace(self, identity=replace(self.identity, dtype=self.identity.dtype + ", compiled"))
 
     @functools.cached_property
     def _table(self) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import ldm_kit as lk
+from ldm_kit.models.compiling import compiled
 from ldm_kit.models.opened import OpenedModel
 from tests.benchmarks.sd_shape import real_shape
 
@@ -91,7 +92,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for variant in ("as loaded", "compiled"):
         if variant == "compiled":
-            model = model.compiled()
+            model = compiled(model)
         for batch in options.batches:
             off, on = passes(model, batch, hooks=False), passes(model, batch, hooks=True)
             whole = seconds(
