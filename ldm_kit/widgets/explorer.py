@@ -292,7 +292,8 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self.image.layout.display = "none" if shown.picture is None else ""
         self.drawing.layout.display = "none" if shown.figure is None else ""
         if shown.picture is not None:
-            self.image.value, self.image.tooltip = shown.png, shown.alt
+            with self.image.hold_sync():  # one message: a picture never stands with another's words
+                self.image.value, self.image.tooltip = shown.png, shown.alt
         if shown.figure is not None:
             self.drawing.draw(shown.figure)
         self.shown_key = key

@@ -15,11 +15,12 @@ import ast
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nbformat
 import nbformat.v4
@@ -27,6 +28,8 @@ from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from ldm_kit.static_images import find_browser
 from tests.browser.servers import ROOT, Server
+
+T = TypeVar("T")
 
 FLAGS = [
     "--no-sandbox",
@@ -187,12 +190,7 @@ class Notebook:
 
     def until(self, expression: str, timeout: float = 60) -> Any:
         """Wait until a Python expression is true in the kernel."""
-        for _ in range(int(timeout / 0.2)):
-            value = self.python(expression)
-            if value:
-                return value
-            self.page.wait_for_timeout(200)
-        raise TimeoutError(f"{expression} stayed {value!r} for {timeout:g} s")
+        return eventually(self.page, lambda: self.python(expression), bool, timeout, f"{expression}: ")
 
     def run(self, code: str) -> None:
         """Run Python statements in the notebook's kernel, outside its cells."""
@@ -218,6 +216,20 @@ class Notebook:
     def close(self) -> None:
         """Shut the kernel down, so that the next notebook has the memory."""
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+
+
+def eventually(
+    page: Page, ask: Callable[[], T], right: Callable[[T], object], timeout: float = 60, what: str = ""
+) -> T:
+    """Ask until the answer is right, and give it; what a browser shows follows its kernel with a delay."""
+    end = time.monotonic() + timeout
+    while True:
+        answer = ask()
+        if right(answer):
+            return answer
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}after {timeout:g} s still {str(answer)[:600]}")
+        page.wait_for_timeout(100)
 
 
 def figures(page: Page, within: str = "body") -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
-from tests.browser.driver import Notebook, Visit, choose, slide, type_text, watched_page
+from tests.browser.driver import Notebook, Visit, choose, eventually, slide, type_text, watched_page
 from tests.browser.servers import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -50,47 +50,58 @@ class Seen:
 
     def open(self, tab: str) -> None:
         self.page.locator(f"{self.selector} .lm-TabBar-tab", has_text=tab).first.click()
+        self.notebook.until(f"view.tab == {tab!r}")
 
     def at(self, control: str) -> str:
         return f"{self.selector} .ldm-{control}"
 
     def drawn(self) -> Any:
         """What the browser draws, once it is what Python computed for the state of the controls."""
-        self.notebook.until(DONE)
-        for _ in range(50):
+
+        def both() -> tuple[Any, Any]:
             python = _plain(self.notebook.python(PYTHON))
             (figure,) = self.notebook.figures(self.selector)
-            browser = _plain([[trace.get(axis) for axis in "xyz"] for trace in figure["data"]])
-            if python == browser:
-                return browser
-            self.page.wait_for_timeout(100)
-        raise AssertionError(f"Python computed {str(python)[:300]}, the browser draws {str(browser)[:300]}")
+            return python, _plain([[trace.get(axis) for axis in "xyz"] for trace in figure["data"]])
 
-    def changed(self) -> None:
-        """Fail unless what is drawn is new, and Python's."""
-        now = self.drawn()
-        for _ in range(
-            50
-        ):  # on a busy machine a key may reach the kernel after the question whether it is done
-            if now != self.last:
-                break
-            self.page.wait_for_timeout(100)
-            now = self.drawn()
-        assert now != self.last
-        self.last = now
-
-    def picture_changed(self) -> None:
-        """Fail unless the picture is another one, and has its words."""
         self.notebook.until(DONE)
+        return eventually(self.page, both, lambda pair: pair[0] == pair[1])[1]
+
+    def changed(self, state: str = "True") -> None:
+        """Fail unless what is drawn is new, and Python's for a state of which this expression holds."""
+        self.notebook.until(state)  # a key may reach the kernel after the question whether it is done
+        self.last = eventually(self.page, self.drawn, lambda now: now != self.last)
+
+    def block_changes(self) -> None:
+        """Choose another block, and see what is drawn change."""
+        other = self.notebook.python("[one for one in view.block.options if one != view.block.value]")[0]
+        choose(self.page, self.at("block"), other)
+        self.changed(f"view.state.block == {other!r}")
+
+    def level_changes(self) -> None:
+        """Move the slider of the noise level, and see what is drawn change."""
+        levels = [
+            option[-1] if isinstance(option, list) else option
+            for option in self.notebook.python("view.level.options")
+        ]
+        at = self.notebook.python("view.level.index")
+        other = at - 1 if at == len(levels) - 1 else at + 1
+        slide(self.page, self.at("noise-level"), other - at)
+        self.changed(f"view.state.level == {levels[other]!r}")
+
+    def picture_changed(self, state: str = "True") -> None:
+        """Fail unless the picture is another one, and has its words."""
+        self.notebook.until(f"{state} and {DONE}")
         image = self.page.locator(f"{self.selector} img.ldm-picture")
-        for _ in range(50):
-            source = image.get_attribute("src") or ""
-            if source != self.picture:
-                break
-            self.page.wait_for_timeout(100)
-        assert source.startswith("blob:") and source != self.picture
-        assert image.get_attribute("title") == self.notebook.python("view.shown().alt")
-        self.picture = source
+
+        def both() -> tuple[Any, ...]:
+            words = self.notebook.python("view.shown().alt")
+            return image.get_attribute("src") or "", image.get_attribute("title"), words
+
+        def new(told: tuple[Any, ...]) -> bool:
+            source, title, words = told
+            return source.startswith("blob:") and source != self.picture and title == words != ""
+
+        self.picture = eventually(self.page, both, new)[0]
 
 
 def _plain(value: Any) -> Any:
@@ -125,12 +136,10 @@ def test_into_the_noise(noise: Seen, tmp_path: Any) -> None:
     slide(seen.page, seen.at("noise-level"), -1)
     slide(seen.page, seen.at("noise-level"), 1)
     choose(seen.page, seen.at("block"), "mid_block")
-    seen.changed()
+    seen.changed("view.state.block == 'mid_block'")
     type_text(seen.page, seen.at("prompt"), "a photo of a cat")
-    seen.changed()
-    level = seen.notebook.python("view.state.level")
-    slide(seen.page, seen.at("noise-level"), 1 if level < 0.9 else -1)
-    seen.changed()
+    seen.changed("view.state.prompt == 'a photo of a cat'")
+    seen.level_changes()
     seen.open("Picture")
     seen.picture_changed()
     path = tmp_path / "mine.png"
@@ -159,25 +168,31 @@ def test_a_flood_of_keys_is_computed_a_handful_of_times(noise: Seen) -> None:
 def test_where_is_the_human(lab: Server, visit: Visit) -> None:
     seen = Seen(visit, lab, "03_layer_comparison", "where-is-the-human")
     seen.changed()
-    # A click on the map's first cell, input of the network and lowest noise, makes it A.
     seen.notebook.run("view.block.value, view.level.value = 'up_blocks.1', 0.9")
     seen.notebook.until(DONE)
     plot = seen.page.locator(f"{seen.selector} .js-plotly-plot .nsewdrag").first
     plot.scroll_into_view_if_needed()
     area = plot.bounding_box()
     assert area is not None
-    seen.page.mouse.click(area["x"] + area["width"] / 4, area["y"] + area["height"] / 6)
-    seen.notebook.until("view.state.a == ('down_blocks.1', 0.3)")
+    first = (area["x"] + area["width"] / 4, area["y"] + area["height"] / 6)
+
+    def click() -> Any:
+        """A click on the map's first cell, input of the network and lowest noise, makes it A."""
+        seen.page.mouse.click(*first)  # lost if the map is just being redrawn
+        return seen.notebook.python("view.state.a")
+
+    eventually(seen.page, click, lambda a: a == ["down_blocks.1", 0.3])
     seen.open("Categories")
     seen.changed()
     choose(seen.page, seen.at("block-A"), "mid_block")
-    seen.changed()
+    seen.changed("view.state.a == ('mid_block', 0.3)")
     slide(seen.page, seen.at("noise-A"), 1)
-    seen.changed()
+    seen.changed("view.state.a == ('mid_block', 0.9)")
     for tab in ("Curves", "Dimensions", "Two cells", "Map"):
         seen.open(tab)
         if tab == "Two cells":
             choose(seen.page, seen.at("block-B"), "up_blocks.1")
+            seen.notebook.until("view.state.b[0] == 'up_blocks.1'")
         seen.changed()
     seen.open("Triplets")
     seen.picture_changed()
@@ -188,19 +203,16 @@ def test_what_words_add(lab: Server, visit: Visit) -> None:
     seen = Seen(visit, lab, "04_text_conditioning", "what-words-add")
     seen.changed()
     choose(seen.page, seen.at("words"), "caption")
-    seen.changed()
+    seen.changed("view.state.words == 'caption'")
     choose(seen.page, seen.at("words"), "your template")
     type_text(seen.page, seen.at("template"), "a toy {name}")
     seen.notebook.until("'Press Run' in view.status.value")
     seen.page.locator(f"{seen.selector} button.ldm-run").click()
-    seen.changed()
+    seen.changed("view.state.template == 'a toy {name}'")
     seen.open("Matrices")
     seen.changed()
-    blocks = seen.notebook.python("[one for one in view.block.options if one != view.block.value]")
-    choose(seen.page, seen.at("block"), blocks[0])
-    seen.changed()
-    slide(seen.page, seen.at("noise-level"), -1)
-    seen.changed()
+    seen.block_changes()
+    seen.level_changes()
     seen.open("Gain")
     seen.changed()
     seen.close()
@@ -211,13 +223,10 @@ def test_the_probes_view(lab: Server, visit: Visit) -> None:
     seen.picture_changed()
     seen.open("Ranks")
     seen.changed()
-    blocks = seen.notebook.python("[one for one in view.block.options if one != view.block.value]")
-    choose(seen.page, seen.at("block"), blocks[0])
-    seen.changed()
-    slide(seen.page, seen.at("noise-level"), 1 if seen.notebook.python("view.level.value") < 0.9 else -1)
-    seen.changed()
+    seen.block_changes()
+    seen.level_changes()
     choose(seen.page, seen.at("stimulus"), "car")
-    seen.changed()
+    seen.changed("view.stimulus.label == 'car'")
     seen.open("Neighbours")
     seen.picture_changed()
     seen.close()

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import ldm_kit as lk
-from tests.browser.driver import Visit, choose, copy_notebooks, figures, slide
+from tests.browser.driver import Visit, choose, copy_notebooks, eventually, figures, slide
 from tests.browser.servers import Server, voila_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -88,12 +88,7 @@ def test_another_cell_draws_other_data_and_python_says_the_same(
     for block, level in (("down_blocks.1", 0.3), ("mid_block", 0.3), ("mid_block", 0.9)):
         open_cell(page, block, level)
         expected = pytest.approx(by_category(store, block, level), abs=1e-6)
-        for _ in range(50):
-            if drawn(page) == expected:
-                break
-            page.wait_for_timeout(100)
-        assert drawn(page) == expected
-        seen.append(drawn(page))
+        seen.append(eventually(page, lambda: drawn(page), lambda now, it=expected: now == it))
     assert seen[0] != seen[1] != seen[2]
     about = page.locator(f"{VIEW} details.ldm-about")
     assert about.get_attribute("open") is None
