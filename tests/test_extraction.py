@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from ldm_kit.errors import (
     UnknownNameError,
     UnreadableImageError,
 )
+from ldm_kit.features.passes import CHUNK
 from ldm_kit.models.noise import draw_noise
 
 LEVELS = [0.1, 0.5]
@@ -245,15 +247,13 @@ def digest(folder: Path) -> dict[str, str]:
     }
 
 
-def run_in_child(model, stimuli, out, kill_after=None):
+def run_in_child(model, stimuli, out, kill_after=None, **options):
     """Extract in a forked child, killed after some seconds; returns whether it got to its end."""
     child = os.fork()
     if child == 0:  # pragma: no cover
         try:
             torch.set_num_threads(1)
-            lk.extract(
-                model, stimuli, noise_levels=LEVELS, conditioning=BOTH, batch_size=7, out=out, progress=False
-            )
+            lk.extract(model, stimuli, out=out, progress=False, **options)
             os._exit(0)
         finally:
             os._exit(1)
@@ -264,18 +264,74 @@ def run_in_child(model, stimuli, out, kill_after=None):
     return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
 
 
+def computed(out: Path) -> dict[str, np.ndarray]:
+    """For each array of a store that may not have been begun: which stimuli have features."""
+    try:
+        group = zarr.open_group(str(out), mode="r")
+    except FileNotFoundError:
+        return {}
+    arrays = {name: a for name, a in group.members(max_depth=None) if isinstance(a, zarr.Array)}
+    return {name: ~np.isnan(np.asarray(array[:, 0])) for name, array in arrays.items()}
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_random_instants_it_ends_with_the_same_bytes(model, stimuli, tmp_path):
+def test_killed_at_random_instants_it_ends_with_the_same_bytes(model, tmp_path):
     torch.set_num_threads(1)
+    stimuli = some_stimuli(tmp_path / "pictures", 10 * CHUNK + 5)
+    ask = {"blocks": ["mid", "down_blocks.0"], "noise_levels": [0.5], "batch_size": 7}
     began = time.monotonic()
-    assert run_in_child(model, stimuli, tmp_path / "whole")
+    assert run_in_child(model, stimuli, tmp_path / "whole", **ask)
     whole = time.monotonic() - began
-    rng = random.Random(0)
+    rng, out = random.Random(0), tmp_path / "killed"
+    at_work, before = 0, computed(out)
     for _ in range(20):
-        run_in_child(model, stimuli, tmp_path / "killed", kill_after=rng.uniform(0.02, 0.9 * whole))
-    assert run_in_child(model, stimuli, tmp_path / "killed")
-    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
-    assert not list((tmp_path / "killed").rglob("*.partial"))
+        # Long enough to get into the third chunk at most, so that few of the kills come after the end.
+        at_work += not run_in_child(model, stimuli, out, kill_after=rng.uniform(0.02, 0.25) * whole, **ask)
+        after = computed(out)
+        for name, there in before.items():
+            assert after[name][: len(there)][there].all(), "a kill lost what was there"
+        before = after
+    assert at_work >= 10
+    assert run_in_child(model, stimuli, out, **ask)
+    assert digest(out) == digest(tmp_path / "whole")
+    assert not list(out.rglob("*.partial"))
+
+
+def test_a_resumed_run_repeats_at_most_the_chunk_it_was_in(model, tmp_path, monkeypatch):
+    stimuli = some_stimuli(tmp_path / "pictures", 3 * CHUNK)
+    ask = {
+        "blocks": "mid",
+        "noise_levels": [0.5],
+        "batch_size": 8,
+        "out": tmp_path / "out",
+        "progress": False,
+    }
+    encoded = []
+    encode = type(model).encode
+
+    class Killed(BaseException):
+        """As a kill is: nothing is written on its account."""
+
+    def dying(self, images, **options):
+        encoded.append(len(images))
+        if sum(encoded) > 2 * CHUNK + 8:
+            raise Killed
+        return encode(self, images, **options)
+
+    monkeypatch.setattr(type(model), "encode", dying)
+    monkeypatch.setattr("ldm_kit.features.passes.closing", nullcontext)
+    with pytest.raises(Killed):
+        lk.extract(model, stimuli, **ask)
+    assert lk.FeatureStore.open(tmp_path / "out").table()["done"].item() == pytest.approx(2 / 3)
+    monkeypatch.undo()
+    counted = []
+    monkeypatch.setattr(
+        type(model),
+        "encode",
+        lambda self, images, **options: counted.append(len(images)) or encode(self, images, **options),
+    )
+    lk.extract(model, stimuli, **ask)
+    assert sum(counted) == CHUNK
 
 
 def test_orphans_of_a_killed_write_are_swept(model, stimuli, tmp_path):
@@ -310,16 +366,77 @@ def test_two_processes_share_a_store(model, stimuli, reference, tmp_path):
 
 def test_a_broken_picture_is_named_and_what_was_done_is_kept(model, tmp_path):
     stimuli = some_stimuli(tmp_path / "pictures", 40)
-    (tmp_path / "pictures" / "thing38.png").write_bytes(b"not a picture")
+    broken = tmp_path / "pictures" / "thing25.png"
+    sound = broken.read_bytes()
+    broken.write_bytes(b"not a picture")
     out = tmp_path / "features"
-    ask = {"blocks": "mid", "noise_levels": [0.1], "out": out, "progress": False}
-    with pytest.raises(UnreadableImageError, match=r"thing38\.png"):
+    ask = {"blocks": "mid", "noise_levels": [0.1], "batch_size": 8, "out": out, "progress": False}
+    with pytest.raises(UnreadableImageError, match=r"thing25\.png"):
         lk.extract(model, stimuli, **ask)
     store = lk.FeatureStore.open(out)
-    assert store.table()["done"].item() == 32 / 40
-    with pytest.raises(MismatchError, match="8 of 40 stimuli have no features.*Run the same"):
+    assert store.table()["done"].item() == 24 / 40  # the three batches before it, though their chunk has 32
+    with pytest.raises(MismatchError, match=r"16 of 40 stimuli have no features.*Run the same.*names="):
         store["mid_block", 0.1, "none"]
-    assert store.select(names=stimuli.names[:32])["mid_block", 0.1, "none"].shape == (32, 32)
+    kept = store.select(names=stimuli.names[:24])["mid_block", 0.1, "none"]
+    assert kept.shape == (24, 32)
+    broken.write_bytes(sound)  # it was never computed, so it may change
+    whole = lk.extract(model, stimuli, **ask)
+    np.testing.assert_array_equal(whole["mid_block", 0.1, "none"][:24], kept)
+    fresh = lk.extract(model, stimuli, **{**ask, "out": None})
+    np.testing.assert_array_equal(whole["mid_block", 0.1, "none"], fresh["mid_block", 0.1, "none"])
+
+
+def test_a_store_remembers_the_pictures_that_were_refused(model, tmp_path):
+    stimuli = some_stimuli(tmp_path / "pictures", 6)
+    broken, gone = (tmp_path / "pictures" / f"thing{i:02}.png" for i in (2, 4))
+    sound = broken.read_bytes()
+    broken.write_bytes(b"not a picture")
+    gone.unlink()
+    out = tmp_path / "features"
+    ask = {"blocks": "mid", "noise_levels": [0.1], "out": out, "progress": False, "errors": "skip"}
+    shown = lk.extract(model, stimuli, **ask)
+    opened = lk.FeatureStore.open(out)
+    assert opened.names == shown.names == tuple(n for n in stimuli.names if n not in (broken.name, gone.name))
+    assert sorted(opened.refused) == [broken.name, gone.name]
+    assert opened["mid_block", 0.1, "none"].shape == (4, 32)
+    assert opened.prompts("none") == ("",) * 4 and len(opened.concepts) == 4
+    broken.write_bytes(sound)
+    lk.extract(model, stimuli, **ask)
+    opened = lk.FeatureStore.open(out)
+    assert broken.name in opened.names and sorted(opened.refused) == [gone.name]
+    broken.unlink()  # its features are there already, and stay
+    lk.extract(model, stimuli, **ask)
+    assert broken.name in lk.FeatureStore.open(out).names
+
+
+def test_cells_and_stimuli_are_asked_for_by_what_they_are(reference):
+    assert reference.select(noise_levels=np.float32(0.5)).noise_levels == (0.5,)
+    with pytest.raises(BadInputError, match=r"noise level '0\.5' is text. Give a number, one of 0\.1, 0\.5"):
+        reference["mid_block", "0.5", "none"]
+    with pytest.raises(
+        BadInputError, match=r"39 of 40 stimuli have no new name, the first is 'thing01\.png'"
+    ):
+        reference.renamed({"thing00.png": "thing40.png"})
+
+
+def test_a_grid_that_grows_in_stimuli_and_levels_computes_just_what_is_missing(model, tmp_path, monkeypatch):
+    stimuli = some_stimuli(tmp_path / "pictures", 40)
+    ask = {"blocks": ["mid"], "out": tmp_path / "out", "progress": False, "conditioning": BOTH}
+    half = lk.extract(model, stimuli[::2], noise_levels=[0.5], **ask)
+    before = half["mid_block", 0.5, "label"]
+    passes = []
+    watch = type(model).watch
+    monkeypatch.setattr(
+        type(model),
+        "watch",
+        lambda self, x, *rest, **more: passes.append(len(x)) or watch(self, x, *rest, **more),
+    )
+    grown = lk.extract(model, stimuli, noise_levels=[0.5, 0.9], **ask)
+    assert sum(passes) == 2 * (20 + 40)
+    np.testing.assert_array_equal(grown["mid_block", 0.5, "label"][::2], before)
+    fresh = lk.extract(model, stimuli, noise_levels=[0.5, 0.9], **{**ask, "out": None})
+    for key in fresh.cells():
+        assert_same(grown[key], fresh[key])
 
 
 def test_a_full_disk_says_so_and_loses_nothing(model, stimuli, tmp_path, monkeypatch):

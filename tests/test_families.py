@@ -234,6 +234,17 @@ def test_features_depend_on_prompt_level_and_picture(family, model, stimuli):
         assert np.abs(base - other).max() > 1e-3 * np.abs(base).max()
 
 
+def test_pictures_that_lack_a_level_are_computed_beside_those_that_have_it(model, stimuli, tmp_path):
+    ask = {"conditioning": "caption", "progress": False}
+    fresh = lk.extract(model, stimuli, noise_levels=[0.3, 0.6], **ask)
+    lk.extract(model, stimuli[[1]], noise_levels=[0.3], out=tmp_path / "out", **ask)
+    grown = lk.extract(model, stimuli, noise_levels=[0.3, 0.6], out=tmp_path / "out", **ask).select(
+        names=fresh.names
+    )
+    for key in fresh.cells():
+        assert np.abs(grown[key] - fresh[key]).max() <= 1e-5 * np.abs(fresh[key]).max()
+
+
 def test_the_block_table_has_the_stages_in_order_with_their_shapes(family, model):
     table = model.blocks().query("stage")
     assert dict(zip(table["block"], table["shape"], strict=True)) == CASES[family].blocks

@@ -231,6 +231,15 @@ def test_unknown_and_missing_models_say_what_to_do(tmp_path, folder):
         lk.load_model(folder, device="warp9")
 
 
+def test_options_that_would_be_ignored_are_errors(folder):
+    with pytest.raises(BadInputError, match="revision='abc'.*on this machine.*Leave out"):
+        lk.load_model(folder, revision="abc")
+    with pytest.raises(BadInputError, match="revision='abc'.*'pixels' is on this machine"):
+        lk.load_model("pixels", revision="abc")
+    with pytest.raises(BadInputError, match="drop='vae'.*one part of a model"):
+        lk.load_model(f"latent:{folder}", drop="vae")
+
+
 def test_a_model_with_a_missing_weight_file_is_an_error(tmp_path):
     folder = save_tiny_stable_diffusion(tmp_path)
     next((folder / "unet").glob("*.safetensors")).unlink()

@@ -15,7 +15,7 @@ from ldm_kit.errors import BadInputError, UnreadableImageError, unknown_name
 from ldm_kit.features.conditioning import conditionings_for
 from ldm_kit.features.passes import CHUNK, Plan, fill
 from ldm_kit.features.store import SAME_LEVEL, CellKey, FeatureStore
-from ldm_kit.features.writing import array_for, opened_for_writing, prepare
+from ldm_kit.features.writing import array_for, note_refused, opened_for_writing, prepare
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.outputs import POOLINGS, pooled_shape
@@ -95,7 +95,8 @@ def extract(
         What to do about activations that are NaN or infinite: raise, or note them in the store
         (`store.table()` counts them, `store.finite()` shows the rest).
     errors : {"raise", "skip"}
-        What to do about a picture that cannot be opened: raise, or go on and list those at the end.
+        What to do about a picture that cannot be opened: raise, or go on and list those at the end
+        (`store.refused` keeps the list, and the store does not show them).
     batch_size : int or "auto"
         Images a forward pass. Speed only: the features are the same within 1e-5.
     progress : bool
@@ -118,7 +119,7 @@ def extract(
     NonFiniteError
         For NaN or infinite activations; block, noise level and image are named.
     UnreadableImageError
-        For a picture that cannot be opened. What was computed before it is kept.
+        For a picture that cannot be opened. The batches that were finished before it are kept.
 
     Examples
     --------
@@ -128,7 +129,8 @@ def extract(
     -----
     One pass a picture, noise level and conditioning: activations of a single forward pass, without
     classifier-free guidance. Chunks of 32 stimuli are written as they are finished; a run that was killed
-    repeats at most the chunk it was in, in the same batches, so that the bytes come out the same.
+    repeats at most the chunk it was in, in the same batches, so that the bytes come out the same. An error or
+    Ctrl-C writes the batches that it finds finished.
     """
     given = {
         "pooling": pooling,
@@ -195,6 +197,7 @@ def extract(
             refused=refused,
         )
         fill(plan, progress)
+        note_refused(group, stimuli.names, refused)
     if refused:
         listed = "\n".join(f"- {name}: {reason}" for name, reason in sorted(refused.items()))
         print(f"Skipped {len(refused)} pictures that could not be opened:\n{listed}")

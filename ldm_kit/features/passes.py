@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,24 @@ class _Batch:
     chunk: int  # the chunk's first row
     ends_chunk: bool
 
+    def part(self, places: Rows) -> _Batch:
+        """Leave out all but the pictures at these places."""
+        if len(places) == len(self.rows):
+            return self
+        return replace(
+            self,
+            rows=self.rows[places],
+            names=[self.names[place] for place in places],
+            pictures=[self.pictures[place] for place in places],
+            latents=self.latents[places],
+            noise=[draw[places] for draw in self.noise],
+        )
+
 
 def fill(plan: Plan, progress: bool) -> None:
     """Compute what is missing, chunk by chunk; each chunk is written when it is finished.
+
+    An error, or Ctrl-C, loses no batch that was finished before it.
 
     Raises
     ------
@@ -102,26 +118,49 @@ def fill(plan: Plan, progress: bool) -> None:
         print(f"All {total:,} passes are in the store: nothing is computed.")
     elif 0 < todo < total:
         print(f"Resuming: {total - todo:,} of {total:,} passes are in the store, {todo:,} are missing.")
-    fresh: dict[CellKey, Values] = {}
-    with tqdm(total=todo, unit="pass", desc="extracting", disable=not progress or not todo) as bar:
+    chunk = _Chunk(plan.arrays)
+    with (
+        tqdm(total=todo, unit="pass", desc="extracting", disable=not progress or not todo) as bar,
+        closing(chunk),
+    ):
         for batch in _batches(plan, np.any(list(missing.values()), axis=0)):
-            start = batch.chunk
-            for cells, values in _passes(plan, batch, missing):
+            finished = []
+            for part, cells, values in _passes(plan, batch, missing):
                 for key, new in zip(cells, values, strict=True):
-                    if key not in fresh:
-                        fresh[key] = np.asarray(plan.arrays[key][start : start + CHUNK], np.float32)
-                    fresh[key][batch.rows - start] = _checked(new, key, batch.names, plan)
-                bar.update(int(passes[cells[0].noise_level, cells[0].conditioning][batch.rows].sum()))
+                    lacking = missing[key][
+                        part.rows
+                    ]  # what another run wrote stays as it is, to the last bit
+                    finished.append((key, part.rows[lacking], _checked(new, key, part.names, plan)[lacking]))
+                bar.update(len(part.rows))
+            for key, rows, new in finished:
+                chunk.put(key, batch.chunk, rows, new)
             if batch.ends_chunk:
-                for key, chunk in fresh.items():
-                    plan.arrays[key][start : start + CHUNK] = chunk
-                fresh.clear()
+                chunk.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """The chunk that is being computed, of every array."""
+
+    arrays: dict[CellKey, Any]
+    held: dict[CellKey, tuple[int, Values]] = field(default_factory=dict)
+
+    def put(self, key: CellKey, start: int, rows: Rows, values: Values) -> None:
+        if key not in self.held:
+            self.held[key] = start, np.asarray(self.arrays[key][start : start + CHUNK], np.float32)
+        self.held[key][1][rows - start] = values
+
+    def close(self) -> None:
+        """Write what is held, and hold nothing."""
+        for key, (start, values) in self.held.items():
+            self.arrays[key][start : start + CHUNK] = values
+        self.held.clear()
 
 
 def _passes(
     plan: Plan, batch: _Batch, missing: dict[CellKey, npt.NDArray[np.bool_]]
-) -> Iterator[tuple[list[CellKey], list[Values]]]:
-    """Run the passes that a batch still needs: the cells of each, and their values."""
+) -> Iterator[tuple[_Batch, list[CellKey], list[Values]]]:
+    """Run the passes that a batch still needs, on the pictures that need them: these, the cells, their values."""
     if not len(batch.rows):
         return
     where = [plan.stimuli.index(name) for name in batch.names]
@@ -136,7 +175,10 @@ def _passes(
             ]
             if cells:
                 text = text or conditioning.text(plan.model, where, batch.pictures)
-                yield cells, _values(plan, batch, level, text, [key.block for key in cells])
+                needed = np.flatnonzero(np.any([missing[key][batch.rows] for key in cells], axis=0))
+                part = batch.part(needed)
+                told = text if part is batch else {key: value[needed] for key, value in text.items()}
+                yield part, cells, _values(plan, part, level, told, [key.block for key in cells])
 
 
 def _values(plan: Plan, batch: _Batch, level: NoiseLevel, text: Any, blocks: Sequence[str]) -> list[Values]:
@@ -218,7 +260,7 @@ def _checked(values: Values, key: CellKey, names: Sequence[str], plan: Plan) -> 
             f"Block {key.block!r} gave NaN, infinity or more than {most:.4g} at noise level {key.noise_level:g} "
             f"({key.conditioning}) for {names[int(np.flatnonzero(bad)[0])]!r}. Half precision may have overflowed: "
             "load the model with dtype='float32' (and keep store_dtype='float32'), or skip such images with "
-            "nan='skip'. What was finished before is kept in the store."
+            "nan='skip'. The batches that were finished before are kept in the store."
         )
     values = values.copy()
     values[bad] = NOT_FINITE

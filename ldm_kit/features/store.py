@@ -55,8 +55,8 @@ class FeatureStore:
     in float32 or float16 with zstd, in chunks of 32 stimuli; with ``pooling="tokens"`` (stimuli, tokens,
     channels), with ``"none"`` (stimuli, channels, y, x) for maps. Dimensions are named, per block but for
     ``stimulus``. A row of NaN was not computed yet, one of infinity was computed and not finite. The root's
-    attribute ``ldm_kit`` holds the request, the stimuli's names, concepts and fingerprints, the prompts and
-    the package versions; each array's attributes hold its block, depth, noise level, timestep, sigma,
+    attribute ``ldm_kit`` holds the request, the stimuli's names, concepts and fingerprints, the prompts,
+    pictures that were refused and the package versions; each array's attributes hold its block, depth, noise level, timestep, sigma,
     conditioning and pooling. So it can be read without ldm_kit:
 
     >>> array = zarr.open_array("outputs/run/features/mid_block/0.3/none")  # doctest: +SKIP
@@ -74,8 +74,10 @@ class FeatureStore:
         self._about: dict[str, Any] = dict(group.attrs["ldm_kit"])  # type: ignore[arg-type]
         self.where = where
         self._keys = tuple(keys) if keys is not None else tuple(_keys_in(group))
-        self._names: tuple[str, ...] = tuple(self._about["stimuli"]["names"])
-        self._rows = np.arange(len(self._names))  # where each name's row lies in the arrays
+        names, refused = self._about["stimuli"]["names"], self.refused
+        self._names: tuple[str, ...] = tuple(name for name in names if name not in refused)
+        # where each name's row lies in the arrays
+        self._rows = np.array([row for row, name in enumerate(names) if name not in refused], dtype=np.int64)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> FeatureStore:
@@ -123,6 +125,11 @@ class FeatureStore:
     def versions(self) -> dict[str, str]:
         """Versions of the packages that the store was begun with."""
         return dict(self._about["versions"])
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Pictures that could not be opened, and why (see `extract`'s `errors`); they are not among `names`."""
+        return dict(self._about.get("refused", {}))
 
     def cells(self) -> tuple[CellKey, ...]:
         """Keys of all arrays: by depth, then noise level, then conditioning."""
@@ -215,7 +222,8 @@ class FeatureStore:
             first = self._names[int(np.flatnonzero(missing)[0])]
             raise MismatchError(
                 f"{int(missing.sum())} of {len(self)} stimuli have no features at {tuple(key)} yet, the first is "
-                f"{first!r}. Run the same `lk.extract` again: it computes only what is missing."
+                f"{first!r}. Run the same `lk.extract` again: it computes only what is missing. Or show fewer: "
+                "`store.select(names=…)`."
             )
         return array
 
@@ -242,7 +250,7 @@ class FeatureStore:
             For anything that is not there.
         """
         blocks = [blocks] if isinstance(blocks, str) else blocks
-        noise_levels = [noise_levels] if isinstance(noise_levels, (int, float)) else noise_levels
+        noise_levels = None if noise_levels is None else np.atleast_1d(np.asarray(noise_levels)).tolist()
         conditioning = [conditioning] if isinstance(conditioning, str) else conditioning
         kept = set(self._keys)
         for field, wanted in (
@@ -273,10 +281,21 @@ class FeatureStore:
         new_names : mapping of str to str
             A new name for each name, all different.
 
+        Raises
+        ------
+        BadInputError
+            If a stimulus has none, or two have the same.
+
         Examples
         --------
         >>> store.renamed({"apple.png": "pear.png", "pear.png": "apple.png"})  # doctest: +SKIP
         """
+        lacking = [name for name in self._names if name not in new_names]
+        if lacking:
+            raise BadInputError(
+                f"{len(lacking)} of {len(self)} stimuli have no new name, the first is {lacking[0]!r}. Give every "
+                "stimulus one; `{name: name}` keeps it."
+            )
         names = [new_names[name] for name in self._names]
         if len(set(names)) < len(names):
             raise BadInputError("Two stimuli would bear the same name. Give each its own.")
@@ -312,6 +331,10 @@ class FeatureStore:
 
 def _match(kind: str, given: Any, there: Sequence[Any]) -> Any:
     """Find `given` in `there`; noise levels match within rounding."""
+    if isinstance(given, str) and there and isinstance(there[0], float):
+        raise BadInputError(
+            f"The {kind} {given!r} is text. Give a number, one of {', '.join(map(str, there))}."
+        )
     for item in there:
         same = (
             abs(item - given) < SAME_LEVEL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,11 +119,14 @@ def prepare(
     for i, name in enumerate(stimuli.names):
         fingerprint = stimuli.fingerprint(name)
         if name in before:
-            if about["stimuli"]["fingerprints"][before[name]] != fingerprint:
+            if about["stimuli"]["fingerprints"][before[name]] == fingerprint:
+                continue
+            if is_computed(group, before[name]):
                 raise MismatchError(
                     f"The picture {name!r} has changed since its features were stored in {where!r}. "
                     "Choose another `out`; nothing was changed."
                 )
+            about["stimuli"]["fingerprints"][before[name]] = fingerprint  # it was broken, and was mended
             continue
         before[name] = len(before)
         about["stimuli"]["names"].append(name)
@@ -178,6 +181,29 @@ def array_for(
         # A chunk of NaN must exist too, or a resumed run could not tell it from one never written.
         config={"write_empty_chunks": True},
     )
+
+
+def note_refused(group: zarr.Group, asked: Iterable[str], refused: Mapping[str, str]) -> None:
+    """Note which of the pictures asked for could not be opened, and why; those with features are not among them."""
+    about: Any = copy.deepcopy(group.attrs["ldm_kit"])
+    rows = {name: row for row, name in enumerate(about["stimuli"]["names"])}
+    noted = dict(about.get("refused", {}))
+    for name in (*asked, *refused):
+        noted.pop(name, None)
+    for name, reason in refused.items():
+        if name not in rows or not is_computed(group, rows[name]):
+            noted[name] = reason
+    about["refused"] = noted
+    if not noted:
+        del about["refused"]
+    if group.attrs["ldm_kit"] != about:
+        group.attrs["ldm_kit"] = about
+
+
+def is_computed(group: zarr.Group, row: int) -> bool:
+    """Tell whether any array holds features of the stimulus at `row`."""
+    arrays = [array for _, array in group.members(max_depth=None) if isinstance(array, zarr.Array)]
+    return any(row < array.shape[0] and not np.isnan(_first_column(array)[row]) for array in arrays)
 
 
 def missing_rows(array: zarr.Array[Any], *, again: bool = True) -> npt.NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from ldm_kit.models.opened import Identity, OpenedModel
 from ldm_kit.models.parts import Place, untrained_part
 from ldm_kit.models.pixart import PixArt, PixArtSigma
 from ldm_kit.models.registry import packaged, registered_models
-from ldm_kit.models.sources import parse_source
+from ldm_kit.models.sources import Source, parse_source
 from ldm_kit.models.stable_diffusion import StableDiffusion
 from ldm_kit.models.stable_diffusion_3 import StableDiffusion3
 from ldm_kit.models.stable_diffusion_xl import StableDiffusionXL
@@ -97,7 +97,7 @@ def load_model(
         made for bfloat16. The VAE, which overflows in float16, then computes in float32; in bfloat16 it costs
         half a percent of precision, about what bfloat16 costs the denoiser.
     revision : str, optional
-        Branch, tag or commit of a hub repository.
+        Branch, tag or commit of a hub repository; an error for what is on this machine.
     pretrained : bool
         False gives the untrained control: the same network with random weights, seeded by `seed`. Of a
         diffusion model that is the denoiser; VAE and text encoder stay as they are. Its weights are not read.
@@ -132,6 +132,7 @@ def load_model(
     offline = is_offline() if offline is None else offline
     asked = parse_source(str(name))
     pretrained = pretrained and not asked.untrained
+    _check_asked(asked, revision, drop)
     if asked.kind != "model":
         from ldm_kit.models.opening import open_encoder
 
@@ -210,6 +211,19 @@ def picture_dtype(dtype: torch.dtype) -> torch.dtype:
     (torch.float32, torch.bfloat16)
     """
     return torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+
+
+def _check_asked(asked: Source, revision: str | None, drop: Sequence[str]) -> None:
+    """Raise for options that would be ignored."""
+    if drop and asked.kind != "model":
+        raise BadInputError(
+            f"drop={drop!r}: {asked.label!r} is one part of a model, of which nothing can be left out. Leave out `drop`."
+        )
+    if revision is not None and (asked.kind == "pixels" or Path(_resolve(asked.name)[0]).is_dir()):
+        raise BadInputError(
+            f"revision={revision!r}: {asked.label!r} is on this machine, and only a repository of the model hub has "
+            "revisions. Leave out `revision`."
+        )
 
 
 def _device(device: str | torch.device | None) -> torch.device:
