@@ -70,3 +70,20 @@ def test_the_share_of_known_words_is_counted(model):
     share, unknown = lk.known_words(model, ["a photo of a aardvark", "a photo of a cat"])
     assert share == pytest.approx(9 / 10)
     assert unknown == ["aardvark"]
+
+
+def test_a_bar_that_was_shown_is_still_there_at_the_end(monkeypatch):
+    """A closed one would be "Error displaying widget: model not found" in Voilà and in a reopened notebook."""
+    import time
+
+    import tqdm.notebook
+
+    from ldm_kit.measures.progress import progress
+
+    shown = []
+    monkeypatch.setattr("ldm_kit.measures.progress.tqdm", tqdm.notebook.tqdm)
+    monkeypatch.setattr("tqdm.notebook.display", lambda *what: shown.extend(what))
+    for _ in progress(range(3), "comparing"):
+        time.sleep(0.6)
+    (bar,) = {id(one): one for one in shown if hasattr(one, "comm")}.values()
+    assert bar.comm is not None

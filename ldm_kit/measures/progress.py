@@ -35,4 +35,5 @@ def progress(items: Iterable[T], what: str, features: Any = None, total: int | N
     if total is not None and total < 2:
         yield from items
         return
-    yield from tqdm(items, desc=what, total=total, delay=1, leave=False, mininterval=0.5)
+    # It stays: a bar that closes leaves "model not found" behind, in Voilà and when the notebook is opened again.
+    yield from tqdm(items, desc=what, total=total, delay=1, mininterval=0.5)
