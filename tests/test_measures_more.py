@@ -28,6 +28,7 @@ from ldm_kit.measures import (
 from ldm_kit.measures.comparison import corrected_p
 from ldm_kit.measures.dimensions import ridge
 from ldm_kit.measures.folds import object_folds
+from ldm_kit.tables import tidy, write_table
 from tests.small_store import SmallStore, drawn_choices, random_triplets
 
 
@@ -289,3 +290,12 @@ def test_plain_triplets_are_grouped_once_for_all_cells(monkeypatch):
     X = np.random.default_rng(0).normal(size=(5, 3))
     odd_one_out({"a": X, "b": X}, [[0, 1, 2]])
     assert len(made) == 1
+
+
+def test_tables_whose_names_hold_dots_have_a_file_each(tmp_path: Path) -> None:
+    for number in (0, 1):
+        path = write_table(tidy([{"fold": number}]), tmp_path / f"up_blocks.{number}")
+        assert path == write_table(tidy([{"fold": number}]), path)
+    kept = [f"up_blocks.{number}.{ending}" for number in (0, 1) for ending in ("csv", "parquet")]
+    assert sorted(file.name for file in tmp_path.iterdir()) == kept
+    assert pd.read_parquet(tmp_path / "up_blocks.0.parquet")["fold"].tolist() == [0]

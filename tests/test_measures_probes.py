@@ -287,6 +287,20 @@ def test_files_and_parameters(probe: Probe, tmp_path: Path) -> None:
         loaded.transform(X[:, :7])
 
 
+def test_blocks_whose_names_hold_dots_have_a_file_each(tmp_path: Path) -> None:
+    _, X, triplets = a_world(n=30, t=500)
+    probes = [LinearProbe(lam=0.01, n_folds=0, max_iterations=k).fit(X, triplets) for k in (1, 2)]
+    for number, probe in enumerate(probes):
+        probe.save(tmp_path / f"down_blocks.{number}")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "down_blocks.0.safetensors",
+        "down_blocks.1.safetensors",
+    ]
+    for number, probe in enumerate(probes):
+        for name in (f"down_blocks.{number}", f"down_blocks.{number}.safetensors"):
+            assert np.array_equal(LinearProbe.load(tmp_path / name).W_, probe.W_)
+
+
 def test_same_request_same_probe() -> None:
     _, X, triplets = a_world(t=2000)
     one, two = (cross_validate_probe(X, triplets, LinearProbe(), seed=4).table for _ in range(2))

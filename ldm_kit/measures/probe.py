@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
-from ldm_kit.atomic import written_aside
+from ldm_kit.atomic import with_ending, written_aside
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError
 from ldm_kit.measures import objective
@@ -23,6 +23,7 @@ from ldm_kit.measures.zero_shot import SCORE
 
 Matrix = npt.NDArray[np.floating]
 FORMAT = "ldm_kit.probe/1"
+ENDING = ".safetensors"
 
 
 class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -73,7 +74,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         path : path-like
-            Gets the suffix ``.safetensors``.
+            Gets the ending ``.safetensors`` if it has none, as in `load`.
 
         Returns
         -------
@@ -82,7 +83,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         from safetensors.numpy import save_file
 
         self._check_fitted()
-        path = Path(path).with_suffix(".safetensors")
+        path = with_ending(path, ENDING)
         about = {
             "format": FORMAT,
             "probe": type(self).__name__,
@@ -102,6 +103,11 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a probe that `save` wrote.
 
+        Parameters
+        ----------
+        path : path-like
+            As given to `save`, or as it returned it.
+
         Raises
         ------
         BadInputError
@@ -109,6 +115,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         from safetensors import SafetensorError, safe_open
 
+        path = with_ending(path, ENDING)
         try:
             with safe_open(path, framework="numpy") as file:
                 about = json.loads((file.metadata() or {}).get("ldm_kit", "{}"))
