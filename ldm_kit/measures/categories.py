@@ -310,7 +310,9 @@ def _assigned(
         if metric == "centred cosine":
             both, name = both - row_mean(X, train), "cosine"
         S, tolerance = similarity_and_tolerance(both, name, what="objects and centroids")
-        S = S[: len(out), len(out) :]
-        nearest = S.max(axis=1, keepdims=True) - S.dtype.type(tolerance) <= S
+        objects, rest = slice(len(out)), slice(len(out), None)
+        S = S[objects, rest]
+        within = np.asarray(tolerance.to_each(objects, rest), S.dtype)
+        nearest = S.max(axis=1, keepdims=True) - within <= S
         right[out] = nearest[np.arange(len(out)), label[out]] / nearest.sum(axis=1)
     return right
