@@ -288,8 +288,20 @@ def test_plain_triplets_are_grouped_once_for_all_cells(monkeypatch):
     made = []
     monkeypatch.setattr(zero_shot, "checked_indices", lambda *a: made.append(a) or checked_indices(*a))
     X = np.random.default_rng(0).normal(size=(5, 3))
-    odd_one_out({"a": X, "b": X}, [[0, 1, 2]])
-    assert len(made) == 1
+    cells, kinds = {"a": X, "b": X}, pd.Series(["x", "x", "y", "y", "y"])
+    for number, measure in enumerate((odd_one_out, compare, accuracy_by_concept), 1):
+        measure(cells, [[0, 1, 2]])
+        assert len(made) == number
+    accuracy_by_category(cells, [[0, 1, 2]], kinds)
+    assert len(made) == 4
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_cells_of_other_numbers_of_rows_are_paired_triplet_by_triplet(order: int) -> None:
+    X, triplets = np.random.default_rng(0).normal(size=(600, 8)), random_triplets(500, 6000)
+    cells = {"a": X[:500], "b": X, "c": X[:500]}
+    table = compare(dict(list(cells.items())[::order]), triplets)
+    assert (table["difference"] == 0).all() and (table["se"] == 0).all() and (table["p"] == 1).all()
 
 
 def test_tables_whose_names_hold_dots_have_a_file_each(tmp_path: Path) -> None:

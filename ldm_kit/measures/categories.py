@@ -17,7 +17,7 @@ from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval, proportion
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
 from ldm_kit.measures.progress import progress
-from ldm_kit.measures.zero_shot import CHANCE, Matched, score_of_code
+from ldm_kit.measures.zero_shot import CHANCE, Matched, once, score_of_code
 from ldm_kit.tables import tidy
 
 Membership = pd.DataFrame | pd.Series | Mapping[str, str | Sequence[str]]
@@ -176,6 +176,7 @@ def accuracy_by_concept(
     [0.667, 0.5, 0.667, 1.0]
     """
     score = score_of_code(ties)
+    triplets = once(triplets)
     rows: list[dict[str, Any]] = []
     for cell in progress(cells_of(features), "by concept", features):
         matched = Matched.of(cell, triplets)
@@ -236,6 +237,7 @@ def accuracy_by_category(
     """
     score, estimand = score_of_code(ties), checked_estimand(ci)
     more = ceiling_columns(ceiling)
+    triplets = once(triplets)
     rows: list[dict[str, Any]] = []
     for cell in progress(cells_of(features), "by category", features):
         matched = Matched.of(cell, triplets)
