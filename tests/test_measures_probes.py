@@ -301,6 +301,25 @@ def test_blocks_whose_names_hold_dots_have_a_file_each(tmp_path: Path) -> None:
             assert np.array_equal(LinearProbe.load(tmp_path / name).W_, probe.W_)
 
 
+@pytest.mark.parametrize(
+    "probe",
+    [
+        LinearProbe(lam=np.float32(0.01), seed=np.int64(1)),
+        LinearProbe(lambdas=np.array([0.0, 0.01])),
+        KernelProbe(gamma=np.float64(0.5), n_components=np.int64(3)),
+        MLPProbe(hidden=np.int64(3)),
+    ],
+    ids=str,
+)
+def test_parameters_may_be_numpys(probe: Probe, tmp_path: Path) -> None:
+    _, X, triplets = a_world(n=30, t=1000)
+    fitted = clone(probe).fit(X, triplets)
+    loaded = type(probe).load(fitted.save(tmp_path / "probe"))
+    assert np.array_equal(loaded.transform(X), fitted.transform(X))
+    for name, value in probe.get_params().items():
+        assert np.array_equal(loaded.get_params()[name], value)
+
+
 def test_same_request_same_probe() -> None:
     _, X, triplets = a_world(t=2000)
     one, two = (cross_validate_probe(X, triplets, LinearProbe(), seed=4).table for _ in range(2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +95,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             save_file(
                 {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None},
                 aside,
-                metadata={"ldm_kit": json.dumps(about)},
+                metadata={"ldm_kit": json.dumps(about, default=_plain)},
             )
         return path
 
@@ -169,6 +169,13 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 "Give features of the same block and pooling."
             )
         return matrix
+
+
+def _plain(value: Any) -> Any:
+    """A number or an array of numpy's as JSON knows it."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise BadInputError(f"A probe's parameter {value!r} cannot be saved. Give numbers, text or None.")
 
 
 def rows_of(X: npt.ArrayLike, triplets: Triplets | npt.ArrayLike) -> npt.NDArray[np.int64]:
