@@ -25,6 +25,7 @@ from ldm_kit.measures import (
     scores,
     zero_shot,
 )
+from ldm_kit.measures.categories import membership
 from ldm_kit.measures.comparison import corrected_p
 from ldm_kit.measures.dimensions import ridge
 from ldm_kit.measures.folds import object_folds
@@ -262,6 +263,20 @@ def test_accuracy_per_concept_and_category(world: tuple[SmallStore, Triplets]) -
     assert row["accuracy"] == pytest.approx(right[held].mean()) and row["n_objects"] == 7
     with pytest.raises(MismatchError, match="39 stimuli have no row"):
         accuracy_by_category(store, triplets, {"s00": "even"})
+
+
+def test_a_missing_category_is_none() -> None:
+    names = ["a", "b", "c", "d"]
+    expected = pd.DataFrame({"x": [True, False, False, False], "y": [False, False, True, True]}, index=names)
+    for categories in (
+        {"a": "x", "b": None, "c": "y", "d": ["y", np.nan]},
+        pd.Series(["x", np.nan, "y", "y"], index=names),
+        pd.Series(["x", pd.NA, "y", "y"], index=names).astype("category"),
+        pd.DataFrame({"x": [1, 0, np.nan, 0], "y": [np.nan, np.nan, 1, 1]}, index=names),
+        pd.DataFrame({"x": [True, False, None, False], "y": [None, None, True, True]}, index=names),
+    ):
+        pd.testing.assert_frame_equal(membership(categories, names, 4), expected)
+    assert membership(pd.Series([2, 10, 2]), None, 3)[2].tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("n_folds", [2.5, "3", True])

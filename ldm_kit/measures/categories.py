@@ -30,6 +30,7 @@ def membership(categories: Membership, names: Sequence[str] | None, n: int) -> p
     ----------
     categories : DataFrame, Series or mapping
         0/1, a row a stimulus (named by the index) and a column a category; or name → category (or several).
+        A missing value (NaN, None) is no category.
     names : sequence of str or None
         The stimuli; None for rows without names: then a DataFrame or Series has them in order.
     n : int
@@ -49,13 +50,10 @@ def membership(categories: Membership, names: Sequence[str] | None, n: int) -> p
     [False, True]
     """
     if isinstance(categories, pd.DataFrame):
-        table = categories.astype(bool)
+        table = categories.where(categories.notna(), 0).astype(bool)  # NaN would count as true
     else:
-        pairs = {
-            name: [value] if isinstance(value, str) else list(value)
-            for name, value in dict(categories).items()
-        }
-        columns = sorted({value for values in pairs.values() for value in values})
+        pairs = {name: _kinds(value) for name, value in dict(categories).items()}
+        columns = sorted({value for values in pairs.values() for value in values}, key=str)
         table = pd.DataFrame(
             [[column in values for column in columns] for values in pairs.values()],
             index=list(pairs),
@@ -76,6 +74,12 @@ def membership(categories: Membership, names: Sequence[str] | None, n: int) -> p
             f"{', …' if len(missing) > 5 else ''}. Add them (all 0 if they are in none)."
         )
     return table.loc[list(names)]
+
+
+def _kinds(value: Any) -> list[Any]:
+    """The categories of one stimulus, from one, several or none."""
+    several = list(value) if pd.api.types.is_list_like(value) else [value]
+    return [kind for kind in several if not pd.isna(kind)]
 
 
 def categorise(
