@@ -121,6 +121,7 @@ def test_rsa_agrees_with_scipy() -> None:
     X, upper = rng.normal(size=(15, 4)), np.triu_indices(15, 1)
     human = np.abs(rng.normal(size=(15, 15)))
     human = human + human.T
+    np.fill_diagonal(human, 0)
     names = [f"s{i}" for i in range(15)]
     store = SmallStore(names, {("mid", 0.5, "none"): X})
     order = rng.permutation(15)
@@ -138,6 +139,12 @@ def test_rsa_agrees_with_scipy() -> None:
         rsa(store, frame.rename(index={"s3": "s99"}))
     with pytest.raises(BadInputError, match="not symmetric"):
         rsa(X, rng.normal(size=(15, 15)))
+    with pytest.raises(BadInputError, match=r"up to 1 on its diagonal.* give 1 - similarity"):
+        rsa(X, np.corrcoef(X))
+    # pandas numbers rows that nobody named
+    assert rsa(X, pd.DataFrame(human))["correlation"][0] == rsa(X, human)["correlation"][0]
+    with pytest.raises(MismatchError, match="Stimuli were named"):
+        rsa(X, frame)
 
 
 def song_cka(X: np.ndarray, Y: np.ndarray) -> float:
