@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import ldm_kit as lk
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, UnknownNameError
 from ldm_kit.measures import grouped as grouped_module
@@ -219,3 +222,46 @@ def test_things_ceiling(things_root: Path) -> None:
     assert round(noise_ceiling(path, min_judgements=30)["ceiling_high"][0], 3) == 0.679
     with pytest.raises(UnknownNameError, match="Unknown column 'prop_max'"):
         noise_ceiling(pd.read_csv(path).drop(columns="prop_max"))
+
+
+def a_class(folder: Path, dataset: str, pictures: Sequence[str], players: int, sets: int) -> Path:
+    """What some people wrote down who all saw the same sets, and mostly agree."""
+    rng = np.random.default_rng(0)
+    shown = [rng.choice(len(pictures), 3, replace=False) for _ in range(sets)]
+    folder.mkdir()
+    for player in range(players):
+        lines = ["player,judgements,dataset,image1,image2,image3,choice"]
+        for three in shown:
+            choice = rng.choice(3, p=[0.6, 0.3, 0.1]) + 1
+            lines.append(f"p{player},human,{dataset},{','.join(pictures[i] for i in three)},{choice}")
+        (folder / f"p{player}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(("players", "sets"), [(30, 60), (5, 120)])
+def test_the_ceiling_of_a_class_is_of_its_own_choices(tmp_path: Path, players: int, sets: int) -> None:
+    names = lk.load_dataset("toybox").stimuli.names
+    folder = a_class(tmp_path / "class", "toybox", names, players, sets)
+    data = lk.load_dataset("toybox", triplets=folder)
+    expected = lk.noise_ceiling(lk.read_choices(folder))
+    found = lk.ceiling_of(data)
+    assert found is not None
+    columns = ["ceiling_low", "ceiling_high", "ceiling_source", "n_judgements"]
+    pd.testing.assert_frame_equal(found[columns], expected[columns])
+    # one player alone repeats nothing, and borrows nobody's ceiling
+    assert lk.ceiling_of(lk.load_dataset("toybox", triplets=folder / "p0.csv")) is None
+
+
+def test_things_ceiling_is_not_laid_over_other_choices(things_root: Path, tmp_path: Path) -> None:
+    own = lk.load_dataset("things", things_root)
+    published = lk.ceiling_of(own)
+    assert published is not None and "repeated triplets of things" in published["ceiling_source"][0]
+    named = lk.ceiling_of(lk.load_dataset("things", things_root, triplets="human_triplets_50k.txt"))
+    assert named is not None and named["ceiling_source"][0] == published["ceiling_source"][0]
+    folder = a_class(tmp_path / "class", "things", own.stimuli.names, 5, 120)
+    choices = lk.read_choices(folder, own.stimuli.names)
+    for data in (lk.load_dataset("things", things_root, triplets=folder), replace(own, triplets=choices)):
+        found = lk.ceiling_of(data)
+        assert found is not None and found["n_judgements"][0] == 600
+        assert found["ceiling_low"][0] == lk.noise_ceiling(choices)["ceiling_low"][0]
+    assert lk.ceiling_of(lk.load_dataset("things", things_root, triplets=folder / "p0.csv")) is None

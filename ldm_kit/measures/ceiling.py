@@ -13,12 +13,13 @@ import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.measures.grouped import Grouped, set_keys
+from ldm_kit.measures.grouped import Grouped, grouped, set_keys
 from ldm_kit.measures.intervals import checked_estimand, interval
 from ldm_kit.tables import tidy
 
 SUMMARY = ("id_lo", "id_mid", "id_hi", "n_per_triplet", "prop_max")
 BIAS_DRAWS = 200
+OFTEN = 0.1  # a share of choices of repeated sets that is no accident of drawing sets at random
 
 
 def noise_ceiling(
@@ -115,6 +116,10 @@ def noise_ceiling(
 def ceiling_of(data: Any) -> pd.DataFrame | None:
     """Give the noise ceiling of a data set, from whatever repeated judgements it has.
 
+    Where a tenth of the choices or more are of sets judged repeatedly, as a class's are, their ceiling is what
+    `noise_ceiling` gives for them. Else it is that of `data.repeated`, which THINGS publishes apart from its single
+    choices, as counts and shares.
+
     Parameters
     ----------
     data : Dataset
@@ -130,11 +135,13 @@ def ceiling_of(data: Any) -> pd.DataFrame | None:
     --------
     >>> lk.odd_one_out(store, data.triplets, ceiling=lk.ceiling_of(data))  # doctest: +SKIP
     """
+    choices = data.triplets
+    if choices is not None and len(choices) and len(grouped(choices).repeats[0]) >= OFTEN * len(choices):
+        return noise_ceiling(choices)
     if data.repeated is None or data.repeated.empty:
         return None
-    if data.triplets is not None and data.triplets.judgements != "human":
-        return noise_ceiling(data.triplets)
-    # People's repeated triplets are published as counts and shares, apart from the single choices.
+    if choices is not None and choices.judgements != "human":
+        return noise_ceiling(choices)
     summary = data.repeated[["n", "share"]].rename(columns={"n": "n_per_triplet", "share": "prop_max"})
     return noise_ceiling(summary, source=f"{len(summary)} repeated triplets of {data.name}")
 
