@@ -265,3 +265,16 @@ def test_things_ceiling_is_not_laid_over_other_choices(things_root: Path, tmp_pa
         assert found is not None and found["n_judgements"][0] == 600
         assert found["ceiling_low"][0] == lk.noise_ceiling(choices)["ceiling_low"][0]
     assert lk.ceiling_of(lk.load_dataset("things", things_root, triplets=folder / "p0.csv")) is None
+
+
+def test_judgements_that_are_none(tmp_path: Path) -> None:
+    for judgements in (None, [["a", "b", "c"]], [[0, 1, 2], [0, 1]], [[0, -1, 2]]):
+        with pytest.raises(BadInputError, match="Triplets|triplets"):
+            noise_ceiling(judgements)
+    for times, share in ((30, np.nan), (30, 68.0), (30, 0.2), (0, 0.5), (np.nan, 0.5), ("many", 0.5)):
+        table = pd.DataFrame({"n_per_triplet": [30, times], "prop_max": [0.6, share]})
+        with pytest.raises(BadInputError, match="1 of 2 rows of the summary cannot be, the first at row 1"):
+            noise_ceiling(table)
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(BadInputError, match="cannot be read as a summary"):
+            noise_ceiling(path)

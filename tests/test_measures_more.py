@@ -216,6 +216,10 @@ def test_dimensions_are_read_from_held_out_objects() -> None:
         dimension_regression(store, embedding.iloc[:89])
     with pytest.raises(MismatchError, match="89 rows"):
         dimension_regression(X, truth[:89])
+    with pytest.raises(BadInputError, match="`alphas` is empty"):
+        dimension_regression(X, truth, alphas=())
+    with pytest.raises(BadInputError, match="each of alphas=-1"):
+        dimension_regression(X, truth, alphas=(1.0, -1.0))
 
 
 def test_categorisation_agrees_with_sklearn() -> None:
@@ -236,6 +240,9 @@ def test_categorisation_agrees_with_sklearn() -> None:
     assert noise["ci_low"] < 1 / 6 < noise["ci_high"]
     with pytest.raises(BadInputError, match="two are needed"):
         categorise(X, pd.Series(["same"] * 60))
+    for n_folds in ("3", 2.5, 1):
+        with pytest.raises(BadInputError, match="n_folds="):
+            categorise(X, pd.Series([f"c{k}" for k in label]), n_folds=n_folds)
 
 
 def test_things_categories(things_root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -380,3 +381,40 @@ def test_folds_follow_the_rule() -> None:
     members = np.flatnonzero(fold == 1)
     again = members[within(triplets, test[:0], members, 40)]
     assert again.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("probe", "said"),
+    [
+        (LinearProbe(max_iterations=-1), "max_iterations=-1: give a whole number from 0"),
+        (LinearProbe(patience=0), "patience=0: give a whole number from 1"),
+        (LinearProbe(patience=2.5), "patience=2.5"),
+        (LinearProbe(n_folds="3"), "n_folds='3'"),
+        (LinearProbe(n_folds=1), "n_folds=1: at least 2"),
+        (LinearProbe(n_components=0), "n_components=0: give a whole number from 1"),
+        (LinearProbe(lam="much"), "lam='much': give a number of 0 or more"),
+        (LinearProbe(lam=float("nan")), "lam=nan"),
+        (LinearProbe(lambdas=(-5.0,)), "each of lambdas=-5.0: give a number of 0 or more"),
+        (LinearProbe(lambdas=()), "`lambdas` is empty"),
+        (KernelProbe(lambdas=(0.0, -1.0)), "each of lambdas=-1.0"),
+        (KernelProbe(gamma=-1), "gamma=-1: give a number above 0"),
+        (KernelProbe(n_components=0), "n_components=0: give a whole number from 1"),
+        (KernelProbe(n_components=9999), "n_components=9999, but the 30 training objects have 29 components"),
+        (MLPProbe(hidden=0), "hidden=0: give a whole number from 1"),
+        (MLPProbe(lam=None), "lam=None: give a number of 0 or more"),
+    ],
+    ids=str,
+)
+def test_parameters_out_of_range(probe: Probe, said: str) -> None:
+    _, X, triplets = a_world(n=30, t=500)
+    with pytest.raises(BadInputError, match=re.escape(said)):
+        probe.fit(X, triplets)
+
+
+def test_parameters_are_checked_before_a_protocol_too() -> None:
+    _, X, triplets = a_world(t=2000)
+    with pytest.raises(BadInputError, match="patience=0"):
+        cross_validate_probe(X, triplets, LinearProbe(patience=0), protocol="linhardt2024")
+    for n_folds in ("3", 2.5, None, True):
+        with pytest.raises(BadInputError, match="n_folds="):
+            cross_validate_probe(X, triplets, n_folds=n_folds)

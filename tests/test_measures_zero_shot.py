@@ -201,6 +201,8 @@ def test_unjudged_rows_may_be_zero_but_judged_ones_may_not() -> None:
         ([[0, 1, 1]], "name an item twice"),
         ([[0.0, 1.0, 2.0]], "indices are integers"),
         ([[0, 1]], r"not \(t, 3\)"),
+        ([[0, 1, 2], [0, 1]], r"different lengths, not \(t, 3\)"),
+        (None, r"not \(t, 3\)"),
     ],
 )
 def test_bad_triplets(triplets: Any, said: str) -> None:
@@ -235,6 +237,11 @@ def test_bad_features() -> None:
         odd_one_out(np.eye(5), triplets, ci="bootstrap")
     with pytest.raises(BadInputError, match="neither a table"):
         odd_one_out(np.eye(5), triplets, ceiling=0.7)
+    store = SmallStore("abcde", {("m", 0.1, "none"): np.eye(5)})
+    named = Triplets(np.array(triplets), names=tuple("abcde"))
+    for centre_on in ("a", 0):
+        with pytest.raises(BadInputError, match=rf"Give a list, even of one: \[{centre_on!r}\]"):
+            odd_one_out(store, named, "centred cosine", centre_on=centre_on)
 
 
 def test_no_triplets_give_an_empty_answer() -> None:

@@ -16,6 +16,7 @@ from ldm_kit.measures.cells import Cell, cells_of, table_labels
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval, proportion
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
+from ldm_kit.measures.parameters import number_of_folds
 from ldm_kit.measures.progress import progress
 from ldm_kit.measures.zero_shot import CHANCE, Matched, once, score_of_code
 from ldm_kit.tables import tidy
@@ -126,6 +127,7 @@ def categorise(
     >>> table[["category", "accuracy"]].values.tolist()
     [['', 1.0], ['a', 1.0], ['b', 1.0]]
     """
+    n_folds = number_of_folds(n_folds)
     rows: list[dict[str, Any]] = []
     for cell in progress(cells_of(features), "categories", features):
         X = cell.matrix()
@@ -297,8 +299,6 @@ def _assigned(
     metric: str,
 ) -> npt.NDArray[np.float64]:
     """1 for a held-out object whose own category's centroid is nearest, a share of 1 for a tie."""
-    if n_folds < 2:
-        raise BadInputError(f"n_folds={n_folds}: at least 2 are needed, so that some objects are held out.")
     rng = np.random.default_rng(seed)
     fold = np.empty(len(X), np.int64)
     for number in range(n_categories):

@@ -173,6 +173,5 @@ def grouped(triplets: Triplets | npt.ArrayLike, n: int | None = None) -> Grouped
         if triplets not in _made:
             _made[triplets] = Grouped(triplets.indices, len(triplets.names))
         return _made[triplets]
-    if n is None:
-        n = int(np.max(triplets, initial=-1)) + 1
-    return Grouped(checked_indices(triplets, n), n)
+    indices = checked_indices(triplets, n)
+    return Grouped(indices, int(indices.max(initial=-1)) + 1 if n is None else n)
