@@ -146,6 +146,23 @@ def test_small_cases() -> None:
     assert interval(np.ones(50), Grouped(random_triplets(9, 50), 9), None).estimand == ""
 
 
+def test_triplets_that_all_agree_leave_doubt() -> None:
+    ten = Grouped(np.arange(30).reshape(10, 3), 30)
+    for estimand in ("new objects", "these objects"):
+        for score in (0.0, 1.0, 1 / 3):
+            found, wilson = interval(np.full(10, score), ten, estimand), proportion(np.full(10, score), "")
+            assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high)) and found.se < 1e-12
+        codes = np.full(10, 4, np.uint8)
+        whole, _ = interval_of_codes(codes, score_of_code("chance"), ten, estimand)
+        assert whole.mean == 1 and round(whole.low, 3) == 0.722 and whole.high == 1
+    # more triplets of the same objects are no more objects
+    many = Grouped(random_triplets(30, 5000), 30)
+    assert round(interval(np.ones(5000), many, "new objects").low, 3) == 0.722
+    assert interval(np.ones(5000), many, "these objects").low > 0.999
+    alike = interval(np.zeros(10), ten, bounds=(-1.0, 1.0))
+    assert (alike.low, alike.high) == (0.0, 0.0)
+
+
 def test_wilson() -> None:
     # Newcombe 1998, table I: 15 of 148
     found = proportion(np.repeat([1.0, 0.0], [15, 133]), "new objects")
