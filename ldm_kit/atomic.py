@@ -62,6 +62,21 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+def with_ending(path: str | os.PathLike[str], ending: str) -> Path:
+    """Append a file's ending, unless the name has it already; dots elsewhere in the name are left alone.
+
+    `Path.with_suffix` would replace what follows the last dot: ``down_blocks.0`` and ``down_blocks.1`` would become
+    one file.
+
+    Examples
+    --------
+    >>> with_ending("down_blocks.0", ".csv").name, with_ending("down_blocks.csv", ".csv").name
+    ('down_blocks.0.csv', 'down_blocks.csv')
+    """
+    path = Path(path)
+    return path if path.suffix == ending else path.with_name(path.name + ending)
+
+
 def cannot_write(path: str | os.PathLike[str], error: OSError) -> BadInputError:
     """Build the error for a place that cannot be written to.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ldm_kit.atomic import written_aside
+from ldm_kit.atomic import with_ending, written_aside
 
 # name -> dtype; the order is the order of the columns. Strings are empty, numbers NaN, counts <NA>
 # where a column does not apply.
@@ -81,7 +81,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     ----------
     table : pandas.DataFrame
     path : path-like
-        Where the parquet file goes; the CSV has the same name with ``.csv``.
+        Where the parquet file goes; gets that ending if it has not. The CSV has ``.csv`` instead.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     --------
     >>> write_table(table, "outputs/run/tables/alignment.parquet")  # doctest: +SKIP
     """
-    path = Path(path).with_suffix(".parquet")
+    path = with_ending(path, ".parquet")
     with written_aside(path) as aside:
         table.to_parquet(aside, index=False)
     with written_aside(path.with_suffix(".csv")) as aside:

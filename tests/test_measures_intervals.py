@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import ldm_kit as lk
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, UnknownNameError
 from ldm_kit.measures import grouped as grouped_module
@@ -143,6 +146,23 @@ def test_small_cases() -> None:
     assert interval(np.ones(50), Grouped(random_triplets(9, 50), 9), None).estimand == ""
 
 
+def test_triplets_that_all_agree_leave_doubt() -> None:
+    ten = Grouped(np.arange(30).reshape(10, 3), 30)
+    for estimand in ("new objects", "these objects"):
+        for score in (0.0, 1.0, 1 / 3):
+            found, wilson = interval(np.full(10, score), ten, estimand), proportion(np.full(10, score), "")
+            assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high)) and found.se < 1e-12
+        codes = np.full(10, 4, np.uint8)
+        whole, _ = interval_of_codes(codes, score_of_code("chance"), ten, estimand)
+        assert whole.mean == 1 and round(whole.low, 3) == 0.722 and whole.high == 1
+    # more triplets of the same objects are no more objects
+    many = Grouped(random_triplets(30, 5000), 30)
+    assert round(interval(np.ones(5000), many, "new objects").low, 3) == 0.722
+    assert interval(np.ones(5000), many, "these objects").low > 0.999
+    alike = interval(np.zeros(10), ten, bounds=(-1.0, 1.0))
+    assert (alike.low, alike.high) == (0.0, 0.0)
+
+
 def test_wilson() -> None:
     # Newcombe 1998, table I: 15 of 148
     found = proportion(np.repeat([1.0, 0.0], [15, 133]), "new objects")
@@ -219,3 +239,59 @@ def test_things_ceiling(things_root: Path) -> None:
     assert round(noise_ceiling(path, min_judgements=30)["ceiling_high"][0], 3) == 0.679
     with pytest.raises(UnknownNameError, match="Unknown column 'prop_max'"):
         noise_ceiling(pd.read_csv(path).drop(columns="prop_max"))
+
+
+def a_class(folder: Path, dataset: str, pictures: Sequence[str], players: int, sets: int) -> Path:
+    """What some people wrote down who all saw the same sets, and mostly agree."""
+    rng = np.random.default_rng(0)
+    shown = [rng.choice(len(pictures), 3, replace=False) for _ in range(sets)]
+    folder.mkdir()
+    for player in range(players):
+        lines = ["player,judgements,dataset,image1,image2,image3,choice"]
+        for three in shown:
+            choice = rng.choice(3, p=[0.6, 0.3, 0.1]) + 1
+            lines.append(f"p{player},human,{dataset},{','.join(pictures[i] for i in three)},{choice}")
+        (folder / f"p{player}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(("players", "sets"), [(30, 60), (5, 120)])
+def test_the_ceiling_of_a_class_is_of_its_own_choices(tmp_path: Path, players: int, sets: int) -> None:
+    names = lk.load_dataset("toybox").stimuli.names
+    folder = a_class(tmp_path / "class", "toybox", names, players, sets)
+    data = lk.load_dataset("toybox", triplets=folder)
+    expected = lk.noise_ceiling(lk.read_choices(folder))
+    found = lk.ceiling_of(data)
+    assert found is not None
+    columns = ["ceiling_low", "ceiling_high", "ceiling_source", "n_judgements"]
+    pd.testing.assert_frame_equal(found[columns], expected[columns])
+    # one player alone repeats nothing, and borrows nobody's ceiling
+    assert lk.ceiling_of(lk.load_dataset("toybox", triplets=folder / "p0.csv")) is None
+
+
+def test_things_ceiling_is_not_laid_over_other_choices(things_root: Path, tmp_path: Path) -> None:
+    own = lk.load_dataset("things", things_root)
+    published = lk.ceiling_of(own)
+    assert published is not None and "repeated triplets of things" in published["ceiling_source"][0]
+    named = lk.ceiling_of(lk.load_dataset("things", things_root, triplets="human_triplets_50k.txt"))
+    assert named is not None and named["ceiling_source"][0] == published["ceiling_source"][0]
+    folder = a_class(tmp_path / "class", "things", own.stimuli.names, 5, 120)
+    choices = lk.read_choices(folder, own.stimuli.names)
+    for data in (lk.load_dataset("things", things_root, triplets=folder), replace(own, triplets=choices)):
+        found = lk.ceiling_of(data)
+        assert found is not None and found["n_judgements"][0] == 600
+        assert found["ceiling_low"][0] == lk.noise_ceiling(choices)["ceiling_low"][0]
+    assert lk.ceiling_of(lk.load_dataset("things", things_root, triplets=folder / "p0.csv")) is None
+
+
+def test_judgements_that_are_none(tmp_path: Path) -> None:
+    for judgements in (None, [["a", "b", "c"]], [[0, 1, 2], [0, 1]], [[0, -1, 2]]):
+        with pytest.raises(BadInputError, match="Triplets|triplets"):
+            noise_ceiling(judgements)
+    for times, share in ((30, np.nan), (30, 68.0), (30, 0.2), (0, 0.5), (np.nan, 0.5), ("many", 0.5)):
+        table = pd.DataFrame({"n_per_triplet": [30, times], "prop_max": [0.6, share]})
+        with pytest.raises(BadInputError, match="1 of 2 rows of the summary cannot be, the first at row 1"):
+            noise_ceiling(table)
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(BadInputError, match="cannot be read as a summary"):
+            noise_ceiling(path)

@@ -25,9 +25,11 @@ from ldm_kit.measures import (
     scores,
     zero_shot,
 )
+from ldm_kit.measures.categories import membership
 from ldm_kit.measures.comparison import corrected_p
 from ldm_kit.measures.dimensions import ridge
 from ldm_kit.measures.folds import object_folds
+from ldm_kit.tables import tidy, write_table
 from tests.small_store import SmallStore, drawn_choices, random_triplets
 
 
@@ -119,6 +121,7 @@ def test_rsa_agrees_with_scipy() -> None:
     X, upper = rng.normal(size=(15, 4)), np.triu_indices(15, 1)
     human = np.abs(rng.normal(size=(15, 15)))
     human = human + human.T
+    np.fill_diagonal(human, 0)
     names = [f"s{i}" for i in range(15)]
     store = SmallStore(names, {("mid", 0.5, "none"): X})
     order = rng.permutation(15)
@@ -136,6 +139,12 @@ def test_rsa_agrees_with_scipy() -> None:
         rsa(store, frame.rename(index={"s3": "s99"}))
     with pytest.raises(BadInputError, match="not symmetric"):
         rsa(X, rng.normal(size=(15, 15)))
+    with pytest.raises(BadInputError, match=r"up to 1 on its diagonal.* give 1 - similarity"):
+        rsa(X, np.corrcoef(X))
+    # pandas numbers rows that nobody named
+    assert rsa(X, pd.DataFrame(human))["correlation"][0] == rsa(X, human)["correlation"][0]
+    with pytest.raises(MismatchError, match="Stimuli were named"):
+        rsa(X, frame)
 
 
 def song_cka(X: np.ndarray, Y: np.ndarray) -> float:
@@ -207,6 +216,10 @@ def test_dimensions_are_read_from_held_out_objects() -> None:
         dimension_regression(store, embedding.iloc[:89])
     with pytest.raises(MismatchError, match="89 rows"):
         dimension_regression(X, truth[:89])
+    with pytest.raises(BadInputError, match="`alphas` is empty"):
+        dimension_regression(X, truth, alphas=())
+    with pytest.raises(BadInputError, match="each of alphas=-1"):
+        dimension_regression(X, truth, alphas=(1.0, -1.0))
 
 
 def test_categorisation_agrees_with_sklearn() -> None:
@@ -227,6 +240,9 @@ def test_categorisation_agrees_with_sklearn() -> None:
     assert noise["ci_low"] < 1 / 6 < noise["ci_high"]
     with pytest.raises(BadInputError, match="two are needed"):
         categorise(X, pd.Series(["same"] * 60))
+    for n_folds in ("3", 2.5, 1):
+        with pytest.raises(BadInputError, match="n_folds="):
+            categorise(X, pd.Series([f"c{k}" for k in label]), n_folds=n_folds)
 
 
 def test_things_categories(things_root: Path) -> None:
@@ -263,6 +279,20 @@ def test_accuracy_per_concept_and_category(world: tuple[SmallStore, Triplets]) -
         accuracy_by_category(store, triplets, {"s00": "even"})
 
 
+def test_a_missing_category_is_none() -> None:
+    names = ["a", "b", "c", "d"]
+    expected = pd.DataFrame({"x": [True, False, False, False], "y": [False, False, True, True]}, index=names)
+    for categories in (
+        {"a": "x", "b": None, "c": "y", "d": ["y", np.nan]},
+        pd.Series(["x", np.nan, "y", "y"], index=names),
+        pd.Series(["x", pd.NA, "y", "y"], index=names).astype("category"),
+        pd.DataFrame({"x": [1, 0, np.nan, 0], "y": [np.nan, np.nan, 1, 1]}, index=names),
+        pd.DataFrame({"x": [True, False, None, False], "y": [None, None, True, True]}, index=names),
+    ):
+        pd.testing.assert_frame_equal(membership(categories, names, 4), expected)
+    assert membership(pd.Series([2, 10, 2]), None, 3)[2].tolist() == [True, False, True]
+
+
 @pytest.mark.parametrize("n_folds", [2.5, "3", True])
 def test_folds_are_a_whole_number(n_folds):
     with pytest.raises(BadInputError, match="n_folds="):
@@ -287,5 +317,26 @@ def test_plain_triplets_are_grouped_once_for_all_cells(monkeypatch):
     made = []
     monkeypatch.setattr(zero_shot, "checked_indices", lambda *a: made.append(a) or checked_indices(*a))
     X = np.random.default_rng(0).normal(size=(5, 3))
-    odd_one_out({"a": X, "b": X}, [[0, 1, 2]])
-    assert len(made) == 1
+    cells, kinds = {"a": X, "b": X}, pd.Series(["x", "x", "y", "y", "y"])
+    for number, measure in enumerate((odd_one_out, compare, accuracy_by_concept), 1):
+        measure(cells, [[0, 1, 2]])
+        assert len(made) == number
+    accuracy_by_category(cells, [[0, 1, 2]], kinds)
+    assert len(made) == 4
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_cells_of_other_numbers_of_rows_are_paired_triplet_by_triplet(order: int) -> None:
+    X, triplets = np.random.default_rng(0).normal(size=(600, 8)), random_triplets(500, 6000)
+    cells = {"a": X[:500], "b": X, "c": X[:500]}
+    table = compare(dict(list(cells.items())[::order]), triplets)
+    assert (table["difference"] == 0).all() and (table["se"] == 0).all() and (table["p"] == 1).all()
+
+
+def test_tables_whose_names_hold_dots_have_a_file_each(tmp_path: Path) -> None:
+    for number in (0, 1):
+        path = write_table(tidy([{"fold": number}]), tmp_path / f"up_blocks.{number}")
+        assert path == write_table(tidy([{"fold": number}]), path)
+    kept = [f"up_blocks.{number}.{ending}" for number in (0, 1) for ending in ("csv", "parquet")]
+    assert sorted(file.name for file in tmp_path.iterdir()) == kept
+    assert pd.read_parquet(tmp_path / "up_blocks.0.parquet")["fold"].tolist() == [0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,39 @@ def test_files_and_parameters(probe: Probe, tmp_path: Path) -> None:
         loaded.transform(X[:, :7])
 
 
+def test_blocks_whose_names_hold_dots_have_a_file_each(tmp_path: Path) -> None:
+    _, X, triplets = a_world(n=30, t=500)
+    probes = [LinearProbe(lam=0.01, n_folds=0, max_iterations=k).fit(X, triplets) for k in (1, 2)]
+    for number, probe in enumerate(probes):
+        probe.save(tmp_path / f"down_blocks.{number}")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "down_blocks.0.safetensors",
+        "down_blocks.1.safetensors",
+    ]
+    for number, probe in enumerate(probes):
+        for name in (f"down_blocks.{number}", f"down_blocks.{number}.safetensors"):
+            assert np.array_equal(LinearProbe.load(tmp_path / name).W_, probe.W_)
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        LinearProbe(lam=np.float32(0.01), seed=np.int64(1)),
+        LinearProbe(lambdas=np.array([0.0, 0.01])),
+        KernelProbe(gamma=np.float64(0.5), n_components=np.int64(3)),
+        MLPProbe(hidden=np.int64(3)),
+    ],
+    ids=str,
+)
+def test_parameters_may_be_numpys(probe: Probe, tmp_path: Path) -> None:
+    _, X, triplets = a_world(n=30, t=1000)
+    fitted = clone(probe).fit(X, triplets)
+    loaded = type(probe).load(fitted.save(tmp_path / "probe"))
+    assert np.array_equal(loaded.transform(X), fitted.transform(X))
+    for name, value in probe.get_params().items():
+        assert np.array_equal(loaded.get_params()[name], value)
+
+
 def test_same_request_same_probe() -> None:
     _, X, triplets = a_world(t=2000)
     one, two = (cross_validate_probe(X, triplets, LinearProbe(), seed=4).table for _ in range(2))
@@ -347,3 +381,40 @@ def test_folds_follow_the_rule() -> None:
     members = np.flatnonzero(fold == 1)
     again = members[within(triplets, test[:0], members, 40)]
     assert again.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("probe", "said"),
+    [
+        (LinearProbe(max_iterations=-1), "max_iterations=-1: give a whole number from 0"),
+        (LinearProbe(patience=0), "patience=0: give a whole number from 1"),
+        (LinearProbe(patience=2.5), "patience=2.5"),
+        (LinearProbe(n_folds="3"), "n_folds='3'"),
+        (LinearProbe(n_folds=1), "n_folds=1: at least 2"),
+        (LinearProbe(n_components=0), "n_components=0: give a whole number from 1"),
+        (LinearProbe(lam="much"), "lam='much': give a number of 0 or more"),
+        (LinearProbe(lam=float("nan")), "lam=nan"),
+        (LinearProbe(lambdas=(-5.0,)), "each of lambdas=-5.0: give a number of 0 or more"),
+        (LinearProbe(lambdas=()), "`lambdas` is empty"),
+        (KernelProbe(lambdas=(0.0, -1.0)), "each of lambdas=-1.0"),
+        (KernelProbe(gamma=-1), "gamma=-1: give a number above 0"),
+        (KernelProbe(n_components=0), "n_components=0: give a whole number from 1"),
+        (KernelProbe(n_components=9999), "n_components=9999, but the 30 training objects have 29 components"),
+        (MLPProbe(hidden=0), "hidden=0: give a whole number from 1"),
+        (MLPProbe(lam=None), "lam=None: give a number of 0 or more"),
+    ],
+    ids=str,
+)
+def test_parameters_out_of_range(probe: Probe, said: str) -> None:
+    _, X, triplets = a_world(n=30, t=500)
+    with pytest.raises(BadInputError, match=re.escape(said)):
+        probe.fit(X, triplets)
+
+
+def test_parameters_are_checked_before_a_protocol_too() -> None:
+    _, X, triplets = a_world(t=2000)
+    with pytest.raises(BadInputError, match="patience=0"):
+        cross_validate_probe(X, triplets, LinearProbe(patience=0), protocol="linhardt2024")
+    for n_folds in ("3", 2.5, None, True):
+        with pytest.raises(BadInputError, match="n_folds="):
+            cross_validate_probe(X, triplets, n_folds=n_folds)

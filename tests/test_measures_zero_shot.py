@@ -13,6 +13,7 @@ import pytest
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError, UnknownNameError
 from ldm_kit.measures import METRICS, best_cell, choices, odd_one_out, scores, split_objects
+from ldm_kit.measures.metrics import similarity_and_tolerance
 from tests.small_store import SmallStore, random_triplets
 
 
@@ -200,6 +201,8 @@ def test_unjudged_rows_may_be_zero_but_judged_ones_may_not() -> None:
         ([[0, 1, 1]], "name an item twice"),
         ([[0.0, 1.0, 2.0]], "indices are integers"),
         ([[0, 1]], r"not \(t, 3\)"),
+        ([[0, 1, 2], [0, 1]], r"different lengths, not \(t, 3\)"),
+        (None, r"not \(t, 3\)"),
     ],
 )
 def test_bad_triplets(triplets: Any, said: str) -> None:
@@ -234,6 +237,11 @@ def test_bad_features() -> None:
         odd_one_out(np.eye(5), triplets, ci="bootstrap")
     with pytest.raises(BadInputError, match="neither a table"):
         odd_one_out(np.eye(5), triplets, ceiling=0.7)
+    store = SmallStore("abcde", {("m", 0.1, "none"): np.eye(5)})
+    named = Triplets(np.array(triplets), names=tuple("abcde"))
+    for centre_on in ("a", 0):
+        with pytest.raises(BadInputError, match=rf"Give a list, even of one: \[{centre_on!r}\]"):
+            odd_one_out(store, named, "centred cosine", centre_on=centre_on)
 
 
 def test_no_triplets_give_an_empty_answer() -> None:
@@ -280,3 +288,55 @@ def test_names_survive_any_order_of_import() -> None:
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("metric", ["dot", "euclidean"])
+def test_one_long_row_makes_no_ties_among_the_others(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    X, triplets = rng.normal(size=(40, 16)).astype(np.float32), random_triplets(40, 3000)
+    X[0] *= 1000
+    expected, gap = reference(X, triplets, metric)
+    found = choices(X, triplets, metric)
+    # distances: the long row moves the mean away from the others, and rounding is of lengths from there
+    clear = gap >= (0 if metric == "dot" else 2e-3)
+    assert np.array_equal(found[clear], expected[clear])
+    # and what does tie still ties, in each dtype, whatever the lengths
+    X[20:] = X[:20]
+    pairs = [[j, j + 20, i] for i in range(20) for j in range(20) if i != j]
+    for dtype in (np.float32, np.float64):
+        kept = scores(X.astype(dtype), np.array(pairs)[:, [0, 2, 1]], metric, ties="chance")
+        assert set(kept.tolist()) <= {0.0, 0.5}
+
+
+def test_categories_tie_as_triplets_do() -> None:
+    X = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0], [1e4, 1e4]], np.float32)
+    _, tolerance = similarity_and_tolerance(X, "dot")
+    assert tolerance.to_each(slice(1), slice(1, 3)) < 1e-5 < tolerance.to_each(slice(1), slice(1, 5))
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+@pytest.mark.parametrize("metric", METRICS)
+def test_features_of_any_size_are_compared(metric: str, scale: float) -> None:
+    X, triplets = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32), random_triplets(30, 500)
+    assert np.array_equal(choices(X * np.float32(scale), triplets, metric), choices(X, triplets, metric))
+
+
+def test_a_short_row_among_long_ones_has_a_direction() -> None:
+    X = np.array([[1e5, 0.0], [1e-3, 1e-3], [0.0, 1e5]], np.float32)
+    assert scores(X, [[0, 2, 1]]).tolist() == [0.0]
+    assert scores(X, [[0, 1, 2], [1, 2, 0]]).tolist() == [0.5, 0.5]
+    X[1] = 0
+    with pytest.raises(BadInputError, match="all zeros"):
+        scores(X, [[0, 2, 1]])
+    # short, yet not what the mean is; and the mean but for rounding
+    Y = np.array([[1e5, 1.0], [-1e5, -1.0], [1e-3, 0.0], [-1e-3, 0.0]], np.float32)
+    assert choices(Y, [[0, 2, 1]], "centred cosine").tolist() == [2]
+    rng = np.random.default_rng(0)
+    for dtype in (np.float32, np.float64):
+        Z = rng.normal(size=(9, 50)).astype(dtype)
+        Z[8] = Z[:8].mean(axis=0)
+        with pytest.raises(BadInputError, match=r"equal the mean.* rows 8"):
+            choices(Z, [[0, 1, 8]], "centred cosine")
+        Z[8] = 0.1
+        with pytest.raises(BadInputError, match=r"constant across dimensions.* rows 8"):
+            choices(Z, [[0, 1, 8]], "correlation")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,9 +13,10 @@ import pandas as pd
 import pytest
 
 import ldm_kit.static_images
+from ldm_kit.atomic import write_text
 from ldm_kit.batch import build_report, run_series
 from ldm_kit.batch.pages import mathml
-from ldm_kit.batch.report import split_columns
+from ldm_kit.batch.report import _figure, split_columns
 from ldm_kit.demo import told
 from ldm_kit.errors import BadInputError
 from ldm_kit.static_images import HOW_TO_GET_PNGS
@@ -147,6 +149,12 @@ def test_columns_are_parted() -> None:
     assert list(varying) == ["a"]
     assert constant == {"b": "x", "d": "0.1235"}
     assert list(split_columns(frame.head(1))[0]) == ["a", "b", "d"]
+
+
+def test_a_figure_whose_name_holds_a_dot_keeps_its_height(tmp_path: Path) -> None:
+    for name, height in (("up_blocks.1", 700), ("up_blocks", 300)):
+        write_text(tmp_path / "figures" / f"{name}.json", json.dumps({"layout": {"height": height}}))
+    assert _figure(tmp_path, {"name": "up_blocks.1", "kind": "plotly"})["height"] == 700
 
 
 def test_a_formula_that_cannot_be_set_is_shown_as_written() -> None:

@@ -131,7 +131,9 @@ def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
 def _figure(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     """Say where a figure's files are; only those that exist are linked."""
     stem = folder / "figures" / entry["name"]
-    layout = read_json(stem.with_suffix(".json")).get("layout", {}) if entry["kind"] == "plotly" else {}
+    layout = (
+        read_json(stem.with_name(f"{stem.name}.json")).get("layout", {}) if entry["kind"] == "plotly" else {}
+    )
     files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "html")}
     present = {suffix: _relative(file, folder.parent) for suffix, file in files.items() if file.exists()}
     return {**entry, **present, "height": layout.get("height") or 450, "wide": _is_wide(files["png"])}

@@ -56,7 +56,8 @@ def load_things(
         ``object_images_CC0/NAME.jpg``; perhaps triplets, embeddings, categories. By default the folder
         that the environment variable ``LDM_KIT_THINGS`` names.
     triplets : path-like, optional
-        A file that `read_triplets` reads, as a path or as a name within `root`; by default the first found.
+        A file that `read_triplets` reads, as a path or as a name within `root`; by default the first found. Choices
+        from elsewhere, or of players, are not taken for THINGS' own: `repeated` is then what repeats among them.
     captions : path-like, optional
         A file that `read_captions` reads. By default the concepts' definitions serve.
     pictures : str, optional
@@ -97,9 +98,11 @@ def load_things(
     if found.folder.name == "object_images_CC0":
         notes.append("People judged another photograph of each concept than this one of THINGSplus (CC0).")
     file = within(root, triplets) if triplets is not None else locate(root, *TRIPLETS)
-    choices = None
+    choices, own = None, True
     if file is not None:
-        if holds_choices(file):  # the game names pictures, other files name concepts
+        players = holds_choices(file)
+        own = not players and file.resolve().is_relative_to(root.resolve())
+        if players:  # the game names pictures, other files name concepts
             every = read_triplets(file, stimuli.names, dataset="things")
         else:
             every = _renamed(read_triplets(file, order, dataset="things"), found.names)
@@ -111,7 +114,7 @@ def load_things(
         "things",
         stimuli,
         choices,
-        repeated=_repeated(root, order, found.names, choices),
+        repeated=_repeated(root if own else None, order, found.names, choices),
         embeddings=things_embeddings(root, order, found.names, embeddings or {}),
         categories=things_categories(root, found.names),
         rdm=things_rdm(root, found.names),
@@ -142,9 +145,10 @@ def _renamed(triplets: Triplets, names: Mapping[str, str]) -> Triplets:
 
 
 def _repeated(
-    root: Path, order: list[str], names: Mapping[str, str], choices: Triplets | None
+    root: Path | None, order: list[str], names: Mapping[str, str], choices: Triplets | None
 ) -> pd.DataFrame | None:
-    file = locate(root, "noise_ceiling_triplets.csv")
+    """As THINGS published them (in `root`, unless the choices are others'), or counted among the choices."""
+    file = None if root is None else locate(root, "noise_ceiling_triplets.csv")
     if file is not None:
         return read_repeated(file, order, names)
     counted = None if choices is None else aggregate_repeated(choices)

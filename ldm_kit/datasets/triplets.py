@@ -167,14 +167,14 @@ class Triplets:
         return indices
 
 
-def checked_indices(indices: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+def checked_indices(indices: npt.ArrayLike, n: int | None) -> npt.NDArray[np.int64]:
     """Return `indices` as an int64 array (t, 3), or say what is wrong with it.
 
     Parameters
     ----------
     indices : array-like of int, shape (t, 3)
-    n : int
-        Number of stimuli; indices run from 0 to ``n - 1``.
+    n : int or None
+        Number of stimuli; indices run from 0 to ``n - 1``. None: there is no such bound.
 
     Raises
     ------
@@ -186,7 +186,12 @@ def checked_indices(indices: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
     >>> checked_indices([[0, 1, 2]], n=3).dtype
     dtype('int64')
     """
-    array = np.asarray(indices)
+    try:
+        array = np.asarray(indices)
+    except ValueError as error:
+        raise BadInputError(
+            "Triplets have rows of different lengths, not (t, 3). Give three 0-based columns, the odd one last."
+        ) from error
     if array.size == 0 and array.ndim < 2:
         array = array.reshape(0, 3).astype(np.int64)
     if array.ndim != 2 or array.shape[1] != 3:
@@ -199,6 +204,8 @@ def checked_indices(indices: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
             "Convert with `.astype('int64')` if they are whole numbers stored as floats."
         )
     array = array.astype(np.int64, copy=False)
+    if n is None:
+        n = max(int(array.max(initial=-1)) + 1, 3)
     # The least and the greatest first: millions of good triplets take milliseconds.
     if array.size and (array.min() < 0 or array.max() >= n):
         outside = np.flatnonzero(((array < 0) | (array >= n)).any(axis=1))

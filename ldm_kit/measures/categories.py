@@ -16,8 +16,9 @@ from ldm_kit.measures.cells import Cell, cells_of, table_labels
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval, proportion
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
+from ldm_kit.measures.parameters import number_of_folds
 from ldm_kit.measures.progress import progress
-from ldm_kit.measures.zero_shot import CHANCE, Matched, score_of_code
+from ldm_kit.measures.zero_shot import CHANCE, Matched, once, score_of_code
 from ldm_kit.tables import tidy
 
 Membership = pd.DataFrame | pd.Series | Mapping[str, str | Sequence[str]]
@@ -30,6 +31,7 @@ def membership(categories: Membership, names: Sequence[str] | None, n: int) -> p
     ----------
     categories : DataFrame, Series or mapping
         0/1, a row a stimulus (named by the index) and a column a category; or name → category (or several).
+        A missing value (NaN, None) is no category.
     names : sequence of str or None
         The stimuli; None for rows without names: then a DataFrame or Series has them in order.
     n : int
@@ -49,13 +51,10 @@ def membership(categories: Membership, names: Sequence[str] | None, n: int) -> p
     [False, True]
     """
     if isinstance(categories, pd.DataFrame):
-        table = categories.astype(bool)
+        table = categories.where(categories.notna(), 0).astype(bool)  # NaN would count as true
     else:
-        pairs = {
-            name: [value] if isinstance(value, str) else list(value)
-            for name, value in dict(categories).items()
-        }
-        columns = sorted({value for values in pairs.values() for value in values})
+        pairs = {name: _kinds(value) for name, value in dict(categories).items()}
+        columns = sorted({value for values in pairs.values() for value in values}, key=str)
         table = pd.DataFrame(
             [[column in values for column in columns] for values in pairs.values()],
             index=list(pairs),
@@ -76,6 +75,12 @@ def membership(categories: Membership, names: Sequence[str] | None, n: int) -> p
             f"{', …' if len(missing) > 5 else ''}. Add them (all 0 if they are in none)."
         )
     return table.loc[list(names)]
+
+
+def _kinds(value: Any) -> list[Any]:
+    """The categories of one stimulus, from one, several or none."""
+    several = list(value) if pd.api.types.is_list_like(value) else [value]
+    return [kind for kind in several if not pd.isna(kind)]
 
 
 def categorise(
@@ -122,6 +127,7 @@ def categorise(
     >>> table[["category", "accuracy"]].values.tolist()
     [['', 1.0], ['a', 1.0], ['b', 1.0]]
     """
+    n_folds = number_of_folds(n_folds)
     rows: list[dict[str, Any]] = []
     for cell in progress(cells_of(features), "categories", features):
         X = cell.matrix()
@@ -176,6 +182,7 @@ def accuracy_by_concept(
     [0.667, 0.5, 0.667, 1.0]
     """
     score = score_of_code(ties)
+    triplets = once(triplets)
     rows: list[dict[str, Any]] = []
     for cell in progress(cells_of(features), "by concept", features):
         matched = Matched.of(cell, triplets)
@@ -236,6 +243,7 @@ def accuracy_by_category(
     """
     score, estimand = score_of_code(ties), checked_estimand(ci)
     more = ceiling_columns(ceiling)
+    triplets = once(triplets)
     rows: list[dict[str, Any]] = []
     for cell in progress(cells_of(features), "by category", features):
         matched = Matched.of(cell, triplets)
@@ -291,8 +299,6 @@ def _assigned(
     metric: str,
 ) -> npt.NDArray[np.float64]:
     """1 for a held-out object whose own category's centroid is nearest, a share of 1 for a tie."""
-    if n_folds < 2:
-        raise BadInputError(f"n_folds={n_folds}: at least 2 are needed, so that some objects are held out.")
     rng = np.random.default_rng(seed)
     fold = np.empty(len(X), np.int64)
     for number in range(n_categories):
@@ -310,7 +316,9 @@ def _assigned(
         if metric == "centred cosine":
             both, name = both - row_mean(X, train), "cosine"
         S, tolerance = similarity_and_tolerance(both, name, what="objects and centroids")
-        S = S[: len(out), len(out) :]
-        nearest = S.max(axis=1, keepdims=True) - S.dtype.type(tolerance) <= S
+        objects, rest = slice(len(out)), slice(len(out), None)
+        S = S[objects, rest]
+        within = np.asarray(tolerance.to_each(objects, rest), S.dtype)
+        nearest = S.max(axis=1, keepdims=True) - within <= S
         right[out] = nearest[np.arange(len(out)), label[out]] / nearest.sum(axis=1)
     return right

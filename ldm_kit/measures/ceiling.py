@@ -13,12 +13,13 @@ import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.measures.grouped import Grouped, set_keys
+from ldm_kit.measures.grouped import Grouped, grouped, set_keys
 from ldm_kit.measures.intervals import checked_estimand, interval
 from ldm_kit.tables import tidy
 
 SUMMARY = ("id_lo", "id_mid", "id_hi", "n_per_triplet", "prop_max")
 BIAS_DRAWS = 200
+OFTEN = 0.1  # a share of choices of repeated sets that is no accident of drawing sets at random
 
 
 def noise_ceiling(
@@ -75,7 +76,7 @@ def noise_ceiling(
     >>> table[["ceiling_low", "ceiling_high"]].round(3).values.tolist()
     [[0.333, 0.667]]
     """
-    if min_judgements < 2:
+    if not min_judgements >= 2:
         raise BadInputError(
             f"min_judgements={min_judgements}: a set judged once has no ceiling of its own. Give 2 or more."
         )
@@ -115,6 +116,10 @@ def noise_ceiling(
 def ceiling_of(data: Any) -> pd.DataFrame | None:
     """Give the noise ceiling of a data set, from whatever repeated judgements it has.
 
+    Where a tenth of the choices or more are of sets judged repeatedly, as a class's are, their ceiling is what
+    `noise_ceiling` gives for them. Else it is that of `data.repeated`, which THINGS publishes apart from its single
+    choices, as counts and shares.
+
     Parameters
     ----------
     data : Dataset
@@ -130,11 +135,13 @@ def ceiling_of(data: Any) -> pd.DataFrame | None:
     --------
     >>> lk.odd_one_out(store, data.triplets, ceiling=lk.ceiling_of(data))  # doctest: +SKIP
     """
+    choices = data.triplets
+    if choices is not None and len(choices) and len(grouped(choices).repeats[0]) >= OFTEN * len(choices):
+        return noise_ceiling(choices)
     if data.repeated is None or data.repeated.empty:
         return None
-    if data.triplets is not None and data.triplets.judgements != "human":
-        return noise_ceiling(data.triplets)
-    # People's repeated triplets are published as counts and shares, apart from the single choices.
+    if choices is not None and choices.judgements != "human":
+        return noise_ceiling(choices)
     summary = data.repeated[["n", "share"]].rename(columns={"n": "n_per_triplet", "share": "prop_max"})
     return noise_ceiling(summary, source=f"{len(summary)} repeated triplets of {data.name}")
 
@@ -199,7 +206,7 @@ class _Sets:
 def _counted(judgements: Any) -> _Sets:
     """Count the answers of each set of three."""
     if isinstance(judgements, (str, os.PathLike)):
-        judgements = pd.read_csv(judgements)
+        judgements = _read_summary(judgements)
     if isinstance(judgements, pd.DataFrame):
         return _from_summary(judgements)
     about = ("", "")
@@ -207,13 +214,24 @@ def _counted(judgements: Any) -> _Sets:
         indices, n = judgements.indices, len(judgements.names)
         about = (judgements.judgements, judgements.dataset)
     else:
-        n = int(np.max(judgements, initial=0)) + 1
-        indices = checked_indices(judgements, n)
+        indices = checked_indices(judgements, None)
+        n = int(indices.max(initial=0)) + 1
     _, first, number = np.unique(set_keys(indices, n), return_index=True, return_inverse=True)
     members = np.sort(indices[first], axis=1)
     answer = (members[number] == indices[:, 2:]).argmax(axis=1)
     counts = np.bincount(number * 3 + answer, minlength=3 * len(first)).reshape(-1, 3)
     return _Sets(counts.astype(np.int64), members, *about)
+
+
+def _read_summary(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read the table of a summary."""
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"{str(path)!r} cannot be read as a summary: {error}. Give a CSV with the columns {', '.join(SUMMARY)}; "
+            "the game's files are read by `read_choices`."
+        ) from error
 
 
 def _from_summary(table: pd.DataFrame) -> _Sets:
@@ -223,8 +241,19 @@ def _from_summary(table: pd.DataFrame) -> _Sets:
             raise unknown_name(
                 "column", name, table.columns, f"A summary has the columns {', '.join(SUMMARY)}."
             )
-    total = table["n_per_triplet"].to_numpy(np.int64)
-    most = np.rint(table["prop_max"].to_numpy(np.float64) * total).astype(np.int64)
+    times, share = (pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in SUMMARY[3:])
+    # The share may be rounded; that of the majority of three answers is a third or more.
+    bad = np.flatnonzero(
+        ~((times >= 1) & (times % 1 == 0) & (np.rint(share * times) * 3 >= times) & (share <= 1))
+    )
+    if bad.size:
+        raise BadInputError(
+            f"{bad.size} of {len(table)} rows of the summary cannot be, the first at row {bad[0]}: n_per_triplet "
+            f"{table['n_per_triplet'].iloc[bad[0]]}, prop_max {table['prop_max'].iloc[bad[0]]}. Give a whole number of "
+            "judgements from 1, and the majority's share from 1/3 to 1 (not in percent); drop rows without one."
+        )
+    total = times.astype(np.int64)
+    most = np.rint(share * times).astype(np.int64)
     second = (total - most + 1) // 2
     counts = np.stack([most, second, total - most - second], axis=1)
     known = set(SUMMARY[:3]) <= set(table.columns)

@@ -115,7 +115,12 @@ def rows_named(chosen: Any, cell: Cell, n: int | None = None) -> npt.NDArray[np.
     """
     if chosen is None:
         return None
-    chosen = np.asarray(chosen)
+    given, chosen = chosen, np.asarray(chosen)
+    if chosen.ndim != 1:
+        advice = f"Give a list, even of one: [{given!r}]." if chosen.ndim == 0 else "Give a list of them."
+        raise BadInputError(
+            f"Stimuli were named by {given!r}, which is not a list of names, rows or a mask. {advice}"
+        )
     if chosen.dtype == bool:
         if n is not None and len(chosen) != n:
             raise BadInputError(f"The mask has {len(chosen)} entries, the features {n} rows. Give one a row.")

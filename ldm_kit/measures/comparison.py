@@ -17,7 +17,7 @@ from ldm_kit.measures.cells import cells_of, table_labels
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval
 from ldm_kit.measures.progress import progress
-from ldm_kit.measures.zero_shot import Matched, score_of_code
+from ldm_kit.measures.zero_shot import Matched, once, score_of_code
 from ldm_kit.tables import COLUMNS, tidy
 
 CORRECTIONS = ("holm", "bh", "none")
@@ -165,12 +165,18 @@ class _Measured:
 def _measure(
     features: Any, triplets: Triplets | npt.ArrayLike, metric: str, centre_on: Any
 ) -> tuple[list[_Measured], Grouped]:
-    """The codes of every cell's triplets, one byte each."""
-    measured, groups = [], None
+    """The codes of every cell's triplets, one byte each, in the grouped order of the first cell."""
+    triplets = once(triplets)
+    measured: list[_Measured] = []
+    groups: Grouped | None = None
     for cell in progress(cells_of(features), "comparing", features):
         matched = Matched.of(cell, triplets)
-        groups = matched.groups
-        measured.append(_Measured(table_labels(cell, triplets), matched.codes(metric, centre_on)))
+        if groups is None:
+            groups = matched.groups
+        codes = matched.codes(metric, centre_on)
+        if matched.groups is not groups:  # an array of another number of rows is grouped in other bands
+            codes = matched.groups.ungrouped(codes)[groups.order]
+        measured.append(_Measured(table_labels(cell, triplets), codes))
     if groups is None:
         raise BadInputError("There are no cells to compare. Give a store or a mapping with at least two.")
     return measured, groups

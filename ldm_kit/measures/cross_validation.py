@@ -20,6 +20,7 @@ from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval
 from ldm_kit.measures.linear_probe import LinearProbe
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
+from ldm_kit.measures.parameters import number_of_folds
 from ldm_kit.measures.probe import Probe
 from ldm_kit.measures.progress import progress
 from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED, Matched, once
@@ -123,7 +124,7 @@ def cross_validate_probe(
     probe = LinearProbe() if probe is None else probe
     if protocol not in (None, protocol_linhardt.NAME):
         raise unknown_name("protocol", protocol, [protocol_linhardt.NAME], "Pick it, or None for ours.")
-    estimand = checked_estimand(ci)
+    n_folds, estimand = number_of_folds(n_folds), checked_estimand(ci)
     more = ceiling_columns(ceiling)
     rows, pooled, probes = [], [], []
     steps = progress(_steps(features, triplets, n_folds, seed), "probes", total=n_cells(features) * n_folds)

@@ -16,6 +16,7 @@ from ldm_kit.measures.folds import object_folds, wholly_in
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import interval, quantile
 from ldm_kit.measures.metrics import similarity_and_tolerance
+from ldm_kit.measures.parameters import real_number
 from ldm_kit.measures.preparation import Preparation
 from ldm_kit.measures.progress import progress
 from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED
@@ -54,7 +55,7 @@ def dimension_regression(
         Adds a row per cell: the odd-one-out accuracy of the *predicted* dimensions (dot product) on the
         triplets wholly among a fold's held-out objects, and that of the embedding itself on the same ones.
     alphas : tuple of float
-        Penalties to choose from, in units of the mean squared singular value.
+        Penalties to choose from, above 0, in units of the mean squared singular value.
     ceiling : optional
         As for `odd_one_out`.
 
@@ -83,6 +84,10 @@ def dimension_regression(
     >>> table["dimension"].tolist(), (table["r2"] > 0.5).tolist()
     (['first', 'noise'], [True, False])
     """
+    if not len(alphas):
+        raise BadInputError("`alphas` is empty. Give at least one penalty, or leave it out.")
+    for alpha in alphas:
+        real_number("each of alphas", alpha, positive=True)
     rows: list[dict[str, Any]] = []
     for cell in progress(cells_of(features), "dimensions", features):
         X = cell.matrix()

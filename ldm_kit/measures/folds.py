@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ldm_kit.errors import BadInputError
 from ldm_kit.measures import kernels
+from ldm_kit.measures.parameters import number_of_folds
 from ldm_kit.measures.threads import WORTH_THREADS, in_threads, n_threads
 
 MOST_BITS = 64  # folds whose bits fit in one whole number; more of them are split one by one
@@ -40,10 +41,7 @@ def object_folds(n: int, n_folds: int = 3, seed: int = 0) -> npt.NDArray[np.int6
     >>> np.bincount(object_folds(10, 3)).tolist()
     [4, 3, 3]
     """
-    if isinstance(n_folds, bool) or not isinstance(n_folds, (int, np.integer)):
-        raise BadInputError(f"n_folds={n_folds!r}: give a whole number from 2.")
-    if n_folds < 2:
-        raise BadInputError(f"n_folds={n_folds}: at least 2 are needed, so that some objects are held out.")
+    n_folds = number_of_folds(n_folds)
     if n < 3 * n_folds:
         raise BadInputError(
             f"{n} objects cannot make {n_folds} folds: a fold needs at least 3 objects to hold a triplet. "

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.measures import kernels
+from ldm_kit.measures.metrics import Tolerance
 from ldm_kit.measures.threads import WORTH_THREADS, in_threads, n_threads
 
 # Bands of 2 ** 6 objects; with so few objects that their whole matrix fits the cache there is one band.
@@ -116,12 +117,17 @@ class Grouped:
         keys = set_keys(self.indices[self.order[position]], self.n)
         return position, np.unique(keys, return_inverse=True)[1]
 
-    def choose(self, S: npt.NDArray[np.floating], tolerance: float) -> npt.NDArray[np.uint8]:
+    def choose(self, S: npt.NDArray[np.floating], tolerance: Tolerance) -> npt.NDArray[np.uint8]:
         """Which pairs are most similar in each grouped triplet, as the bits of `kernels.choose`."""
         codes = np.empty(len(self), np.uint8)
         S = np.ascontiguousarray(S)
-        limit = S.dtype.type(tolerance)
-        in_threads(lambda part: kernels.choose(S, limit, *self.loops, part[0], part[1], codes), self.parts)
+        kernel: Any = kernels.choose
+        limits: tuple[Any, ...] = (S.dtype.type(tolerance.unit),)
+        if tolerance.norms is not None:
+            kernel = kernels.choose_scaled
+            norms = tolerance.norms.astype(S.dtype)
+            limits = (*limits, norms, tolerance.squared, S.dtype.type(tolerance.greatest))
+        in_threads(lambda part: kernel(S, *limits, *self.loops, part[0], part[1], codes), self.parts)
         return codes
 
     def ungrouped(self, values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
@@ -167,6 +173,5 @@ def grouped(triplets: Triplets | npt.ArrayLike, n: int | None = None) -> Grouped
         if triplets not in _made:
             _made[triplets] = Grouped(triplets.indices, len(triplets.names))
         return _made[triplets]
-    if n is None:
-        n = int(np.max(triplets, initial=-1)) + 1
-    return Grouped(checked_indices(triplets, n), n)
+    indices = checked_indices(triplets, n)
+    return Grouped(indices, int(indices.max(initial=-1)) + 1 if n is None else n)

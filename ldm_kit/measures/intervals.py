@@ -27,6 +27,7 @@ from ldm_kit.measures.threads import in_threads
 
 ESTIMANDS = ("new objects", "these objects")
 LEVEL = 0.95
+UNVARIED = 1e-12  # a standard error of rounding alone: all triplets score the same
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def interval(
     Returns
     -------
     Interval
-        All NaN without triplets; the error is NaN where there are too few to tell.
+        All NaN without triplets; the error is NaN where there are too few to tell. Where all scores are the
+        same, see `finished`.
 
     Examples
     --------
@@ -114,6 +116,11 @@ def finished(
 ) -> Interval:
     """Make the interval from a mean, the sum of squared deviations and the clustered variance.
 
+    Where all triplets score the same, as ten of ten easily do, the variance is 0, but that does not make the mean
+    certain. A mean of scores in 0 to 1 then gets Wilson's interval, for as many independent triplets as there are,
+    or, for new objects, as the objects could fill without sharing. A difference of scores gets no width at all:
+    it is 0 for cells that choose alike, however many triplets there are. `se` is 0 in either case.
+
     Examples
     --------
     >>> finished(0.5, 0.5, 0.25, Grouped(np.array([[0, 1, 2], [3, 4, 5]]), 6), "new objects").se
@@ -129,6 +136,9 @@ def finished(
     if t < 2:
         variance = float("nan")
     se = float(np.sqrt(variance))
+    if se <= UNVARIED and bounds == (0.0, 1.0):
+        low, high = _wilson(mean, t if estimand == "these objects" else max(groups.n_used / 3, 1))
+        return Interval(mean, se, low, high, estimand)
     reach = quantile(freedom) * se
     return Interval(mean, se, max(mean - reach, bounds[0]), min(mean + reach, bounds[1]), estimand)
 
@@ -158,11 +168,16 @@ def proportion(
     mean = total / n
     if estimand is None:
         return Interval(mean)
+    se = float(np.sqrt(max(squares / n - mean**2, 0.0) / n))
+    return Interval(mean, se, *_wilson(mean, n), estimand)
+
+
+def _wilson(mean: float, n: float) -> tuple[float, float]:
+    """The ends of Wilson's interval for a mean of `n` independent scores in 0 to 1."""
     z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
     middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
-    reach = z / (1 + z**2 / n) * np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
-    se = float(np.sqrt(max(squares / n - mean**2, 0.0) / n))
-    return Interval(mean, se, max(float(middle - reach), 0.0), min(float(middle + reach), 1.0), estimand)
+    reach = z / (1 + z**2 / n) * np.sqrt(max(mean * (1 - mean), 0.0) / n + z**2 / (4 * n**2))
+    return max(float(middle - reach), 0.0), min(float(middle + reach), 1.0)
 
 
 def clustered_variance(deviations: npt.NDArray[np.floating], groups: Grouped) -> float:

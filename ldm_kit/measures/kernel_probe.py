@@ -32,7 +32,7 @@ class KernelProbe(Probe):
     gamma : float, optional
         γ; by default one over the median squared distance between training objects.
     n_components : int, optional
-        Principal components (in the kernel's space) to keep.
+        Principal components (in the kernel's space) to keep, of those with variance; all by default.
     bias, penalty, lam, lambdas, max_iterations, patience, n_folds, standardise, seed
         As for `LinearProbe`.
 
@@ -113,11 +113,17 @@ class KernelProbe(Probe):
         K = self._kernel(self.objects_)
         self.kernel_means_ = K.mean(axis=0)
         values, vectors = np.linalg.eigh(self._centred(K).astype(np.float64))
-        kept = np.flatnonzero(values > 1e-6 * values.max())[::-1][: self.n_components]
+        kept = np.flatnonzero(values > 1e-6 * values.max())[::-1]
         if not kept.size:
             raise BadInputError(
                 "The kernel does not tell the training objects apart. Choose another `gamma`."
             )
+        if self.n_components is not None and self.n_components > kept.size:
+            raise BadInputError(
+                f"n_components={self.n_components}, but the {len(matrix)} training objects have {kept.size} components "
+                f"with variance in the kernel's space. Use 1 to {kept.size}, or None for all."
+            )
+        kept = kept[: self.n_components]
         roots = np.sqrt(values[kept])
         linear = LinearProbe(**{name: getattr(self, name) for name in LINEAR}).fit(
             (vectors[:, kept] * roots).astype(matrix.dtype), indices

@@ -93,6 +93,42 @@ def choose(
 
 
 @compiled
+def choose_scaled(
+    S: Any,
+    unit: Any,
+    norms: Any,
+    squared: Any,
+    widest: Any,
+    start: Any,
+    first: Any,
+    second: Any,
+    low: Any,
+    high: Any,
+    codes: Any,
+) -> None:
+    """Fill `codes` like `choose`, the tolerance being that of each triplet's own rows (`metrics.Tolerance`).
+
+    It is at most `widest`, so it need not be known where one pair is ahead by more, as nearly always.
+    """
+    n = len(S)
+    for run in range(low, high):
+        c = run % n
+        row = S[c]
+        for t in range(start[run], start[run + 1]):
+            a, b = first[t], second[t]
+            ab, ac, bc = S[a, b], row[a], row[b]
+            best = max(ab, ac, bc)
+            top = best - widest
+            code = (bc >= top) | ((ac >= top) << 1) | ((ab >= top) << 2)
+            if code & (code - 1):
+                most = max(norms[a], norms[b], norms[c])
+                middle = max(min(norms[a], norms[b]), min(max(norms[a], norms[b]), norms[c]))
+                top = best - unit * most * (most if squared else middle)
+                code = (bc >= top) | ((ac >= top) << 1) | ((ab >= top) << 2)
+            codes[t] = code
+
+
+@compiled
 def sum_by_object_and_pair(
     values: Any, start: Any, first: Any, second: Any, low: Any, high: Any, objects: Any, pairs: Any
 ) -> None:

@@ -41,7 +41,7 @@ class LinearProbe(Probe):
     max_iterations : int
         At most this many; the number is chosen up to it, unless `lam` is given and `n_folds` is 0.
     patience : int
-        Iterations without better validation cross-entropy after which a descent is given up.
+        Iterations without better validation cross-entropy after which a descent is given up; at least 1.
     n_folds : int
         Validation folds among the training objects. 0: no validation, `lam` and `max_iterations` hold.
     standardise : bool
@@ -178,8 +178,6 @@ class LinearProbe(Probe):
             if self.lam is None:
                 raise BadInputError("n_folds=0 leaves λ unchosen. Set `lam`, or let n_folds be 2 or more.")
             return float(self.lam), self.max_iterations
-        if self.lam is None and not len(self.lambdas):
-            raise BadInputError("`lambdas` is empty. Give at least one λ, or set `lam`.")
         choice = choose(
             X,
             indices,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,60 @@ from ldm_kit.measures.cells import checked_matrix
 
 METRICS = ("cosine", "centred cosine", "dot", "euclidean", "correlation")
 
-# Two similarities tie when they differ by no more than this many epsilons of the matrix's type, times
-# the metric's scale: 1 for cosines and correlations, the mean squared norm for dot products, the mean
-# squared distance from the mean for distances. Rounding moves a sum by less; float32: 9.5e-7.
+# Two similarities tie when they differ by no more than this many epsilons of the matrix's type, times the scale
+# of what is compared (see `Tolerance`). Rounding moves a sum by less; float32: 9.5e-7.
 TIE_EPSILONS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Tolerance:
+    """The difference up to which two similarities among some rows tie: `unit` times a scale of those rows.
+
+    The scale is of the three rows of a triplet alone, so that one long row elsewhere makes no ties. It is 1 for
+    cosines and correlations, the product of the two greatest norms for dot products, and for squared distances the
+    greatest square of a row's distance from the mean.
+
+    Parameters
+    ----------
+    unit : float
+        `TIE_EPSILONS` epsilons of the matrix's type.
+    norms : ndarray of float64, shape (m,), optional
+        Of the rows (minus the mean, for distances); None where the scale is 1.
+    squared : bool
+        Whether the greatest norm is squared, instead of multiplied by the second.
+
+    Examples
+    --------
+    >>> norms = np.array([1.0, 2.0, 3.0])
+    >>> [Tolerance(0.5, norms, squared).greatest for squared in (False, True)]
+    [3.0, 4.5]
+    """
+
+    unit: float
+    norms: npt.NDArray[np.float64] | None = None
+    squared: bool = False
+
+    @property
+    def greatest(self) -> float:
+        """No triplet's tolerance is greater."""
+        if self.norms is None:
+            return self.unit
+        second, most = np.sort(np.append(self.norms, [0.0, 0.0]))[-2:].tolist()
+        return float(self.unit * most * (most if self.squared else second))
+
+    def to_each(self, one: slice, other: slice) -> npt.NDArray[np.float64] | float:
+        """For each of the rows `one`: up to where its similarities with the rows `other` tie.
+
+        Examples
+        --------
+        >>> Tolerance(0.5, np.array([1.0, 2.0, 3.0])).to_each(slice(1), slice(1, 3)).tolist()
+        [[1.5]]
+        """
+        if self.norms is None:
+            return self.unit
+        own, greatest = self.norms[one, None], self.norms[other].max(initial=0.0)
+        scale = np.maximum(own, greatest) ** 2 if self.squared else own * greatest
+        return np.asarray(self.unit * scale)
 
 
 def similarity(
@@ -60,7 +112,7 @@ def similarity_and_tolerance(
     centre_on: npt.ArrayLike | None = None,
     what: str = "features",
     names: Sequence[str] | None = None,
-) -> tuple[npt.NDArray[np.floating], float]:
+) -> tuple[npt.NDArray[np.floating], Tolerance]:
     """Compute the similarity among `rows` of `X`, and the difference up to which two of them tie.
 
     Parameters
@@ -74,37 +126,44 @@ def similarity_and_tolerance(
 
     Returns
     -------
-    (ndarray (m, m), float)
+    (ndarray (m, m), Tolerance)
 
     Examples
     --------
     >>> S, tolerance = similarity_and_tolerance(np.eye(3, dtype=np.float32))
-    >>> S.dtype.name, round(tolerance * 1e7, 1)
+    >>> S.dtype.name, round(tolerance.greatest * 1e7, 1)
     ('float32', 9.5)
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS, "Pick one of these.")
-    if metric == "centred cosine":
-        X = X - row_mean(X, centre_on)
-    elif metric == "euclidean":
-        X = X - row_mean(X, rows)
+    subtracted: Any = 0.0  # the norm of what is subtracted from each row
+    if metric in ("centred cosine", "euclidean"):
+        mean = row_mean(X, centre_on if metric == "centred cosine" else rows)
+        subtracted = float(np.linalg.norm(mean.astype(np.float64)))
+        X = X - mean
     elif metric == "correlation":
-        X = X - X.mean(axis=1, dtype=np.float64).astype(X.dtype)[:, None]
+        means = X.mean(axis=1, dtype=np.float64)
+        subtracted = np.abs(means if rows is None else means[rows]) * np.sqrt(X.shape[1])
+        X = X - means.astype(X.dtype)[:, None]
     chosen = X if rows is None else X[rows]
-    squares = np.einsum("ij,ij->i", chosen, chosen)
-    epsilon = float(np.finfo(chosen.dtype).eps)
-    if metric in ("dot", "euclidean"):
+    # In float64: the squares of float32 numbers overflow beyond 1e19, and vanish below 1e-23.
+    squares = np.einsum("ij,ij->i", chosen, chosen, dtype=np.float64)
+    if metric in ("dot", "euclidean") and not _fits(squares, chosen.dtype):
+        chosen = chosen.astype(np.float64)
+    unit = TIE_EPSILONS * float(np.finfo(chosen.dtype).eps)
+    if metric == "dot":
+        return chosen @ chosen.T, Tolerance(unit, np.sqrt(squares))
+    if metric == "euclidean":
         S = chosen @ chosen.T
-        if metric == "euclidean":
-            S *= 2
-            S -= squares[:, None]
-            S -= squares[None, :]
-            np.fill_diagonal(S, 0)
-        return S, TIE_EPSILONS * epsilon * float(squares.mean(dtype=np.float64) if len(squares) else 1.0)
+        S *= 2
+        S -= squares.astype(S.dtype)[:, None]
+        S -= squares.astype(S.dtype)[None, :]
+        np.fill_diagonal(S, 0)
+        return S, Tolerance(unit, np.sqrt(squares), squared=True)
     norms = np.sqrt(squares)
-    _check_directions(norms, metric, rows, what, names)
-    chosen = chosen / norms[:, None]
-    return chosen @ chosen.T, TIE_EPSILONS * epsilon
+    _check_directions(norms, subtracted, chosen.dtype, metric, rows, what, names)
+    chosen = chosen / norms.astype(chosen.dtype)[:, None]
+    return chosen @ chosen.T, Tolerance(unit)
 
 
 def row_mean(X: npt.NDArray[np.floating], rows: npt.ArrayLike | None = None) -> npt.NDArray[np.floating]:
@@ -125,16 +184,31 @@ def row_mean(X: npt.NDArray[np.floating], rows: npt.ArrayLike | None = None) -> 
     return mean
 
 
+def _fits(squares: npt.NDArray[np.float64], dtype: Any) -> bool:
+    """Whether products of such rows neither overflow in `dtype` nor lose all their digits."""
+    info, most = np.finfo(dtype), float(squares.max(initial=0.0))
+    return most == 0 or float(info.tiny / info.eps) < most < float(info.max / 8)
+
+
 def _check_directions(
-    norms: npt.NDArray[np.floating],
+    norms: npt.NDArray[np.float64],
+    subtracted: Any,
+    dtype: Any,
     metric: str,
     rows: npt.NDArray[np.int64] | None,
     what: str,
     names: Sequence[str] | None,
 ) -> None:
-    """Raise if a row has no direction: it is zero but for rounding."""
-    least = np.finfo(norms.dtype).eps * (norms.max() if len(norms) else 0)
-    flat = np.flatnonzero(norms <= least)
+    """Raise if a row has no direction: it is zero, or what was subtracted left nothing of it but rounding.
+
+    A row of length |m| minus m is off by no more than an epsilon of |m|, and m itself, summed in float64, by some
+    epsilons of the longest row. Where nothing was subtracted, any row but zero has a direction.
+    """
+    longest = norms.max(initial=0.0)
+    rounding = np.finfo(dtype).eps * subtracted
+    if metric != "cosine":
+        rounding = rounding + 4 * np.finfo(np.float64).eps * (longest + subtracted)
+    flat = np.flatnonzero(norms <= rounding)
     if flat.size:
         if rows is not None:
             flat = rows[flat]

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import BadInputError
 from ldm_kit.measures import objective
 from ldm_kit.measures.descent import best_temperature
 from ldm_kit.measures.grouped import Grouped
@@ -86,8 +85,6 @@ class MLPProbe(Probe):
             Itself.
         """
         matrix, indices = self._training(X, triplets)
-        if self.hidden < 1:
-            raise BadInputError(f"hidden={self.hidden}: at least one unit is needed.")
         self.lam_, iterations = float(self.lam), self.max_iterations
         if self.n_folds:
             iterations = choose(

@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
-from ldm_kit.atomic import written_aside
+from ldm_kit.atomic import with_ending, written_aside
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError
 from ldm_kit.measures import objective
 from ldm_kit.measures.cells import checked_matrix
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import similarity_and_tolerance
+from ldm_kit.measures.parameters import real_number, whole_number
 from ldm_kit.measures.zero_shot import SCORE
 
 Matrix = npt.NDArray[np.floating]
 FORMAT = "ldm_kit.probe/1"
+ENDING = ".safetensors"
+# Parameters that are whole numbers, and the least of each.
+LEAST = {"n_components": 1, "hidden": 1, "max_iterations": 0, "patience": 1, "n_folds": 0}
 
 
 class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -41,6 +45,27 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, X: npt.ArrayLike) -> Matrix:
         """Map features to the space where dot products predict choices; see the subclass."""
         raise NotImplementedError
+
+    def check_parameters(self) -> None:
+        """Raise for a parameter that is out of range; done before any fit.
+
+        Raises
+        ------
+        BadInputError
+        """
+        given = self.get_params()
+        for name, least in LEAST.items():
+            if name in given and not (given[name] is None and name == "n_components"):
+                whole_number(name, given[name], least)
+        if given.get("gamma") is not None:
+            real_number("gamma", given["gamma"], positive=True)
+        if given["lam"] is not None or "lambdas" not in given:
+            real_number("lam", given["lam"])
+            return
+        if not len(given["lambdas"]):
+            raise BadInputError("`lambdas` is empty. Give at least one λ, or set `lam`.")
+        for lam in given["lambdas"]:
+            real_number("each of lambdas", lam)
 
     def codes(self, X: npt.ArrayLike, groups: Grouped) -> npt.NDArray[np.uint8]:
         """Which pairs the probe finds most similar in each grouped triplet (see `zero_shot.CHOICE`)."""
@@ -73,7 +98,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         path : path-like
-            Gets the suffix ``.safetensors``.
+            Gets the ending ``.safetensors`` if it has none, as in `load`.
 
         Returns
         -------
@@ -82,7 +107,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         from safetensors.numpy import save_file
 
         self._check_fitted()
-        path = Path(path).with_suffix(".safetensors")
+        path = with_ending(path, ENDING)
         about = {
             "format": FORMAT,
             "probe": type(self).__name__,
@@ -94,13 +119,18 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             save_file(
                 {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None},
                 aside,
-                metadata={"ldm_kit": json.dumps(about)},
+                metadata={"ldm_kit": json.dumps(about, default=_plain)},
             )
         return path
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a probe that `save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+            As given to `save`, or as it returned it.
 
         Raises
         ------
@@ -109,6 +139,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         from safetensors import SafetensorError, safe_open
 
+        path = with_ending(path, ENDING)
         try:
             with safe_open(path, framework="numpy") as file:
                 about = json.loads((file.metadata() or {}).get("ldm_kit", "{}"))
@@ -137,12 +168,11 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self, X: npt.ArrayLike, triplets: Triplets | npt.ArrayLike
     ) -> tuple[Matrix, npt.NDArray[np.int64]]:
         """The training objects and the triplets among them, checked; their shape is remembered."""
+        self.check_parameters()
         matrix = checked_matrix(X, "X")
         indices = rows_of(matrix, triplets)
         if not len(indices):
             raise BadInputError("There are no triplets to learn from. Give at least one.")
-        if getattr(self, "lam", None) is not None and not self.lam >= 0:
-            raise BadInputError(f"lam={self.lam!r}: a penalty is 0 or more.")
         self.n_objects_, self.n_features_in_ = matrix.shape
         return matrix, indices
 
@@ -162,6 +192,13 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 "Give features of the same block and pooling."
             )
         return matrix
+
+
+def _plain(value: Any) -> Any:
+    """A number or an array of numpy's as JSON knows it."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise BadInputError(f"A probe's parameter {value!r} cannot be saved. Give numbers, text or None.")
 
 
 def rows_of(X: npt.ArrayLike, triplets: Triplets | npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -58,6 +58,7 @@ def fit(
             f"protocol={NAME!r} is for a LinearProbe; a {type(probe).__name__} was given. Give a LinearProbe, or "
             "leave `protocol` out."
         )
+    probe.check_parameters()
     fitted: LinearProbe = clone(probe)
     preparation = _standardised(X, probe.n_components)
     descent = Descent(preparation(X[train]), train_triplets, penalty=probe.penalty, bias=probe.bias)

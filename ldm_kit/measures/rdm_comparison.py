@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.errors import BadInputError, MismatchError, unknown_name
-from ldm_kit.measures.cells import cells_of, rows_named
+from ldm_kit.measures.cells import Cell, cells_of, rows_named
 from ldm_kit.measures.intervals import quantile
 from ldm_kit.measures.metrics import METRICS, similarity_and_tolerance
 from ldm_kit.measures.progress import progress
@@ -45,7 +45,8 @@ def rsa(
     ----------
     features : store, mapping of str to ndarray (n, d), or ndarray (n, d)
     human_rdm : DataFrame (m, m) or array (m, m)
-        Symmetric dissimilarities; a DataFrame's index names the stimuli.
+        Symmetric dissimilarities, 0 on the diagonal; a DataFrame's index names the stimuli (pandas' own numbers
+        name none where the features have no names either).
     names : sequence of stimulus names, or of rows, length m
         Which stimuli (rows, for plain arrays) the matrix is about; by default the DataFrame's index, or all.
     metric : str
@@ -86,13 +87,12 @@ def rsa(
         raise unknown_name("method", method, METHODS, "Pick one of these.")
     if metric not in (*METRICS, CHOICE):
         raise unknown_name("metric", metric, (*METRICS, CHOICE), "Pick one of these.")
-    if names is None and isinstance(human_rdm, pd.DataFrame):
-        names = [str(name) for name in human_rdm.index]
     human = _checked_rdm(human_rdm)
     rows = []
     for cell in progress(cells_of(features), "RSA", features):
         X = cell.matrix()
-        chosen = rows_named(names if names is not None else np.arange(len(X)), cell)
+        listed = _listed(human_rdm, cell) if names is None else names
+        chosen = rows_named(np.arange(len(X)) if listed is None else listed, cell)
         assert chosen is not None
         if len(chosen) != len(human):
             raise MismatchError(
@@ -169,7 +169,20 @@ def _checked_rdm(rdm: pd.DataFrame | npt.ArrayLike) -> Matrix:
         raise BadInputError(
             "The human matrix is not symmetric, or not finite. Give dissimilarities of every two stimuli."
         )
+    diagonal = np.abs(np.diag(matrix)).max()
+    if diagonal > 1e-5 * np.abs(matrix).max():
+        raise BadInputError(
+            f"The human matrix has up to {diagonal:.3g} on its diagonal; a stimulus differs from itself by 0. If it "
+            "holds similarities, give 1 - similarity."
+        )
     return matrix
+
+
+def _listed(rdm: pd.DataFrame | npt.ArrayLike, cell: Cell) -> list[str] | None:
+    """The stimuli that a DataFrame names; None if it names none."""
+    if not isinstance(rdm, pd.DataFrame) or (cell.names is None and isinstance(rdm.index, pd.RangeIndex)):
+        return None
+    return [str(name) for name in rdm.index]
 
 
 def _jackknifed(model: Matrix, human: Matrix, method: str) -> tuple[float, float]:

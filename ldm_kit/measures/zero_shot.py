@@ -59,7 +59,9 @@ def odd_one_out(
         ``"chance"``: a triplet whose most similar pairs tie scores what guessing among them would earn,
         1/2 or 1/3 (0 if the human pair is not among them). ``"paper"``: right if the human pair is at
         least as similar as both others, wrong if all three tie (Linhardt et al. 2024). Similarities
-        within 8 epsilons of the float type, times the metric's scale, tie.
+        within 8 epsilons of the float type, times a scale, tie: 1 for cosines and correlations; for "dot"
+        the product of the triplet's two greatest norms; for "euclidean" the greatest squared distance of
+        the three from the mean of all.
     ci : bool or {"new objects", "these objects"}
         Which 95 % interval: `True` means ``"new objects"``, robust to triplets sharing objects;
         ``"these objects"`` is the binomial one. See `ldm_kit.measures.intervals`.
