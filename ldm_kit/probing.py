@@ -48,19 +48,21 @@ def too_few_to_probe(triplets: Triplets, n_folds: int = 3, seed: int = 0) -> str
     return (
         f"Too few to fit a probe: {len(triplets):,} {triplets.judgements} choices are about {len(sets):,} different "
         f"sets of three. A probe learns from some objects and is scored on others, and most sets mix the two: "
-        f"about {sets_needed(n_folds):,} different sets are needed for {n_folds} folds. Shown instead is what the "
+        f"about {sets_needed(len(triplets.names), n_folds):,} different sets are needed for {n_folds} folds. Shown instead is what the "
         "blocks score without a probe."
     )
 
 
-def sets_needed(n_folds: int) -> int:
-    """About how many different sets of three it takes, drawn from all objects alike; rounded up to hundreds.
+def sets_needed(n_objects: int, n_folds: int) -> int:
+    """About how many different sets of three it takes, drawn from all objects alike; to the nearest hundred.
 
     Examples
     --------
-    >>> sets_needed(3), sets_needed(2)
-    (500, 400)
+    >>> sets_needed(56, 3)
+    500
     """
-    share = 1 / n_folds  # of the objects that a fold holds
-    fewest = max(FEWEST_HELD_OUT / share**3, FEWEST_TRAINING / (1 - share) ** 3)
-    return 100 * math.ceil(1.5 * fewest / 100)  # half as many again: no fold has exactly its share
+    fold = max(3, n_objects // n_folds)  # a fold without three objects holds no set
+    every = math.comb(max(n_objects, fold + 3), 3)
+    held_out, training = math.comb(fold, 3) / every, math.comb(max(n_objects - fold, 3), 3) / every
+    fewest = max(FEWEST_HELD_OUT / held_out, FEWEST_TRAINING / training)
+    return max(100, 100 * round(1.6 * fewest / 100))  # more, since no fold has exactly its share

@@ -198,6 +198,37 @@ def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path):
         assert row["n_triplets"] == (fold[played.indices] == row["fold"]).all(axis=1).sum()
 
 
+def test_02_shows_the_blocks_of_a_class_that_judged_too_few_sets(series, tmp_path):
+    """Thirty players with the game's defaults: the same ten sets each, of which no fold has enough."""
+    data = lk.load_dataset("toybox")
+    game = lk.game.Game(data.stimuli, lk.game.candidate_sets(data, 200), {}, n_trials=10, n_catch=3)
+    for player in range(30):
+        lk.game.autoplay(game, "judge", tmp_path / "class", player=f"player {player}")
+    asked = {"blocks": ["mid_block"], "noise_levels": [0.3], "triplets": str(tmp_path / "class")}
+    asked |= {"features": str(series / "features")}
+    outcome = lk.batch.run_notebook(NOTEBOOKS / "02_probing.ipynb", tmp_path / "out", asked, timeout=300)
+    assert outcome.status == "done", outcome.error
+    told = json.loads((tmp_path / "out" / "02_probing" / "results.json").read_text())
+    assert [finding["headline"] for finding in told["findings"]] == [True]
+    assert "300 simulated choices" in told["findings"][0]["text"]
+    assert "10 different sets" in told["findings"][0]["text"]
+    assert "about 500 different sets are needed" in told["findings"][0]["text"]
+    assert [(figure["name"], figure["headline"]) for figure in told["figures"]] == [("probe_bars", True)]
+    bare = table(tmp_path / "out", "02_probing", "zero_shot")
+    assert bare["n_triplets"].tolist() == [300] and bare["ceiling_low"].notna().all()
+
+
+def test_02_opens_with_the_gain_on_the_same_triplets_and_says_what_was_picked(series):
+    told = json.loads((series / "02_probing" / "results.json").read_text())
+    probes = table(series, "02_probing", "probes")
+    linear = probes[probes["probe"] == "linear"]
+    (opening,) = [finding["text"] for finding in told["findings"] if finding["headline"]]
+    assert f"above zero in {(linear['gain_low'] > 0).sum()} of {len(linear)} cells" in opening
+    assert f"its median is {linear['gain'].median():+.3f}" in opening
+    assert "picked as the highest of 3" in findings(series, "02_probing")
+    assert [figure["name"] for figure in told["figures"] if figure["headline"]] == ["probe_gain"]
+
+
 def test_the_bundled_model_shows_that_words_help_at_high_noise(series):
     """What the training taught: at noise 0.9 the label is all there is, and the kit sees it."""
     gains = table(series, "04_text_conditioning", "gains_over_blocks")
