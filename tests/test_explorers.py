@@ -531,6 +531,14 @@ def test_a_space_is_called_what_it_is_whoever_chose(probed, store, data):
     assert "SPoSE (human model)" in title and "judged by" not in title
 
 
+def test_a_screen_reader_is_told_what_the_live_figure_draws(human):
+    box = human.drawing
+    assert 'role="img"' in box.told.value and box.told in box.children
+    human.figure("Curves")
+    box.draw(human.figure("Curves"))
+    assert 'aria-label="Alignment through the network. odd-one-out accuracy' in box.told.value
+
+
 def test_the_probes_view_needs_probes(probed, data):
     part, _ = probed
     bare = lk.cross_validate_probe(
