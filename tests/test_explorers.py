@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -504,6 +505,38 @@ def test_neighbours_are_those_of_the_probe_that_never_saw_the_stimulus(probed, d
     ranks = view.figure("Ranks").data[2]
     assert sorted(ranks.y) == list(range(1, len(part)))
     assert [ranks.text[list(ranks.y).index(place)] for place in range(1, 7)] == expected
+
+
+def test_the_status_of_the_ranks_names_as_many_neighbours_as_were_asked_for(probed, data):
+    part, result = probed
+    view = lk.widgets.ProbesView(part, data, result, stimulus="car", delay=QUICK)
+    assert "Of the 6 nearest in norms (simulated)" in view.shown("Ranks").said
+    view.neighbours.value = 3
+    assert "Of the 3 nearest in norms (simulated)" in view.shown("Ranks").said
+
+
+def test_a_space_is_called_what_it_is_whoever_chose(probed, store, data):
+    part, result = probed
+    people = replace(data, triplets=replace(data.triplets, judgements="human"))
+    view = lk.widgets.ProbesView(part, people, result, delay=QUICK)
+    assert "norms (simulated)" in view.similarities() and "norms (human)" not in view.similarities()
+    fitted = replace(
+        people,
+        embeddings={"SPoSE": data.embeddings["norms"].iloc[:, :5], **data.embeddings},
+        kinds={"SPoSE": "human model", **data.kinds},
+    )
+    view = lk.widgets.ProbesView(part, fitted, result, delay=QUICK)
+    assert list(view.similarities())[2:] == ["SPoSE (human model)"]
+    title = lk.widgets.WhereIsTheHuman(store, fitted, delay=QUICK).figure("Dimensions").layout.title.text
+    assert "SPoSE (human model)" in title and "judged by" not in title
+
+
+def test_a_screen_reader_is_told_what_the_live_figure_draws(human):
+    box = human.drawing
+    assert 'role="img"' in box.told.value and box.told in box.children
+    human.figure("Curves")
+    box.draw(human.figure("Curves"))
+    assert 'aria-label="Alignment through the network. odd-one-out accuracy' in box.told.value
 
 
 def test_the_probes_view_needs_probes(probed, data):

@@ -15,6 +15,7 @@ import ldm_kit as lk
 from ldm_kit.datasets.choice_files import COLUMNS, read_rows
 from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
 from ldm_kit.game import AnswerFile, Consistency, Game, JudgedSets, autoplay, candidate_sets, plan_trials
+from ldm_kit.game.__main__ import where
 from ldm_kit.game.scoring import agreement_table, exact_interval, trials_said
 from ldm_kit.game.trials import GAP, choose_sets, disagreement
 
@@ -403,6 +404,14 @@ def test_what_is_no_file_of_choices_is_refused_with_a_word_on_why(tmp_path):
     (tmp_path / "a.csv").write_text(header + "\n" + row.format(1).replace(",now", ""))
     with pytest.raises(BadInputError, match="line 2 has another number of cells"):
         lk.read_choices(tmp_path)
+
+
+def test_a_class_is_told_an_address_that_it_can_open(monkeypatch):
+    monkeypatch.setattr("ldm_kit.game.__main__.own_address", lambda: "10.1.2.3")
+    assert where("0.0.0.0", 8866).startswith("http://10.1.2.3:8866/ ")
+    assert where("127.0.0.1", 8866) == "http://127.0.0.1:8866/"
+    monkeypatch.setattr("ldm_kit.game.__main__.own_address", lambda: "")
+    assert "0.0.0.0" not in where("0.0.0.0", 80)
 
 
 def test_a_simulated_judge_answers_as_often_as_the_judges_did(tmp_path):

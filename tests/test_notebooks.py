@@ -198,6 +198,73 @@ def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path):
         assert row["n_triplets"] == (fold[played.indices] == row["fold"]).all(axis=1).sum()
 
 
+def test_02_shows_the_blocks_of_a_class_that_judged_too_few_sets(series, tmp_path):
+    """Thirty players with the game's defaults: the same ten sets each, of which no fold has enough."""
+    data = lk.load_dataset("toybox")
+    game = lk.game.Game(data.stimuli, lk.game.candidate_sets(data, 200), {}, n_trials=10, n_catch=3)
+    for player in range(30):
+        lk.game.autoplay(game, "judge", tmp_path / "class", player=f"player {player}")
+    asked = {"blocks": ["mid_block"], "noise_levels": [0.3], "triplets": str(tmp_path / "class")}
+    asked |= {"features": str(series / "features")}
+    outcome = lk.batch.run_notebook(NOTEBOOKS / "02_probing.ipynb", tmp_path / "out", asked, timeout=300)
+    assert outcome.status == "done", outcome.error
+    told = json.loads((tmp_path / "out" / "02_probing" / "results.json").read_text())
+    assert [finding["headline"] for finding in told["findings"]] == [True]
+    assert "300 simulated choices" in told["findings"][0]["text"]
+    assert "10 different sets" in told["findings"][0]["text"]
+    assert "about 500 different sets are needed" in told["findings"][0]["text"]
+    assert [(figure["name"], figure["headline"]) for figure in told["figures"]] == [("probe_bars", True)]
+    bare = table(tmp_path / "out", "02_probing", "zero_shot")
+    assert bare["n_triplets"].tolist() == [300] and bare["ceiling_low"].notna().all()
+
+
+def test_02_opens_with_the_gain_on_the_same_triplets_and_says_what_was_picked(series):
+    told = json.loads((series / "02_probing" / "results.json").read_text())
+    probes = table(series, "02_probing", "probes")
+    linear = probes[probes["probe"] == "linear"]
+    (opening,) = [finding["text"] for finding in told["findings"] if finding["headline"]]
+    assert f"above zero in {(linear['gain_low'] > 0).sum()} of {len(linear)} cells" in opening
+    assert f"its median is {linear['gain'].median():+.3f}" in opening
+    assert "picked as the highest of 3" in findings(series, "02_probing")
+    assert [figure["name"] for figure in told["figures"] if figure["headline"]] == ["probe_gain"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twenty pictures of one's own."""
+    stimuli = lk.load_dataset("toybox").stimuli[:20]
+    (tmp_path / "mine").mkdir()
+    for name in stimuli.names:
+        stimuli.open(name).save(tmp_path / "mine" / name)
+    return tmp_path / "mine"
+
+
+def test_a_folder_without_triplets_is_told_what_is_missing(folder, tmp_path):
+    for path in NOTEBOOKS.glob("0*.ipynb"):
+        assert "data.triplets.judgements" not in path.read_text(), (
+            path.name
+        )  # of None: an error without a word
+    asked = {"dataset": "folder", "dataset_root": str(folder)}
+    outcome = lk.batch.run_notebook(NOTEBOOKS / "00_start_here.ipynb", tmp_path / "out", asked, timeout=300)
+    assert outcome.status == "failed"
+    assert "BadInputError: The data set 'folder' has no triplets" in outcome.error
+    assert "triplets.csv" in outcome.error
+
+
+def test_03_runs_on_a_folder_with_triplets_which_has_no_dimensions(folder, tmp_path):
+    names = sorted(path.name for path in folder.iterdir())
+    rng = np.random.default_rng(0)
+    rows = [",".join(names[i] for i in rng.choice(20, 3, replace=False)) for _ in range(300)]
+    (folder / "triplets.csv").write_text("\n".join(rows) + "\n")
+    asked = {"dataset": "folder", "dataset_root": str(folder), "blocks": ["mid_block"], "noise_levels": [0.3]}
+    outcome = lk.batch.run_notebook(
+        NOTEBOOKS / "03_layer_comparison.ipynb", tmp_path / "out", asked, timeout=300
+    )
+    assert outcome.status == "done", outcome.error
+    assert not (tmp_path / "out" / "03_layer_comparison" / "tables" / "dimensions.parquet").exists()
+    assert "Judged by human choices" in findings(tmp_path / "out", "03_layer_comparison")
+
+
 def test_the_bundled_model_shows_that_words_help_at_high_noise(series):
     """What the training taught: at noise 0.9 the label is all there is, and the kit sees it."""
     gains = table(series, "04_text_conditioning", "gains_over_blocks")
@@ -234,6 +301,9 @@ def test_06_compares_models_on_the_same_triplets(tmp_path, triplets):
     first = best[best["fold"] == 0].set_index("model")["accuracy"]
     against = table(tmp_path, "06_model_comparison", "against_first").set_index("a")["difference"]
     np.testing.assert_allclose(against, first[against.index] - first["tiny-ldm"], atol=1e-9)
+    recorded = json.loads((tmp_path / "06_model_comparison" / "results.json").read_text())["provenance"]
+    assert list(recorded["models"]) == models and recorded["device"]
+    assert recorded["models"]["text:tiny-ldm"]["revision"].startswith("sha256:")
     told = findings(tmp_path, "06_model_comparison")
     assert all(f"`{model}`" in told for model in models)
     assert "simulated" in told

@@ -78,6 +78,7 @@ def test_a_notebook_has_one_parameters_cell_that_papermill_reads(notebook: Path)
     assert "out" in names
     for parameter in found.values():
         ast.literal_eval(parameter.default)
+        assert parameter.help, f"{parameter.name} has no `# help`"
 
 
 def test_a_notebook_tells_a_story_and_defines_nothing(notebook: Path) -> None:
@@ -89,6 +90,8 @@ def test_a_notebook_tells_a_story_and_defines_nothing(notebook: Path) -> None:
         assert lines(source) <= 20, source
     assert statistics.median([lines(source) for source in code(notebook) if source.strip()]) <= 6
     assert cells(notebook)[0]["cell_type"] == "markdown"
+    last = cells(notebook)[-1]
+    assert last["cell_type"] == "markdown" and "## How to read" in "".join(last["source"])
 
 
 def test_a_notebook_names_the_kernel_that_every_environment_has(notebook: Path) -> None:

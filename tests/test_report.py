@@ -27,11 +27,12 @@ from PIL import Image
 from ldm_kit.results import Results
 from ldm_kit.tables import tidy
 results = Results(out, title="Layers", question="Which block is <most> human?")
-results.record(model="tiny-ldm", seed=0)
+results.record(model={"model": "tiny-ldm", "revision": "sha256:0123"}, models=["a", "b"], judgements="", seed=0)
 rows = [dict(model="tiny-ldm", judgements="simulated", block=f"<b>{i}", accuracy=i / 30) for i in range(12)]
 results.table(tidy(rows), "alignment", caption="Accuracy by block")
 """
 FIGURES = """
+results.figure(Image.new("RGB", (30, 20)), "first", caption="Not the best.")
 figure = go.Figure(go.Scatter(y=[1, 2]))
 results.figure(figure, "curves", caption="Curves.", headline=True)
 """
@@ -41,6 +42,14 @@ results.finding("`mid_block` is **most** human <script>: 0.400.", headline=True)
 results.finding("A lesser finding.")
 results.close()
 """
+
+
+WIDGETS = [
+    "import ipywidgets; ipywidgets.IntSlider()",
+    "from tqdm.notebook import tqdm\nfor _ in tqdm(range(2), 'probes'): pass",
+    "picker = ipywidgets.HBox(); picker.add_class('ldm-grid-picker'); picker",
+    "explorer = ipywidgets.VBox(); explorer.add_class('ldm-explorer'); explorer",
+]
 
 
 class Links(HTMLParser):
@@ -73,9 +82,9 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("a series")
     parameters = new_code_cell("out: str = ''", metadata={"tags": ["parameters"]})
-    slider = new_code_cell("import ipywidgets; ipywidgets.IntSlider()")
+    widgets = [new_code_cell(source) for source in WIDGETS]
     text = new_markdown_cell("# Title\nChance is $\\frac{1}{3}$, and\n\n$$\\arg\\max_x x$$")
-    cells = [text, parameters, *map(new_code_cell, [NOTEBOOK, FIGURES, REST]), slider]
+    cells = [text, parameters, *map(new_code_cell, [NOTEBOOK, FIGURES, REST]), *widgets]
     for name, content in {"a": cells, "b": [new_code_cell("1 / 0")], "c": [new_code_cell("1")]}.items():
         nbformat.write(new_notebook(cells=content), folder / f"{name}.ipynb")
     (folder / "s.yaml").write_text(
@@ -121,11 +130,35 @@ def test_the_index_tells_what_was_asked_found_and_by_whom(series: Path) -> None:
     assert order == sorted(order)
 
 
+def test_a_card_opens_with_its_headline_figure_and_folds_the_others(series: Path) -> None:
+    card = (series / "index.html").read_text().partition('<article id="a"')[2]
+    best, folded, others = card.partition('<details class="more">')
+    assert folded and "a/figures/curves.html" in best and "a/figures/first.png" not in best
+    assert "2 more figures" in others and "a/figures/first.png" in others
+    assert 'loading="lazy"' not in others.partition("</details>")[0]  # print unfolds, and does not wait
+
+
+def test_provenance_is_told_with_its_values(series: Path) -> None:
+    text = (series / "index.html").read_text()
+    told = " ".join(re.sub("<[^>]*>", " ", text.partition("<h3>Recorded</h3>")[2]).split())
+    assert "model tiny-ldm" in told and "revision sha256:0123" in told
+    assert "models a, b" in told
+
+
+def test_nobodys_judgement_has_no_badge(series: Path) -> None:
+    text = (series / "index.html").read_text()
+    assert '<b class="badge simulated">' in text and '<b class="badge ">' not in text
+
+
 def test_the_notebooks_page_has_live_figures_formulas_and_a_note_for_widgets(series: Path) -> None:
     text = (series / "a" / "a.html").read_text()
     assert "Plotly.newPlot" in text and 'src="../plotly.min.js"' in text
     assert "<mfrac>" in text and "<mo>arg</mo>" in text
-    assert "Here is a live control" in text
+    notes = re.findall('<p class="live-only">(.*?)</p>', text)
+    assert len(notes) == 3  # a bar that has ended says nothing
+    assert "Here is a live control" in notes[0] and "figure" not in notes[0]
+    assert "Here the grid is picked" in notes[1]
+    assert "A figure below" in notes[2]
     assert "application/vnd.jupyter.widget" not in text
 
 
@@ -177,6 +210,7 @@ def test_the_index_draws_tables_and_figures_with_the_network_shut(series: Path, 
         )
         assert accuracies.first.inner_text().startswith("0.36")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.locator("table.dataTable tbody tr").count() == 12  # all, for paper
         page.set_viewport_size({"width": 800, "height": 1200})
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.locator("iframe").first.scroll_into_view_if_needed()

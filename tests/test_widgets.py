@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ldm_kit as lk
-from ldm_kit.errors import UnknownNameError
+from ldm_kit.errors import BadInputError, UnknownNameError
 from ldm_kit.models.registry import packaged
 
 
@@ -31,6 +31,16 @@ def test_the_picker_starts_at_the_parameters_and_follows_the_user(model):
     assert picker.blocks == ["up_blocks.2"]
     with pytest.raises(UnknownNameError, match="Did you mean 'mid_block'"):
         lk.widgets.GridPicker(model, "mid_blok")
+
+
+def test_the_picker_refuses_to_go_on_without_the_words_that_are_needed(model):
+    needed = ["none", "label", "shuffled"]
+    with pytest.raises(BadInputError, match="lacks label; what follows needs none, label, shuffled"):
+        lk.widgets.GridPicker(model, None, [0.3], ["none", "shuffled"], needed=needed)
+    picker = lk.widgets.GridPicker(model, None, [0.3], needed, needed=needed)
+    picker.children[2].value = ("none",)
+    with pytest.raises(BadInputError, match="lacks label and shuffled"):
+        _ = picker.conditioning
 
 
 def test_words_and_noise_change_what_is_seen(model, stimuli):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,15 @@ from ldm_kit.atomic import write_text
 TEMPLATES = Path(ldm_kit.__path__[0]) / "data" / "report"
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-LIVE_ONLY = (
-    '<p class="live-only">Here is a live control: open the notebook in JupyterLab to use it. '
-    "The figure beside it shows the same.</p>"
-)
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+LIVE_ONLY = '<p class="live-only">{told}</p>'
+# What stands in a widget's place, by the CSS class that the kit's own have.
+IN_ITS_PLACE = {
+    "ldm-explorer": "Here is a live control: open the notebook in JupyterLab to use it. A figure below shows "
+    "what it opens with.",
+    "ldm-grid-picker": "Here the grid is picked in JupyterLab. This run took it from the parameters.",
+}
+OTHERWISE = "Here is a live control: open the notebook in JupyterLab to use it."
 
 
 class _MathRenderer(IPythonRenderer):
@@ -105,14 +111,16 @@ def write_page(notebook: Path, target: Path, *, library: Path, report: Path) -> 
     import nbformat
 
     node = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
-    node.metadata.pop("widgets", None)
+    widgets = node.metadata.pop("widgets", {}).get(WIDGETS, {}).get("state", {})
     node.metadata["title"] = notebook.stem
     for cell in node.cells:
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
             cell.setdefault("transient", {})["remove_source"] = True
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _is_progress(output, widgets)]
         for output in cell.get("outputs", []):
             if "data" in output:
-                _make_static(output)
+                _make_static(output, widgets)
     resources = {
         "metadata": {"name": notebook.stem, "path": str(notebook.parent)},
         "plotly_library": _link(library, target),
@@ -122,7 +130,21 @@ def write_page(notebook: Path, target: Path, *, library: Path, report: Path) -> 
     return write_text(target, page)
 
 
-def _make_static(output: Any) -> None:
+def _is_progress(output: Any, widgets: Mapping[str, Any]) -> bool:
+    """Tell whether an output is a tqdm bar, which says nothing once it has ended."""
+    parts = _widget(output, widgets).get("state", {}).get("children", [])
+    kinds = [widgets.get(part.removeprefix("IPY_MODEL_"), {}).get("model_name") for part in parts]
+    return kinds == ["HTMLModel", "FloatProgressModel", "HTMLModel"]
+
+
+def _widget(output: Any, widgets: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The saved state of the widget that an output shows; empty if it shows none, or nothing was saved."""
+    shown = output.get("data", {}).get(WIDGET, {})
+    state: Mapping[str, Any] = widgets.get(shown.get("model_id", ""), {})
+    return state
+
+
+def _make_static(output: Any, widgets: Mapping[str, Any]) -> None:
     """Put a figure where plotly's data is, and a note where a widget is."""
     data = output["data"]
     if PLOTLY in data:
@@ -137,7 +159,9 @@ def _make_static(output: Any) -> None:
         )
         output["data"] = {"text/html": figure}
     elif WIDGET in data:
-        output["data"] = {"text/html": LIVE_ONLY}
+        classes = _widget(output, widgets).get("state", {}).get("_dom_classes", [])
+        told = next((IN_ITS_PLACE[name] for name in classes if name in IN_ITS_PLACE), OTHERWISE)
+        output["data"] = {"text/html": LIVE_ONLY.format(told=told)}
 
 
 def _link(path: Path, page: Path) -> str:

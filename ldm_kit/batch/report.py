@@ -121,7 +121,7 @@ def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
         "title": results.get("title") or name,
         "question": results.get("question", ""),
         "findings": results.get("findings", []),
-        "figures": [_figure(folder, entry) for entry in results.get("figures", [])],
+        "figures": _best_first([_figure(folder, entry) for entry in results.get("figures", [])]),
         "tables": [_table(folder, entry) for entry in results.get("tables", [])],
         "provenance": results.get("provenance", {}),
         "links": {text: _relative(path, index.parent) for text, path in links.items() if path.exists()},
@@ -137,6 +137,12 @@ def _figure(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "html")}
     present = {suffix: _relative(file, folder.parent) for suffix, file in files.items() if file.exists()}
     return {**entry, **present, "height": layout.get("height") or 450, "wide": _is_wide(files["png"])}
+
+
+def _best_first(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put the headline figure first, or, where none is one, leave the first where it is."""
+    best = next((place for place, figure in enumerate(figures) if figure.get("headline")), 0)
+    return [*figures[best : best + 1], *figures[:best], *figures[best + 1 :]]
 
 
 def _is_wide(png: Path) -> bool:
@@ -213,7 +219,7 @@ def _sortable(frame: pd.DataFrame, identifier: str) -> str:
         table_id="".join(letter if letter.isalnum() else "-" for letter in f"table-{identifier}"),
         showIndex=False,
         classes="display compact",
-        paging=len(shown) > 10,
+        paging=False,  # paper has no second page of a table: all rows are there, to be scrolled through
         layout={"topStart": None, "topEnd": "search" if len(shown) > 10 else None, "bottomStart": "info"},
         maxBytes=0,
         allow_html=False,
@@ -249,7 +255,7 @@ def _judgements(runs: list[dict[str, Any]]) -> dict[str, str]:
         recorded = run["provenance"].get("judgements", [])
         named.update([recorded] if isinstance(recorded, str) else recorded)
         named.update(kind for table in run["tables"] for kind in table.get("judgements", []))
-    return {kind: WHAT_JUDGEMENTS_ARE.get(kind, "") for kind in sorted(named)}
+    return {kind: WHAT_JUDGEMENTS_ARE.get(kind, "") for kind in sorted(named) if kind}  # "": nobody judged
 
 
 def _relative(path: Path, base: Path) -> str:

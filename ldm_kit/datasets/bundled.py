@@ -64,7 +64,7 @@ def load_toybox(
     Returns
     -------
     Dataset
-        Stimuli ``apple.png``, …; `embeddings` has ``"norms"`` and what `judgements` named.
+        Stimuli ``apple.png``, …; `embeddings` has what `judgements` named, and ``"norms"``.
 
     Raises
     ------
@@ -83,6 +83,7 @@ def load_toybox(
         stimuli = replace(stimuli, captions=match_captions(read_captions(captions), stimuli, captions.name))
     norms = observers.norms()
     embeddings = {"norms": _rows(norms, stimuli.concepts, "the norms").rename(index=names)}
+    kinds = {"norms": "simulated"}  # we wrote them, whoever chooses
     if triplets is not None:
         # The game names stimuli, other files name objects.
         known = stimuli.names if holds_choices(triplets) else stimuli.concepts
@@ -95,7 +96,8 @@ def load_toybox(
     else:
         file = Path(judgements).expanduser()
         vectors = _rows(read_embedding(file), stimuli.concepts, repr(file.name)).rename(index=names)
-        embeddings[file.stem] = vectors
+        embeddings = {file.stem: vectors} | {k: v for k, v in embeddings.items() if k != file.stem}
+        kinds[file.stem] = "human model"
         choices = _drawn(vectors, "human model", n_triplets, seed, HUMAN_MODEL_TEMPERATURE)
         choices = replace(choices, source=f"{file.name}: {choices.source}")
         note = f"Choices are a human model's: drawn from {file.name!r}, which was fitted to people's choices."
@@ -106,6 +108,7 @@ def load_toybox(
         choices,
         repeated=None if repeated.empty else repeated,
         embeddings=embeddings,
+        kinds=kinds,
         categories=_categories(stimuli),
         notes=("Pictures are drawn by code: one of each object, which no training sees.", note),
     )

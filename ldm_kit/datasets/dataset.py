@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import MismatchError
+from ldm_kit.errors import BadInputError, MismatchError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,10 @@ class Dataset:
         many judged it), ``share`` (share of the majority's answer, 1/3 to 1). For noise ceilings.
     embeddings : mapping of str to pandas.DataFrame, optional
         Dimensions fitted to or written by people, ``{"SPoSE-66": …}``: rows are stimulus names, columns
-        dimensions.
+        dimensions. The one that the judges chose by, where it is known, comes first.
+    kinds : mapping of str to str, optional
+        Whose dimensions an embedding holds: "human model" (fitted to people's choices) or "simulated". This
+        says what the embedding *is*, whoever made the choices.
     categories : pandas.DataFrame of bool, optional
         Rows are stimulus names, columns categories; a stimulus may be in several or in none.
     rdm : pandas.DataFrame, optional
@@ -57,12 +60,14 @@ class Dataset:
     triplets: Triplets | None = None
     repeated: pd.DataFrame | None = None
     embeddings: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     categories: pd.DataFrame | None = None
     rdm: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "embeddings", MappingProxyType(dict(self.embeddings)))
+        object.__setattr__(self, "kinds", MappingProxyType(dict(self.kinds)))
         object.__setattr__(self, "notes", tuple(self.notes))
         if self.triplets is not None and self.triplets.names != self.stimuli.names:
             raise MismatchError(
@@ -92,13 +97,48 @@ class Dataset:
         if self.repeated is not None:
             lines.append(f"  repeated    {len(self.repeated):,} triplets judged repeatedly")
         for key, frame in self.embeddings.items():
-            lines.append(f"  embedding   {key}: {frame.shape[1]} dimensions, {len(frame):,} pictures")
+            lines.append(
+                f"  embedding   {self.said(key)}: {frame.shape[1]} dimensions, {len(frame):,} pictures"
+            )
         if self.categories is not None:
             members = int(self.categories.any(axis=1).sum())
             lines.append(f"  categories  {self.categories.shape[1]}, with {members:,} pictures")
         if self.rdm is not None:
             lines.append(f"  rdm         {len(self.rdm)} pictures")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    @property
+    def judgements(self) -> str:
+        """Who made the choices: "human", "human model" or "simulated".
+
+        Raises
+        ------
+        BadInputError
+            If there are no choices.
+        """
+        if self.triplets is None or not len(self.triplets):
+            raise BadInputError(
+                f"The data set {self.name!r} has no triplets, so there is nobody to agree with. Put a file of "
+                "choices beside its pictures (triplets.csv: three names a line, the odd one last) or name one "
+                "with `triplets=`. Notebooks 01 and 05 need none."
+            )
+        return self.triplets.judgements
+
+    @property
+    def space(self) -> str | None:
+        """The embedding to set beside a block: the judges' own, where it is known; None if there is none."""
+        return next(iter(self.embeddings), None)
+
+    def said(self, embedding: str) -> str:
+        """Name an embedding together with what it is.
+
+        Examples
+        --------
+        >>> data.said("SPoSE-66")  # doctest: +SKIP
+        'SPoSE-66 (human model)'
+        """
+        kind = self.kinds.get(embedding, "")
+        return f"{embedding} ({kind})" if kind else embedding
 
     def subset(self, names: Iterable[str]) -> Dataset:
         """Keep some stimuli, and of every part what is about them alone.

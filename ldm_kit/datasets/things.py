@@ -15,6 +15,7 @@ from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.datasets.repeated import aggregate_repeated, read_repeated
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.datasets.things_files import (
+    EMBEDDINGS,
     TRIPLETS,
     locate,
     things_categories,
@@ -116,6 +117,7 @@ def load_things(
         choices,
         repeated=_repeated(root if own else None, order, found.names, choices),
         embeddings=things_embeddings(root, order, found.names, embeddings or {}),
+        kinds=dict.fromkeys(EMBEDDINGS, "human model"),
         categories=things_categories(root, found.names),
         rdm=things_rdm(root, found.names),
         notes=tuple(notes),

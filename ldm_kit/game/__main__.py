@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ EXTENSIONS = (
     "anywidget",
     "jupyterlab-plotly",
 )
+EVERYWHERE = ("0.0.0.0", "::", "")  # listened at, but no browser opens them
 TEMPLATE = "ldm_kit"  # Voilà's page without its CDN, in the package's data/jupyter
 
 
@@ -66,11 +68,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LdmKitError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    print(f"The game is at http://{given.ip}:{given.port}/ until you stop it with Ctrl-C.", flush=True)
+    print(f"The game is at {where(given.ip, given.port)} until you stop it with Ctrl-C.", flush=True)
     try:
         return subprocess.run(command, env={**os.environ, **voila_environment()}, check=False).returncode
     except KeyboardInterrupt:
         return 0
+
+
+def where(ip: str, port: int) -> str:
+    """The address that a browser opens; of a game that listens everywhere, this machine's own for the others.
+
+    Examples
+    --------
+    >>> where("127.0.0.1", 8866)
+    'http://127.0.0.1:8866/'
+    """
+    if ip not in EVERYWHERE:
+        return f"http://{f'[{ip}]' if ':' in ip else ip}:{port}/"
+    own = own_address() or socket.gethostname()
+    return f"http://{own}:{port}/ (on this machine also http://127.0.0.1:{port}/)"
+
+
+def own_address() -> str:
+    """The address by which other machines reach this one, or nothing where there is no network.
+
+    Nothing is sent: connecting a datagram socket only asks the system from which address it would send.
+
+    Examples
+    --------
+    >>> own_address()  # doctest: +SKIP
+    '192.168.1.20'
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(("192.0.2.1", 9))  # a network that is set aside for documentation
+        except OSError:
+            return ""
+        return str(asked.getsockname()[0])
 
 
 def voila_command(notebook: Path, ip: str, port: int, no_browser: bool) -> list[str]:

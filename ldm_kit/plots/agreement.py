@@ -78,15 +78,15 @@ def agreement_dots(
         x=chance,
         line={"color": CHANCE, "dash": "dash"},
         annotation={"text": f"chance {chance:.2f}", "font": {"color": CHANCE, "size": 12}},
-        annotation_position="top",
+        annotation_position="top right",  # within the axes: above them stands the subtitle
     )
     if ceiling and known:
         low, high = ceiling
         # c = 1 has no width, and is to be seen all the same
         fig.add_vrect(x0=low, x1=max(high, low + 0.006), fillcolor=CEILING, line_width=0, layer="below")
     fig.update_xaxes(title="agreement with the player", range=[-0.02, 1.02], tickformat=".1f")
-    fig.update_yaxes(
-        autorange="reversed", type="category", categoryorder="array", categoryarray=list(shown["other"])
-    )
-    fig.update_layout(height=190 + 46 * len(shown), margin={"t": 100})
+    # From top to bottom, with room for the word "chance" above the first.
+    rows = {"type": "category", "categoryorder": "array", "categoryarray": list(shown["other"])}
+    fig.update_yaxes(range=[len(shown) - 0.4, -0.9], **rows)
+    fig.update_layout(height=200 + 46 * len(shown))
     return fig

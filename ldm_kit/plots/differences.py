@@ -6,7 +6,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ldm_kit.plots.alignment import error_bars, in_network_order
-from ldm_kit.plots.template import CHANCE, COLOURS, DIVERGING, add_ceiling, add_chance, figure, judged_by
+from ldm_kit.plots.template import (
+    CHANCE,
+    COLOURS,
+    DIVERGING,
+    add_ceiling,
+    add_chance,
+    figure,
+    ink_on,
+    judged_by,
+)
 
 
 def gain_curves(
@@ -266,8 +275,8 @@ def gain_heatmap(table: pd.DataFrame, *, title: str = "What words add", subtitle
     blocks, levels = in_network_order(table), sorted(table["noise_level"].unique())
     cells = table.set_index(["block", "noise_level"])
     grid = [[float(cells.loc[(block, level), "difference"]) for level in levels] for block in blocks]
-    text = [[_gain_said(cells.loc[(block, level)]) for level in levels] for block in blocks]
     reach = max(0.02, float(table["difference"].abs().max()))
+    text = [[_gain_said(cells.loc[(block, level)], reach) for level in levels] for block in blocks]
     told = subtitle or f"difference in odd-one-out accuracy ± half of the 95 % interval, {judged_by(table)}"
     fig = figure(title, told, height=max(360, 56 * len(blocks) + 160))
     fig.add_heatmap(
@@ -276,7 +285,7 @@ def gain_heatmap(table: pd.DataFrame, *, title: str = "What words add", subtitle
         y=blocks,
         text=text,
         texttemplate="%{text}",
-        textfont={"size": 12, "color": "#222222"},
+        textfont={"size": 12},
         colorscale=DIVERGING,
         zmin=-reach,
         zmax=reach,
@@ -288,8 +297,10 @@ def gain_heatmap(table: pd.DataFrame, *, title: str = "What words add", subtitle
     return fig
 
 
-def _gain_said(row: pd.Series) -> str:
+def _gain_said(row: pd.Series, reach: float) -> str:
     half = (row["ci_high"] - row["ci_low"]) / 2
     told = f"{row['difference']:+.3f}"
     sure = row["ci_low"] > 0 or row["ci_high"] < 0
-    return (f"<b>{told}</b>" if sure else told) + (f"<br>±{half:.3f}" if half == half else "")
+    text = (f"<b>{told}</b>" if sure else told) + (f"<br>±{half:.3f}" if half == half else "")
+    ink = ink_on((row["difference"] / reach + 1) / 2, DIVERGING)
+    return f'<span style="color:{ink}">{text}</span>'

@@ -2,6 +2,7 @@
 
 from ldm_kit.training.autoencoder import encode, level_channels, reconstruct, train_autoencoder
 from ldm_kit.training.denoiser import noise_schedule, train_denoiser
+from ldm_kit.training.loop import pick_device
 from ldm_kit.training.model_folder import export, open_model
 from ldm_kit.training.pictures import Pictures, draw
 from ldm_kit.training.samples import contact_sheet, sample
@@ -20,6 +21,7 @@ __all__ = [
     "level_channels",
     "noise_schedule",
     "open_model",
+    "pick_device",
     "reconstruct",
     "sample",
     "train_autoencoder",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import ipywidgets
 
+from ldm_kit.errors import BadInputError
 from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.prompts import CONDITIONINGS
 
@@ -24,6 +25,13 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
         Picked at first.
     conditioning : str or sequence of str
         Picked at first.
+    needed : sequence of str
+        Conditionings that what follows cannot do without.
+
+    Raises
+    ------
+    BadInputError
+        If a needed conditioning is not among those picked: at first, or when `conditioning` is read.
 
     Notes
     -----
@@ -43,7 +51,10 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
         blocks: str | Sequence[str] | None = None,
         noise_levels: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
         conditioning: str | Sequence[str] = "none",
+        *,
+        needed: Sequence[str] = (),
     ) -> None:
+        self._needed = tuple(needed)
         chosen = model.select_blocks(blocks)
         table = model.blocks()
         offered = [block for block in table["block"] if block in chosen]
@@ -60,6 +71,7 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
         self._conditioning = _many("conditioning", list(CONDITIONINGS), words)
         super().__init__([self._blocks, self._levels, self._conditioning])
         self.add_class("ldm-grid-picker")
+        _ = self.conditioning  # at once, not when features have been extracted
 
     @property
     def blocks(self) -> list[str]:
@@ -74,7 +86,13 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
     @property
     def conditioning(self) -> list[str]:
         """The conditionings picked."""
-        return list(self._conditioning.value)
+        picked = list(self._conditioning.value)
+        if missing := [words for words in self._needed if words not in picked]:
+            raise BadInputError(
+                f"The conditioning {picked} lacks {' and '.join(missing)}; what follows needs "
+                f"{', '.join(self._needed)}. Add {'it' if len(missing) == 1 else 'them'} to `conditioning`."
+            )
+        return picked
 
 
 def _many(title: str, options: Sequence[object], value: Sequence[object]) -> ipywidgets.SelectMultiple:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -50,11 +52,14 @@ class LiveFigure(ipywidgets.Box):  # type: ignore[misc]
         self._listen()
         # A view tells plotly's Python side what it filled in as soon as it has drawn.
         self.live.observe(self.ready, names="_js2py_traceDeltas")
-        super().__init__([self.live])
+        # plotly's drawing says nothing to a screen reader: what is drawn stands beside it, to be read aloud.
+        self.told = ipywidgets.HTML(_told(figure), layout={"height": "0", "margin": "0"})
+        super().__init__([self.live, self.told])
 
     def draw(self, figure: go.Figure) -> None:
         """Show what `figure` shows; what is the same already is not sent."""
         self.drawn = figure
+        self.told.value = _told(figure)
         if self._ready and figure is not self._sent:
             self._pass_on(figure)
 
@@ -89,6 +94,13 @@ class LiveFigure(ipywidgets.Box):  # type: ignore[misc]
     def _listen(self) -> None:
         for trace in self.live.data if self._on_click is not None else ():
             trace.on_click(self._on_click)
+
+
+def _told(figure: go.Figure) -> str:
+    """An invisible picture whose name is the figure's title, tags taken out."""
+    title = re.sub("<br>", ". ", figure.layout.title.text or "Figure")
+    label = html.escape(html.unescape(re.sub("<[^>]*>", "", title)), quote=True)
+    return f'<span role="img" aria-label="{label}"></span>'
 
 
 def _kind(figure: go.Figure) -> tuple[list[str], set[str]]:

@@ -19,10 +19,11 @@ from ldm_kit.widgets.explorer import FIGURE_WIDTH, Explorer, Progress, Shown, co
 
 ABOUT = """
 <p><b>Each row</b> begins with the chosen stimulus and goes on with its nearest neighbours: in the block (centred cosine),
-after the probe (dot product), and in the judges' own space, where there is one: SPoSE, or the norms of the simulated
-observer.</p>
+after the probe (dot product), and in a space of named dimensions, where there is one. Its row says what it is: SPoSE and
+VICE were fitted to people's choices (a human model); Toybox's norms are those of the simulated observers, also where others
+chose.</p>
 <p>The probe is that of a fold which <b>never saw</b> the chosen stimulus. It did see most of its neighbours.</p>
-<p><b>Ranks:</b> every other stimulus is a dot; at the left lies what the judges find near (1 is the nearest), at the bottom
+<p><b>Ranks:</b> every other stimulus is a dot; at the left lies what that space holds near (1 is the nearest), at the bottom
 what the block does. A probe that helps draws dots towards the diagonal.</p>
 """
 BEFORE, AFTER = "the block", "after the probe"
@@ -39,14 +40,14 @@ class State(NamedTuple):
 
 
 class ProbesView(Explorer):
-    """Nearest neighbours of a stimulus before and after the probe, beside those of the judges.
+    """Nearest neighbours of a stimulus before and after the probe, beside those in a space of dimensions.
 
     Parameters
     ----------
     store : FeatureStore
         That the probes were fitted on.
     data : Dataset
-        With triplets; its first embedding is the judges' space.
+        With triplets; its `space`, where it has one, is what block and probe are set beside.
     result : ProbeResult
         From `cross_validate_probe` with the same `n_folds` and `seed`, its probes kept.
     n_folds, seed : int
@@ -71,7 +72,7 @@ class ProbesView(Explorer):
     ABOUT = ABOUT
     TABS: ClassVar[dict[str, str]] = {
         "Neighbours": "The chosen stimulus (left) and its nearest neighbours in each space.",
-        "Ranks": "How near every other stimulus is: in the judges' space, in the block, after the probe.",
+        "Ranks": "How near every other stimulus is: in the space of dimensions, in the block, after the probe.",
     }
 
     def __init__(
@@ -118,8 +119,8 @@ class ProbesView(Explorer):
         )
 
     def key(self, tab: str, state: State) -> Hashable:
-        """Leave out what a tab does not depend on."""
-        return tab, state._replace(neighbours=0) if tab == "Ranks" else state
+        """Give all of the state: the number of neighbours is in the status line of either tab."""
+        return tab, state
 
     def steps(self, tab: str, state: State) -> Generator[Progress, None, Shown]:
         """Compute the similarities, then show them."""
@@ -150,11 +151,10 @@ class ProbesView(Explorer):
             AFTER: similarity(probe.transform(X), "dot")[row],
         }
         names = list(self._store.names)
-        for title, embedding in self._data.embeddings.items():
-            if set(names) <= set(embedding.index):
-                who = self._data.triplets.judgements if self._data.triplets is not None else "judges"
-                near[f"{title} ({who})"] = similarity(embedding.loc[names].to_numpy(), "dot")[row]
-                break
+        space = self._data.space
+        if space is not None and set(names) <= set(self._data.embeddings[space].index):
+            embedding = self._data.embeddings[space].loc[names].to_numpy()
+            near[self._data.said(space)] = similarity(embedding, "dot")[row]
         return near
 
     # What the tabs show ---------------------------------------------------------------------------
@@ -178,8 +178,8 @@ class ProbesView(Explorer):
 
     def _ranks(self, row: int, near: dict[str, Any], state: State) -> Shown:
         ranks = {space: _rank(values, row) for space, values in near.items()}
-        judges = [space for space in ranks if space not in (BEFORE, AFTER)]
-        across = judges[0] if judges else BEFORE
+        spaces = [space for space in ranks if space not in (BEFORE, AFTER)]
+        across = spaces[0] if spaces else BEFORE
         names = self._store.names
         others = [i for i in range(len(names)) if i != row]
         labels = [self._data.stimuli[self._data.stimuli.index(names[i])].label for i in others]
@@ -220,13 +220,13 @@ class ProbesView(Explorer):
         return self._result.probes[int(np.flatnonzero(same)[0])]
 
     def _said(self, near: dict[str, Any], row: int, state: State) -> str:
-        judges = [space for space in near if space not in (BEFORE, AFTER)]
-        if not judges:
-            return "The dataset has no space of its judges to compare with."
+        spaces = [space for space in near if space not in (BEFORE, AFTER)]
+        if not spaces:
+            return "The dataset has no space of dimensions to compare with."
         k = state.neighbours
         sets = {space: set(_nearest(values, row)[:k]) for space, values in near.items()}
-        before, after = (len(sets[space] & sets[judges[0]]) for space in (BEFORE, AFTER))
-        return f"Of the {k} nearest in {judges[0]}, {before} are so in the block and {after} after the probe."
+        before, after = (len(sets[space] & sets[spaces[0]]) for space in (BEFORE, AFTER))
+        return f"Of the {k} nearest in {spaces[0]}, {before} are so in the block and {after} after the probe."
 
 
 def _nearest(values: npt.NDArray[Any], row: int) -> list[int]:

@@ -35,9 +35,10 @@ ABOUT = """
 the judges left out. Chance is 1/3; the <b>noise ceiling</b> is how well judges predict each other, the most that can be
 hoped for. The scale reaches from one to the other, so that colour tells the share of what is possible; scaled to the
 best cell instead, small differences show, and look larger than they are.</p>
-<p><b>Cell A</b> is opened in the other tabs: accuracy by category, the judges' dimensions that can be read from it, and the
-triplets on which it is most and least human, by the margin of the pair that judges kept together. One such triplet is an
-anecdote. <b>Cell B</b> is what it is compared with, triplet by triplet. Click a cell of the map to make it A.</p>
+<p><b>Cell A</b> is opened in the other tabs: accuracy by category, the dimensions that can be read from it (of SPoSE
+or VICE, a human model; or Toybox's norms, which are the simulated observers'), and the triplets on which it is most
+and least human, by the margin of the pair that judges kept together. One such triplet is an anecdote. <b>Cell B</b>
+is what it is compared with, triplet by triplet. Click a cell of the map to make it A.</p>
 <p>The highest of many noisy cells is too high: notebook 03 tells how to name a winner honestly.</p>
 """
 SCALES = {"from chance to the noise ceiling": True, "from chance to the best cell": False}
@@ -186,16 +187,15 @@ class WhereIsTheHuman(Explorer):
         )
 
     def _dimensions(self, state: State) -> Shown:
-        if not self._data.embeddings:
+        if (name := self._data.space) is None:
             return Shown(said=f"The dataset {self._data.name!r} has no dimensions to predict.")
-        name, embedding = next(iter(self._data.embeddings.items()))
+        embedding = self._data.embeddings[name]
         there = [one for one in self._store.names if one in embedding.index]
         cell = self._cell(state).select(names=there)
         table = dimension_regression(cell, embedding, self._n_folds, self._seed)
         fig = dimension_dots(
             table,
-            title=f"Dimensions of {name} in {_named(state.a)}",
-            subtitle=f"R² on held-out objects with 95 % intervals, {judged_by(self.table)}",
+            title=f"Dimensions of {self._data.said(name)} in {_named(state.a)}",
         )
         return Shown(fig, said=f"{len(there)} objects, {self._n_folds} folds. {self._row_said(state)}")
 
