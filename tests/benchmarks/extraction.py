@@ -1,7 +1,7 @@
-"""Time extraction on a CPU: ``python -m tests.benchmarks.extraction [--images N] [--repeats N]``.
+"""Time extraction on a CPU: ``python -m tests.benchmarks.extraction [--images N] [--repeats N] [--share 4]``.
 
-Everything is measured in one process, on a network of SD's shape with a quarter of its channels (64 times less work an
-image), against loops that are written out here; FLOPs are counted on SD 1.5's real shape, on tensors without data.
+Everything is measured in one process, on a network of SD's shape with a quarter (`--share 8`: an eighth) of its channels
+and heads, against loops that are written out here; FLOPs are counted on SD 1.5's real shape, on tensors without data.
 """
 
 from __future__ import annotations
@@ -83,7 +83,12 @@ def papers_way(
     for name in stimuli.names:
         try:
             pipeline(
-                "", image=stimuli.open(name), strength=level, num_inference_steps=100, output_type="latent"
+                "",
+                image=stimuli.open(name),
+                strength=level,
+                num_inference_steps=100,
+                guidance_scale=guidance,
+                output_type="latent",
             )
         except Captured:
             continue
@@ -101,14 +106,14 @@ def sdhelpers_way(sd: Any, stimuli: lk.Stimuli, positions: list[str], batch: int
                 held[position].float().mean(dim=(2, 3))
 
 
-def time_small(images: int, batch: int, repeats: int) -> None:
+def time_small(images: int, batch: int, repeats: int, share: int) -> None:
     """Print the ratios measured on SD's shape in small."""
     from diffusers import StableDiffusionImg2ImgPipeline
 
     with tempfile.TemporaryDirectory() as scratch:
-        folder = save_small(Path(scratch))
+        folder = save_small(Path(scratch), share)
         model = lk.load_model(folder, device="cpu")
-        stimuli = pictures(images)
+        stimuli = pictures(images, side=1024 // share)
         runs = iter(range(10_000))
         functions: dict[str, Callable[[], object]] = {
             "bare loop": lambda: bare_loop(model, stimuli, batch),
@@ -140,7 +145,7 @@ def time_small(images: int, batch: int, repeats: int) -> None:
             papers[told] = (time.perf_counter() - began) * images / len(few)
     ours, passes = took["extract"], images * len(LEVELS)
     print(
-        f"{images} images × {len(LEVELS)} levels × {len(blocks)} blocks, batch {batch}: {ours:.1f} s, "
+        f"SD / {share}: {images} images × {len(LEVELS)} levels × {len(blocks)} blocks, batch {batch}: {ours:.1f} s, "
         f"{passes / ours:.1f} passes a second"
     )
     print(
@@ -230,13 +235,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--share", type=int, default=4, choices=(4, 8), help="of SD's channels: one in …")
     options = parser.parse_args()
     print(
         f"{len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     time_import()
     count_flops()
-    time_small(options.images, options.batch, options.repeats)
+    time_small(options.images, options.batch, options.repeats, options.share)
 
 
 if __name__ == "__main__":
