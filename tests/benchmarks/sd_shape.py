@@ -36,6 +36,7 @@ def vae_of(width: int = 128, side: int = 512) -> Any:
         layers_per_block=2,
         latent_channels=4,
         sample_size=side,
+        norm_num_groups=min(32, width),
     )
 
 
