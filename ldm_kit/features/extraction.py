@@ -16,6 +16,7 @@ from ldm_kit.features.conditioning import conditionings_for
 from ldm_kit.features.passes import CHUNK, Plan, fill
 from ldm_kit.features.store import SAME_LEVEL, CellKey, FeatureStore
 from ldm_kit.features.writing import array_for, note_refused, opened_for_writing, prepare
+from ldm_kit.given_numbers import whole_number
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.outputs import POOLINGS, pooled_shape
@@ -167,7 +168,7 @@ def extract(
         "dataset": stimuli.dataset,
         "pooling": pooling,
         "preprocessing": {**model.preprocessing, **({"posterior": posterior} if posterior != "mean" else {})},
-        "seed": _counted("seed", seed, least=0),
+        "seed": whole_number("seed", seed, 0),
         "template": template,
         "timesteps": timesteps,
         "n_noise": int(n_noise),
@@ -294,7 +295,7 @@ def _check_timesteps_distinct(group: Any, levels: Sequence[NoiseLevel]) -> None:
 
 def _check_applies(model: OpenedModel, n_noise: Any, posterior: str) -> None:
     """Raise for options that would change nothing but the bill."""
-    _counted("n_noise", n_noise)
+    whole_number("n_noise", n_noise, 1)
     if n_noise > 1 and not model.takes_noise:
         raise BadInputError(f"n_noise={n_noise}: {model.identity.model!r} takes no noise. Leave it at 1.")
     if posterior == "sample" and model.preprocessing.get("posterior", "none") == "none":
@@ -304,15 +305,9 @@ def _check_applies(model: OpenedModel, n_noise: Any, posterior: str) -> None:
         )
 
 
-def _counted(what: str, value: Any, *, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise BadInputError(f"{what}={value!r}: give a whole number from {least}.")
-    return int(value)
-
-
 def _batch_size(batch_size: int | str, model: OpenedModel) -> int:
     if batch_size == "auto":
         return 16 if model.device.type == "cpu" else CHUNK
     if isinstance(batch_size, str):
         raise BadInputError(f"Batch size {batch_size!r}: give a whole number from 1, or 'auto'.")
-    return _counted("batch_size", batch_size)
+    return whole_number("batch_size", batch_size, 1)

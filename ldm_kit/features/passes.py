@@ -127,9 +127,8 @@ def fill(plan: Plan, progress: bool) -> None:
             finished = []
             for part, cells, values in _passes(plan, batch, missing):
                 for key, new in zip(cells, values, strict=True):
-                    lacking = missing[key][
-                        part.rows
-                    ]  # what another run wrote stays as it is, to the last bit
+                    # What another run wrote stays as it is, to the last bit.
+                    lacking = missing[key][part.rows]
                     finished.append((key, part.rows[lacking], _checked(new, key, part.names, plan)[lacking]))
                 bar.update(len(part.rows))
             for key, rows, new in finished:

@@ -11,12 +11,12 @@ import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, MismatchError
+from ldm_kit.given_numbers import number_of_folds
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import Cell, cells_of, table_labels
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval, proportion
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
-from ldm_kit.measures.parameters import number_of_folds
 from ldm_kit.measures.progress import progress
 from ldm_kit.measures.zero_shot import CHANCE, Matched, once, score_of_code
 from ldm_kit.tables import tidy

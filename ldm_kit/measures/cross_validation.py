@@ -12,6 +12,7 @@ from sklearn.base import clone
 
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import unknown_name
+from ldm_kit.given_numbers import number_of_folds
 from ldm_kit.measures import objective, protocol_linhardt
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import cells_of, n_cells, table_labels
@@ -20,7 +21,6 @@ from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval
 from ldm_kit.measures.linear_probe import LinearProbe
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
-from ldm_kit.measures.parameters import number_of_folds
 from ldm_kit.measures.probe import Probe
 from ldm_kit.measures.progress import progress
 from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED, Matched, once

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.errors import BadInputError
+from ldm_kit.given_numbers import number_of_folds
 from ldm_kit.measures import kernels
-from ldm_kit.measures.parameters import number_of_folds
 from ldm_kit.measures.threads import WORTH_THREADS, in_threads, n_threads
 
 MOST_BITS = 64  # folds whose bits fit in one whole number; more of them are split one by one

@@ -15,11 +15,11 @@ from sklearn.exceptions import NotFittedError
 from ldm_kit.atomic import with_ending, written_aside
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError
+from ldm_kit.given_numbers import real_number, whole_number
 from ldm_kit.measures import objective
 from ldm_kit.measures.cells import checked_matrix
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import similarity_and_tolerance
-from ldm_kit.measures.parameters import real_number, whole_number
 from ldm_kit.measures.zero_shot import SCORE
 
 Matrix = npt.NDArray[np.floating]

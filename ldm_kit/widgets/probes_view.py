@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable
+from collections.abc import Generator
 from typing import Any, ClassVar, NamedTuple
 
 import ipywidgets
@@ -117,10 +117,6 @@ class ProbesView(Explorer):
         return State(
             self.stimulus.value, self.block.value, self.level.value, self.words.value, self.neighbours.value
         )
-
-    def key(self, tab: str, state: State) -> Hashable:
-        """Give all of the state: the number of neighbours is in the status line of either tab."""
-        return tab, state
 
     def steps(self, tab: str, state: State) -> Generator[Progress, None, Shown]:
         """Compute the similarities, then show them."""

@@ -1,4 +1,4 @@
-"""Checks of the numbers that measures and probes are set up with, before any work is done."""
+"""Checks of the numbers that extraction, measures and probes are set up with, before any work is done."""
 
 from __future__ import annotations
 
