@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import random
-import signal
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -28,14 +25,20 @@ from ldm_kit.errors import (
 )
 from ldm_kit.features.passes import CHUNK
 from ldm_kit.models.noise import draw_noise
+from tests.children import extract_in_child
 
 LEVELS = [0.1, 0.5]
 BOTH = ["none", "label"]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return lk.load_model(save_tiny_stable_diffusion(tmp_path_factory.mktemp("sd")), device="cpu")
+def folder(tmp_path_factory):
+    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return lk.load_model(folder, device="cpu")
 
 
 def some_stimuli(folder: Path, n: int = 40) -> lk.Stimuli:
@@ -247,23 +250,6 @@ def digest(folder: Path) -> dict[str, str]:
     }
 
 
-def run_in_child(model, stimuli, out, kill_after=None, **options):
-    """Extract in a forked child, killed after some seconds; returns whether it got to its end."""
-    child = os.fork()
-    if child == 0:  # pragma: no cover
-        try:
-            torch.set_num_threads(1)
-            lk.extract(model, stimuli, out=out, progress=False, **options)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
-
-
 def computed(out: Path) -> dict[str, np.ndarray]:
     """For each array of a store that may not have been begun: which stimuli have features."""
     try:
@@ -274,25 +260,21 @@ def computed(out: Path) -> dict[str, np.ndarray]:
     return {name: ~np.isnan(np.asarray(array[:, 0])) for name, array in arrays.items()}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_random_instants_it_ends_with_the_same_bytes(model, tmp_path):
-    torch.set_num_threads(1)
+def test_killed_at_random_instants_it_ends_with_the_same_bytes(folder, tmp_path):
     stimuli = some_stimuli(tmp_path / "pictures", 10 * CHUNK + 5)
     ask = {"blocks": ["mid", "down_blocks.0"], "noise_levels": [0.5], "batch_size": 7}
-    began = time.monotonic()
-    assert run_in_child(model, stimuli, tmp_path / "whole", **ask)
-    whole = time.monotonic() - began
+    whole = extract_in_child(folder, stimuli, tmp_path / "whole", **ask).finish()
     rng, out = random.Random(0), tmp_path / "killed"
     at_work, before = 0, computed(out)
     for _ in range(20):
         # Long enough to get into the third chunk at most, so that few of the kills come after the end.
-        at_work += not run_in_child(model, stimuli, out, kill_after=rng.uniform(0.02, 0.25) * whole, **ask)
+        at_work += extract_in_child(folder, stimuli, out, **ask).kill(after=rng.uniform(0.02, 0.25) * whole)
         after = computed(out)
         for name, there in before.items():
             assert after[name][: len(there)][there].all(), "a kill lost what was there"
         before = after
     assert at_work >= 10
-    assert run_in_child(model, stimuli, out, **ask)
+    extract_in_child(folder, stimuli, out, **ask).finish()
     assert digest(out) == digest(tmp_path / "whole")
     assert not list(out.rglob("*.partial"))
 
@@ -344,21 +326,11 @@ def test_orphans_of_a_killed_write_are_swept(model, stimuli, tmp_path):
     assert not orphan.exists()
 
 
-def test_two_processes_share_a_store(model, stimuli, reference, tmp_path):
-    out = tmp_path / "features"
-    children = []
-    for half in (stimuli[:20], stimuli[20:]):
-        child = os.fork()
-        if child == 0:  # pragma: no cover
-            try:
-                torch.set_num_threads(1)
-                lk.extract(model, half, noise_levels=LEVELS, conditioning=BOTH, out=out, progress=False)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        children.append(child)
+def test_two_processes_share_a_store(folder, stimuli, reference, tmp_path):
+    out, ask = tmp_path / "features", {"noise_levels": LEVELS, "conditioning": BOTH}
+    children = [extract_in_child(folder, half, out, **ask) for half in (stimuli[:20], stimuli[20:])]
     for child in children:
-        assert os.waitpid(child, 0)[1] == 0
+        child.finish()
     store = lk.FeatureStore.open(out).select(names=stimuli.names)
     for key in reference.cells():
         assert_same(store[key], reference[key])

@@ -159,7 +159,8 @@ class Notebook:
     def run_all(self, timeout: float = 240) -> list[str]:
         """Run all cells and give the errors of those that raised."""
         self.page.set_default_timeout(timeout * 1000)
-        self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        script = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
+        promised(self.page, script, timeout=timeout, what=f"all cells of {self.path}")
         return self.errors()
 
     def errors(self) -> list[str]:
@@ -175,7 +176,8 @@ class Notebook:
 
     def python(self, expression: str) -> Any:
         """Evaluate a Python expression in the notebook's kernel; its value must fit into JSON."""
-        reply = self.page.evaluate(
+        reply = promised(
+            self.page,
             """async (expression) => {
                 const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
                 const asked = {code: 'pass', store_history: false, user_expressions: {value: expression}};
@@ -183,6 +185,7 @@ class Notebook:
                 return reply.content.user_expressions.value;
             }""",
             f"__import__('json').dumps({expression}, default=lambda value: getattr(value, 'tolist', value.__str__)())",
+            what=expression,
         )
         if reply["status"] != "ok":
             raise RuntimeError(f"{expression}: {reply['ename']}: {reply['evalue']}")
@@ -194,13 +197,15 @@ class Notebook:
 
     def run(self, code: str) -> None:
         """Run Python statements in the notebook's kernel, outside its cells."""
-        status = self.page.evaluate(
+        status = promised(
+            self.page,
             """async (code) => {
                 const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
                 const reply = await kernel.requestExecute({code: code, store_history: false}).done;
                 return reply.content.status + ' ' + (reply.content.evalue || '');
             }""",
             code,
+            what=code,
         )
         assert status.startswith("ok"), status
 
@@ -210,12 +215,30 @@ class Notebook:
 
     def restart(self) -> None:
         """Restart the kernel, as a user does after a crash; outputs stay."""
-        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()")
+        script = "() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()"
+        promised(self.page, script, what="restarting the kernel")
         self.wait_idle()
 
     def close(self) -> None:
         """Shut the kernel down, so that the next notebook has the memory."""
-        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        script = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
+        promised(self.page, script, what="shutting the kernel down")
+
+
+def promised(page: Page, script: str, given: Any = None, *, timeout: float = 120, what: str) -> Any:
+    """What JavaScript's promise becomes; Playwright alone would wait for a lost reply for ever."""
+    answers = page.evaluate(
+        f"""async ([given, seconds]) => {{
+            let timer;
+            const late = new Promise((resolve) => {{ timer = setTimeout(() => resolve([]), 1000 * seconds); }});
+            const kept = Promise.resolve(({script})(given)).then((value) => [value]);
+            try {{ return await Promise.race([kept, late]); }} finally {{ clearTimeout(timer); }}
+        }}""",
+        [given, timeout],
+    )
+    if not answers:
+        raise TimeoutError(f"no answer in {timeout:g} s to {what}")
+    return answers[0]
 
 
 def eventually(

@@ -9,7 +9,7 @@ import sys
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.driver import watched_page
+from tests.browser.driver import promised, watched_page
 from tests.browser.servers import Gate
 
 pytestmark = pytest.mark.browser
@@ -33,6 +33,14 @@ def test_an_error_in_the_console_is_one(browser: Browser) -> None:
         with pytest.raises(AssertionError, match="wrong"):
             visit.check()
         assert len(visit.errors) == 2
+
+
+def test_a_promise_that_is_not_kept_is_an_error(browser: Browser) -> None:
+    with watched_page(browser) as visit:
+        with pytest.raises(TimeoutError, match=r"no answer in 0\.2 s to the question"):
+            promised(visit.page, "() => new Promise(() => {})", timeout=0.2, what="the question")
+        assert promised(visit.page, "async (n) => n + 1", 1, what="a sum") == 2
+        assert promised(visit.page, "() => undefined", what="nothing") is None
 
 
 def test_a_kernel_that_asks_the_network_is_turned_away_and_counted() -> None:
