@@ -26,6 +26,8 @@ WHAT_JUDGEMENTS_ARE = {
     "simulated": "choices drawn from a simulated observer, not from people",
 }
 SHOWN_ROWS = 500
+# A cell without a value is empty; DataTables would write NaN, and sorts by the value all the same.
+EMPTY = "function (cell) { if (['NaN', 'None', 'nan', '<NA>'].includes(cell.textContent)) cell.textContent = ''; }"
 # Links to itables' site on how to trust a notebook, which a page on disk needs not.
 ITABLES_HELP = re.compile(r"\s*\(need <a [^<]*</a>\?\)|<sup><noscript>.*?</sup>", re.DOTALL)
 
@@ -220,6 +222,7 @@ def _sortable(frame: pd.DataFrame, identifier: str) -> str:
         showIndex=False,
         classes="display compact",
         paging=False,  # paper has no second page of a table: all rows are there, to be scrolled through
+        columnDefs=[{"targets": "_all", "createdCell": itables.JavascriptFunction(EMPTY)}],
         layout={"topStart": None, "topEnd": "search" if len(shown) > 10 else None, "bottomStart": "info"},
         maxBytes=0,
         allow_html=False,

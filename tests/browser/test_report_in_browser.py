@@ -64,6 +64,8 @@ def test_tables_sort_and_figures_draw(index: Path, browser: Browser) -> None:
         page.goto(index.as_uri())
         heads = page.locator("table.dataTable thead th")
         page.locator("table.dataTable tbody tr").first.wait_for()
+        cells = page.locator("table.dataTable tbody td").all_inner_texts()
+        assert "" in cells and not {"NaN", "None"} & set(cells), "a cell without a value is empty"
         place = [text.strip() for text in heads.all_inner_texts()].index("other")
         column = page.locator(f"table.dataTable tbody td:nth-child({place + 1})")
         before = column.all_inner_texts()
