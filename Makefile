@@ -22,6 +22,7 @@ demo: .venv/.stamp  ## run the notebooks on the bundled model; the report is out
 	$(PY) -m ldm_kit.demo
 
 # One thread a process: two processes that each spin two threads on two cores slow each other down.
+# A process that is ended because a test hung is begun anew once; left to itself, xdist would run that test eight times.
 test: .venv/.stamp  ## run all tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadscope --max-worker-restart 1 -m "not network"
 

@@ -26,8 +26,10 @@ WHAT_JUDGEMENTS_ARE = {
     "simulated": "choices drawn from a simulated observer, not from people",
 }
 SHOWN_ROWS = 500
-# A cell without a value is empty; DataTables would write NaN, and sorts by the value all the same.
-EMPTY = "function (cell) { if (['NaN', 'None', 'nan', '<NA>'].includes(cell.textContent)) cell.textContent = ''; }"
+# itables gives a float as its text and its value: the text of one that is missing goes, it sorts as before.
+WITHOUT_NAN = (
+    "function (cell, given) { if (Array.isArray(given) && Number.isNaN(given[1])) cell.textContent = ''; }"
+)
 # Links to itables' site on how to trust a notebook, which a page on disk needs not.
 ITABLES_HELP = re.compile(r"\s*\(need <a [^<]*</a>\?\)|<sup><noscript>.*?</sup>", re.DOTALL)
 
@@ -213,8 +215,11 @@ def _sortable(frame: pd.DataFrame, identifier: str) -> str:
     import itables
 
     shown = frame.head(SHOWN_ROWS).copy()
-    for name in shown.select_dtypes("float"):
-        shown[name] = shown[name].round(4)
+    for name in shown.columns:
+        if shown[name].dtype.kind == "f":
+            shown[name] = shown[name].round(4)
+        elif shown[name].isna().any():  # a text that says "None" stays; a missing one is empty
+            shown[name] = shown[name].astype(object).where(shown[name].notna(), "")
     html: str = itables.to_html_datatable(
         shown,
         connected=False,
@@ -222,7 +227,7 @@ def _sortable(frame: pd.DataFrame, identifier: str) -> str:
         showIndex=False,
         classes="display compact",
         paging=False,  # paper has no second page of a table: all rows are there, to be scrolled through
-        columnDefs=[{"targets": "_all", "createdCell": itables.JavascriptFunction(EMPTY)}],
+        columnDefs=[{"targets": "_all", "createdCell": itables.JavascriptFunction(WITHOUT_NAN)}],
         layout={"topStart": None, "topEnd": "search" if len(shown) > 10 else None, "bottomStart": "info"},
         maxBytes=0,
         allow_html=False,
