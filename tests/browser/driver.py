@@ -244,14 +244,21 @@ def promised(page: Page, script: str, given: Any = None, *, timeout: float = 120
 def eventually(
     page: Page, ask: Callable[[], T], right: Callable[[T], object], timeout: float = 60, what: str = ""
 ) -> T:
-    """Ask until the answer is right, and give it; what a browser shows follows its kernel with a delay."""
+    """Ask until the answer is right, and give it; what a browser shows follows its kernel with a delay.
+
+    While a figure is drawn anew it, or its traces, may be missing: a lookup that fails is no answer yet.
+    """
     end = time.monotonic() + timeout
     while True:
-        answer = ask()
-        if right(answer):
-            return answer
+        try:
+            answer = ask()
+            if right(answer):
+                return answer
+            still: object = answer
+        except (LookupError, ValueError) as error:
+            still = error
         if time.monotonic() > end:
-            raise AssertionError(f"{what}after {timeout:g} s still {str(answer)[:600]}")
+            raise AssertionError(f"{what}after {timeout:g} s still {str(still)[:600]}")
         page.wait_for_timeout(100)
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.driver import promised, watched_page
+from tests.browser.driver import eventually, promised, watched_page
 from tests.browser.servers import Gate
 
 pytestmark = pytest.mark.browser
@@ -33,6 +33,16 @@ def test_an_error_in_the_console_is_one(browser: Browser) -> None:
         with pytest.raises(AssertionError, match="wrong"):
             visit.check()
         assert len(visit.errors) == 2
+
+
+def test_what_is_not_there_yet_is_asked_for_again(browser: Browser) -> None:
+    with watched_page(browser) as visit:
+        page = visit.page
+        page.set_content("<p id=one></p>")
+        page.evaluate("setTimeout(() => document.getElementById('one').textContent = 'a b', 300)")
+        assert eventually(page, lambda: page.inner_text("#one").split()[1], bool, 10) == "b"
+        with pytest.raises(AssertionError, match=r"a third: after 0\.2 s still list index out of range"):
+            eventually(page, lambda: page.inner_text("#one").split()[2], bool, 0.2, "a third: ")
 
 
 def test_a_promise_that_is_not_kept_is_an_error(browser: Browser) -> None:

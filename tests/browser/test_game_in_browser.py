@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 
 import ldm_kit as lk
 from tests.browser import play
-from tests.browser.driver import Notebook, copy_notebooks, watched_page
+from tests.browser.driver import Notebook, copy_notebooks, eventually, watched_page
 from tests.browser.servers import Server, voila_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -79,10 +79,14 @@ def test_ten_trials_by_clicks_and_keys_are_ten_right_rows(
     play.wait_for(page, "end")
     scores = notebook.python("page.scores()[['other', 'accuracy', 'ci_low', 'ci_high']].to_dict('list')")
     page.locator(".ldm-odd-one-out .js-plotly-plot .main-svg").first.wait_for()
-    (drawn,) = notebook.figures(".ldm-odd-one-out")
-    traces = [trace for trace in drawn["data"] if trace.get("mode") == "markers"]
-    by_name = {name: x for trace in traces for name, x in zip(trace["y"], trace["x"], strict=True)}
-    assert by_name == pytest.approx(dict(zip(scores["other"], scores["accuracy"], strict=True)))
+    expected = pytest.approx(dict(zip(scores["other"], scores["accuracy"], strict=True)))
+
+    def drawn() -> dict[str, float]:
+        (figure,) = notebook.figures(".ldm-odd-one-out")
+        traces = [trace for trace in figure["data"] if trace.get("mode") == "markers"]
+        return {name: x for trace in traces for name, x in zip(trace["y"], trace["x"], strict=True)}
+
+    eventually(page, drawn, lambda now: now == expected)
     ends = page.locator(".ldm-board").inner_text()
     assert "prove little" in ends and "√c" in ends
     # the notebook itself is as it was: the keys made no headings of cells

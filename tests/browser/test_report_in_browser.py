@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from ldm_kit.batch import build_report, run_series
-from tests.browser.driver import watched_page
+from tests.browser.driver import eventually, watched_page
 from tests.browser.servers import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -64,8 +64,9 @@ def test_tables_sort_and_figures_draw(index: Path, browser: Browser) -> None:
         page.goto(index.as_uri())
         heads = page.locator("table.dataTable thead th")
         page.locator("table.dataTable tbody tr").first.wait_for()
-        cells = page.locator("table.dataTable tbody td").all_inner_texts()
-        assert "" in cells and not {"NaN", "None"} & set(cells), "a cell without a value is empty"
+        cells = page.locator("table.dataTable tbody td")
+        shown = eventually(page, cells.all_inner_texts, lambda now: "" in now)
+        assert not {"NaN", "None"} & set(shown), "a cell without a value is empty"
         place = [text.strip() for text in heads.all_inner_texts()].index("other")
         column = page.locator(f"table.dataTable tbody td:nth-child({place + 1})")
         before = column.all_inner_texts()
