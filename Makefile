@@ -36,10 +36,10 @@ bench: .venv/.stamp  ## time measures and extraction; what was measured: tests/b
 lab: .venv/.stamp  ## open JupyterLab on the first notebook
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
 
-# `make game IP=0.0.0.0` lets a class in: each visitor gets a kernel of about 0.75 GB on this machine.
+# `make game IP=0.0.0.0` lets a class in.
 IP ?= 127.0.0.1
 PORT ?= 8866
-game: .venv/.stamp  ## serve the odd-one-out game by Voilà
+game: .venv/.stamp  ## serve the odd-one-out game
 	$(PY) -m ldm_kit.game --ip $(IP) --port $(PORT)
 
 screenshots: .venv/.stamp  ## make the pictures of notebooks/images anew, in a Chromium

@@ -2,7 +2,7 @@
 
 from ldm_kit.game.answers import AnswerFile, choices_so_far
 from ldm_kit.game.scoring import Consistency, agreement_table, consistency, trials_said
-from ldm_kit.game.session import Feedback, Game, Session
+from ldm_kit.game.session import Feedback, Game, Session, new_game
 from ldm_kit.game.sets import JudgedSets, candidate_sets
 from ldm_kit.game.simulated import PLAYERS, autoplay
 from ldm_kit.game.trials import Trial, plan_trials
@@ -21,6 +21,7 @@ __all__ = [
     "candidate_sets",
     "choices_so_far",
     "consistency",
+    "new_game",
     "plan_trials",
     "trials_said",
 ]

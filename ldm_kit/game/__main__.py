@@ -1,34 +1,42 @@
-"""``python -m ldm_kit.game``: serve the odd-one-out game to a class, by Voilà."""
+"""``python -m ldm_kit.game``: serve the odd-one-out game to a class."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
+import ast
+import asyncio
+import signal
 import socket
-import subprocess
 import sys
+import webbrowser
 from collections.abc import Sequence
+from contextlib import chdir, suppress
 from pathlib import Path
+from typing import Any
 
-import ldm_kit
+from ldm_kit.batch.parameters import read_parameters
 from ldm_kit.checkout import find_notebook
-from ldm_kit.errors import BadInputError, LdmKitError
+from ldm_kit.datasets import load_dataset
+from ldm_kit.errors import BadInputError, LdmKitError, unknown_name
+from ldm_kit.game.server import listen, serve
+from ldm_kit.game.session import Game, new_game
+from ldm_kit.models.loading import load_model
 
+GIVEN = (
+    "blocks",
+    "noise_level",
+    "metric",
+    "n_trials",
+    "n_catch",
+    "n_candidates",
+    "seed",
+)  # to `new_game` as they are
 NOTEBOOK = "05_odd_one_out_game.ipynb"
-# Of the JupyterLab extensions that happen to be installed, those that draw the page.
-EXTENSIONS = (
-    "@voila-dashboards/widgets-manager8",
-    "@jupyter-widgets/jupyterlab-manager",
-    "anywidget",
-    "jupyterlab-plotly",
-)
 EVERYWHERE = ("0.0.0.0", "::", "")  # listened at, but no browser opens them
-TEMPLATE = "ldm_kit"  # Voilà's page without its CDN, in the package's data/jupyter
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve the game until it is stopped with Ctrl-C.
+    """Serve the game until it is stopped with Ctrl-C, or by SIGTERM.
 
     Parameters
     ----------
@@ -54,25 +62,98 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="127.0.0.1",
         help="0.0.0.0 lets other machines in (default: %(default)s, this one alone)",
     )
-    parser.add_argument("--notebook", type=Path, help="instead of the kit's own")
+    parser.add_argument(
+        "--notebook", type=Path, help="a copy of the game's notebook with other values in its parameters cell"
+    )
     parser.add_argument("--no-browser", action="store_true", help="open no browser")
     given = parser.parse_args(arguments)
     try:
-        command = voila_command(
+        notebook = (
             given.notebook
-            or find_notebook(NOTEBOOK, "Run this from a clone of it, or name one with --notebook."),
-            given.ip,
-            given.port,
-            given.no_browser,
-        )
+            or find_notebook(NOTEBOOK, "Run this from a clone of it, or name one with --notebook.")
+        ).resolve()
+        asked = game_parameters(notebook)
+        sockets = listen(given.ip, given.port)
+        port = sockets[0].getsockname()[1]
+        with chdir(notebook.parent):  # where its relative paths begin, as in JupyterLab
+            game = prepared(asked)
+            print(f"The game is at {where(given.ip, port)} until you stop it with Ctrl-C.", flush=True)
+            if not given.no_browser:
+                webbrowser.open(where("127.0.0.1" if given.ip in EVERYWHERE else given.ip, port))
+            asyncio.run(_until_stopped(game, asked["answers"] or "outputs/game", sockets, given.ip))
     except LdmKitError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    print(f"The game is at {where(given.ip, given.port)} until you stop it with Ctrl-C.", flush=True)
-    try:
-        return subprocess.run(command, env={**os.environ, **voila_environment()}, check=False).returncode
     except KeyboardInterrupt:
-        return 0
+        pass
+    return 0
+
+
+def game_parameters(notebook: Path) -> dict[str, Any]:
+    """What the parameters cell of the game's notebook, or of a copy, says.
+
+    Raises
+    ------
+    BadInputError, UnknownNameError
+        If there is no such notebook, it is another one, or it says who plays.
+
+    Examples
+    --------
+    >>> game_parameters(Path("notebooks/05_odd_one_out_game.ipynb"))["n_trials"]  # doctest: +SKIP
+    10
+    """
+    found = {name: ast.literal_eval(one.default) for name, one in read_parameters(notebook).items()}
+    needed = (
+        "player",
+        "autoplay",
+        "model",
+        "dataset",
+        "dataset_root",
+        "answers",
+        "features",
+        "out",
+        "trials",
+    )
+    for name in (*needed, *GIVEN):
+        if name not in found:
+            advice = f"{notebook.name!r} is no copy of {NOTEBOOK}: add what is missing, or copy it anew."
+            raise unknown_name("parameter", name, found, advice)
+    for name in ("player", "autoplay"):
+        if found[name] is not None:
+            raise BadInputError(
+                f"{notebook.name!r} sets {name}={found[name]!r}, but a served game asks every visitor for a name. "
+                f"Set `{name}` to None, or play in JupyterLab."
+            )
+    return found
+
+
+def prepared(asked: dict[str, Any]) -> Game:
+    """Open the model and the data and ask the blocks, as the notebook does.
+
+    Examples
+    --------
+    >>> prepared(game_parameters(notebook)).n_trials  # doctest: +SKIP
+    10
+    """
+    options = {name: asked[name] for name in GIVEN}
+    return new_game(
+        load_model(asked["model"]),
+        load_dataset(asked["dataset"], asked["dataset_root"]),
+        asked["features"] or f"{asked['out']}/features",
+        how=asked["trials"],
+        **options,
+    )
+
+
+async def _until_stopped(game: Game, folder: str, sockets: list[socket.socket], ip: str) -> None:
+    """Serve until SIGTERM or SIGINT; one process, so nothing is left behind."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    with suppress(NotImplementedError):  # Windows has none of these; there Ctrl-C alone ends it
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await serve(game, folder, sockets, ip)
 
 
 def where(ip: str, port: int) -> str:
@@ -105,46 +186,6 @@ def own_address() -> str:
         except OSError:
             return ""
         return str(asked.getsockname()[0])
-
-
-def voila_command(notebook: Path, ip: str, port: int, no_browser: bool) -> list[str]:
-    """The command that serves one notebook, each visitor with a kernel of his own.
-
-    Raises
-    ------
-    BadInputError
-        If Voilà is not installed, or there is no such notebook.
-
-    Examples
-    --------
-    >>> voila_command(Path("05.ipynb"), "127.0.0.1", 8866, True)[1:3]  # doctest: +SKIP
-    ['-m', 'voila']
-    """
-    if importlib.util.find_spec("voila") is None:
-        raise BadInputError("Voilà is not installed. Install it (pip install voila), or play in JupyterLab.")
-    if not notebook.is_file():
-        raise BadInputError(f"There is no notebook at {str(notebook)!r}. Name the game's notebook.")
-    command = [sys.executable, "-m", "voila", str(notebook), f"--Voila.ip={ip}", f"--port={port}"]
-    command += [f"--template={TEMPLATE}", "--MappingKernelManager.cull_idle_timeout=3600"]
-    command += [f"--VoilaConfiguration.extension_allowlist={name}" for name in EXTENSIONS]
-    return [*command, *(["--no-browser"] if no_browser else [])]
-
-
-def voila_environment() -> dict[str, str]:
-    """What Voilà needs to find the page's template and this very Python, and nothing on the network.
-
-    Examples
-    --------
-    >>> "JUPYTER_PATH" in voila_environment()
-    True
-    """
-    package = Path(ldm_kit.__path__[0])
-    paths = {"JUPYTER_PATH": package / "data" / "jupyter", "PYTHONPATH": package.parent}
-    joined = {
-        name: os.pathsep.join([str(path), *filter(None, [os.environ.get(name)])])
-        for name, path in paths.items()
-    }
-    return {**joined, "JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,12 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError
 from ldm_kit.game.answers import AnswerFile
 from ldm_kit.game.scoring import Consistency, agreement_table, consistency
-from ldm_kit.game.sets import JudgedSets
+from ldm_kit.game.sets import JudgedSets, candidate_sets
 from ldm_kit.game.trials import Trial, choose_sets, disagreement, plan_trials
+
+if TYPE_CHECKING:
+    from ldm_kit.datasets.dataset import Dataset
+    from ldm_kit.models.opened import OpenedModel
 
 JUDGES = {
     "human": "people",
@@ -279,6 +283,58 @@ class Session:
             if trial.repeats is not None:
                 pairs.append((odd[trial.repeats], odd[number]))
         return consistency(pairs)
+
+
+def new_game(
+    net: OpenedModel,
+    data: Dataset,
+    features: str | os.PathLike[str],
+    *,
+    blocks: str | Sequence[str] | None = None,
+    noise_level: float = 0.3,
+    metric: str = "centred cosine",
+    n_candidates: int = 200,
+    seed: int = 0,
+    **options: Any,
+) -> Game:
+    """Draw sets of three and ask blocks of a model which image they would leave out of each.
+
+    Parameters
+    ----------
+    net : OpenedModel
+    data : Dataset
+    features : path-like
+        The feature store; only what it lacks is computed.
+    blocks : str or sequence of str, optional
+        As for `OpenedModel.select_blocks`.
+    noise_level : float
+        At which the blocks look.
+    metric : str
+        How similar two representations are, as for `lk.choices`.
+    n_candidates : int
+        How many sets the trials are chosen from.
+    seed : int
+        Of the noise, the sets and the trials.
+    **options
+        `n_trials`, `n_catch` and `how` of `Game`.
+
+    Examples
+    --------
+    >>> game = lk.game.new_game(net, data, "outputs/features", blocks="mid_block")  # doctest: +SKIP
+    """
+    from ldm_kit.features.extraction import extract
+    from ldm_kit.measures import choices
+
+    sets = candidate_sets(data, n_candidates, seed=seed)
+    stimuli = data.stimuli.select(sets.names)
+    shown = net.select_blocks(blocks)
+    asked: dict[str, Any] = {"blocks": shown, "noise_levels": [noise_level], "conditioning": "none"}
+    store = extract(net, stimuli, **asked, out=features, seed=seed)
+    store = store.select(**asked, names=sets.names)
+    said = choices(store, sets.triplets, metric=metric)
+    labels = {key.block: {**store.labels(key), "metric": metric, "seed": seed} for key in store.cells()}
+    answers = {key.block: said[key] for key in store.cells()}
+    return Game(stimuli, sets, answers, seed=seed, labels=labels, **options)
 
 
 def _label(key: Any) -> str:

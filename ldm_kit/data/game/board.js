@@ -1,11 +1,12 @@
 // The board of the odd-one-out game. It draws what `view` says and sends what the player does; it knows no rule.
 // Nothing is loaded from anywhere: the pictures come with the view.
 
+const DRAWN = ["svg", "line", "rect", "circle"];
+
 function element(kind, attributes = {}, ...children) {
-  const made = document.createElement(kind);
+  const made = DRAWN.includes(kind) ? document.createElementNS("http://www.w3.org/2000/svg", kind) : document.createElement(kind);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name === "class") made.className = value;
-    else if (name === "on") for (const [event, act] of Object.entries(value)) made.addEventListener(event, act);
+    if (name === "on") for (const [event, act] of Object.entries(value)) made.addEventListener(event, act);
     else if (value === true) made.setAttribute(name, "");
     else if (value !== false && value != null) made.setAttribute(name, value);
   }
@@ -34,6 +35,29 @@ function picture(one, side, view, answer) {
   return element("div", {}, button, ...chosenBy);
 }
 
+// Who agreed with the player: a row for each of the others, with its share, interval, chance and the player's ceiling.
+function agreement({ rows, chance, ceiling, caption }) {
+  const at = (share) => `${100 * share}%`;
+  const band = ceiling && element("rect", {
+    class: "ldm-ceiling", x: at(ceiling[0]), width: at(Math.max(ceiling[1] - ceiling[0], 0.006)), height: "100%",
+  });
+  const drawn = rows.flatMap((row) => [
+    element("span", {}, row.name),
+    element(
+      "svg", { role: "img", "aria-label": `${row.said}, interval ${row.low.toFixed(2)} to ${row.high.toFixed(2)}` },
+      ...(band ? [band.cloneNode()] : []),
+      element("line", { class: "ldm-chance", x1: at(chance), x2: at(chance), y2: "100%" }),
+      element("line", { class: "ldm-interval", x1: at(row.low), x2: at(row.high), y1: "50%", y2: "50%" }),
+      element("circle", { class: `ldm-${row.kind}`, cx: at(row.share), cy: "50%", r: 6 }),
+    ),
+    element("span", {}, row.said),
+  ]);
+  return [
+    element("h4", {}, "Who names the same odd one as you?"),
+    element("div", { class: "ldm-agreement" }, ...drawn), element("p", { class: "ldm-quiet" }, caption),
+  ];
+}
+
 function nameForm(view, send) {
   const input = element("input", {
     class: "ldm-name", type: "text", maxlength: "40", "aria-label": "your name", placeholder: "your name",
@@ -55,6 +79,7 @@ function draw(root, view, send, answer) {
     const three = view.pictures.map((one, index) => picture(one, index + 1, view, answer));
     parts.push(element("div", { class: "ldm-pictures", role: "group", "aria-label": view.title }, ...three));
   }
+  if (view.agreement && view.agreement.rows.length) parts.push(...agreement(view.agreement));
   if (view.phase === "name") parts.push(nameForm(view, send));
   const said = element("p", { class: "ldm-said", role: "status", "aria-live": "polite" }, view.said || "");
   if (view.phase === "feedback" || view.phase === "end") {

@@ -1,0 +1,235 @@
+"""Serve a game to a class: one process and no kernels. A visitor is a page, and the answers on disk.
+
+Nothing is kept of a visitor between two requests: each message says who plays, and the files say the rest. So
+no number of visits fills the memory, and a server that was killed and started anew goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import socket
+import time
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
+from tornado.netutil import bind_sockets
+from tornado.web import Application, HTTPError, RequestHandler
+
+from ldm_kit.errors import BadInputError
+from ldm_kit.game.page import reply, shown_image
+from ldm_kit.game.session import Game
+
+MOST = 128  # connections at once, each for one short request; those beyond are told that the game is full
+PATIENCE = 30  # seconds that a connection may last
+LONGEST = 4096  # bytes of a message
+FILES = {
+    "": ("page.html", "text/html"),
+    "page.js": ("page.js", "text/javascript"),
+    "board.js": ("board.js", "text/javascript"),
+    "board.css": ("board.css", "text/css"),
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-cache",
+    "Server": "ldm_kit",
+}
+SAID = {
+    400: "This message was not understood. Reload the page and give your name again.",
+    403: "This message came from another page. Open the game's own address.",
+    404: "There is only the game here. It is at the address without anything behind the slash.",
+    421: "The game is not served under this name. Open it by the address that was printed when it started.",
+    500: "Your answer was not written: something went wrong in the game's server, whose log says what.",
+    503: "The game is full: too many are being served at this moment. Answers that were given are kept.",
+}
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>The odd-one-out game</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">{head}<link rel="icon" href="data:,">
+<link rel="stylesheet" href="/board.css"><main><div class="ldm-board"><h3>{title}</h3><p>{said}</p></div></main></html>
+"""
+
+
+def listen(ip: str, port: int) -> list[socket.socket]:
+    """Take the port, so that what is wrong with it is known before the game is prepared.
+
+    Raises
+    ------
+    BadInputError
+        If it is taken, or this machine has no such address.
+
+    Examples
+    --------
+    >>> [one.close() for one in listen("127.0.0.1", 0)]
+    [None]
+    """
+    try:
+        return bind_sockets(port, ip)
+    except (OSError, OverflowError) as error:
+        raise BadInputError(
+            f"Cannot listen at {ip!r}, port {port}: {error}. Free the port, or choose another by --port (8866, say), "
+            "and an address of this machine, or 0.0.0.0 for all of them, by --ip."
+        ) from error
+
+
+async def serve(game: Game, folder: Any, sockets: Sequence[socket.socket], ip: str = "127.0.0.1") -> None:
+    """Serve a game until the task is cancelled.
+
+    Parameters
+    ----------
+    game : Game
+    folder : path-like
+        Where the answers go.
+    sockets : sequence of socket
+        From `listen`.
+    ip : str
+        A name that may stand in the address beside numbers, ``localhost`` and this machine's own name.
+
+    Examples
+    --------
+    >>> asyncio.run(serve(game, "outputs/game", listen("127.0.0.1", 8866)))  # doctest: +SKIP
+    """
+    for index in game.chosen:
+        for member in game.sets.members[index]:
+            shown_image(game, game.sets.names[int(member)])  # one that cannot be opened: say so now
+    files = {path: (_data(name), kind) for path, (name, kind) in FILES.items()}
+    own = {"localhost", ip.lower(), socket.gethostname().lower()}
+    names = own | {f"{name}.local" for name in own}
+    since: dict[IOStream, float] = {}
+    server = _Server(
+        Application(
+            [(rf"/({'|'.join(map(_escaped, files))})", _File), ("/play", _Play)],
+            default_handler_class=_Guarded,
+            log_function=lambda handler: None,
+            game=game,
+            folder=folder,
+            files=files,
+            names=names,
+            open=since,
+        ),
+        no_keep_alive=True,
+        idle_connection_timeout=PATIENCE,
+        body_timeout=PATIENCE,
+        max_header_size=4 * LONGEST,
+        max_body_size=LONGEST,
+        max_buffer_size=16 * LONGEST,
+    )
+    server.since = since
+    server.add_sockets(sockets)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        server.stop()
+        await server.close_all_connections()
+
+
+class _Server(HTTPServer):
+    """A server of so many connections, each of which lasts so long."""
+
+    since: dict[IOStream, float]  # when each connection was made
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        now = time.monotonic()
+        for one, since in list(self.since.items()):
+            if now - since > PATIENCE:
+                one.close()
+            if one.closed():
+                del self.since[one]
+        if len(self.since) >= 2 * MOST:  # too many to tell each that it is full
+            stream.close()
+            return
+        self.since[stream] = now
+        super().handle_stream(stream, address)
+
+
+class _Guarded(RequestHandler):
+    """What holds for every request; by itself it is the page that does not exist."""
+
+    def set_default_headers(self) -> None:
+        for name, value in HEADERS.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        if len(self.settings["open"]) > MOST:
+            raise HTTPError(503)
+        # A page elsewhere whose name is made to point here may not answer for a player: names are few.
+        if not _is_address(self.request.host_name) and self.request.host_name not in self.settings["names"]:
+            raise HTTPError(421)
+        if type(self) is _Guarded:
+            raise HTTPError(404)
+
+    def write_error(self, status_code: int, **_: Any) -> None:
+        said = SAID.get(status_code, SAID[400 if status_code < 500 else 500])
+        if status_code == 503:
+            self.set_header("Retry-After", "5")
+        if self.request.method != "GET":
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.finish(said)
+            return
+        full = status_code == 503
+        head = '<meta http-equiv="refresh" content="5">' if full else ""
+        more = " This page tries again every five seconds." if full else ""
+        self.finish(PAGE.format(head=head, title="One moment" if full else "Not here", said=said + more))
+
+
+class _File(_Guarded):
+    """The page and what it is drawn with; nothing else can be fetched."""
+
+    def get(self, path: str) -> None:
+        content, kind = self.settings["files"][path]
+        self.set_header("Content-Type", f"{kind}; charset=utf-8")
+        self.finish(content)
+
+
+class _Play(_Guarded):
+    """What the page says, and what it shows next."""
+
+    async def post(self) -> None:
+        if self.request.headers.get("Content-Type", "").split(";")[0] != "application/json":
+            raise HTTPError(400)  # a form of another page cannot send this kind
+        origin, site = (self.request.headers.get(name) for name in ("Origin", "Sec-Fetch-Site"))
+        if origin is not None and urlsplit(origin).netloc.lower() != self.request.host.lower():
+            raise HTTPError(403)
+        if site not in (None, "same-origin", "none"):
+            raise HTTPError(403)
+        try:
+            message = _understood(json.loads(self.request.body))
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise HTTPError(400) from error
+        told = (self.settings["game"], self.settings["folder"], message)
+        view = await asyncio.get_running_loop().run_in_executor(None, reply, *told)
+        self.finish(view)
+
+
+def _understood(message: Any) -> dict[str, Any]:
+    """A message with its numbers as numbers; an error if it is none."""
+    known = {name: str(message.get(name, "")) for name in ("kind", "player", "game", "phase")}
+    if known["kind"] != "answer":
+        return known
+    seconds = float(message.get("seconds") or 0)
+    return {**known, "trial": int(message["trial"]), "choice": int(message["choice"]), "seconds": seconds}
+
+
+def _data(name: str) -> bytes:
+    return (resources.files("ldm_kit") / "data" / "game" / name).read_bytes()
+
+
+def _escaped(path: str) -> str:
+    return path.replace(".", r"\.")
+
+
+def _is_address(name: str) -> bool:
+    """Whether a host is named by numbers, which no other page's name can be."""
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
