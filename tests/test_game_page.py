@@ -1,25 +1,38 @@
-"""The game's page as a plain object: what it shows after which message, without a browser."""
+"""The game's page and its server: what is shown after which message, and what is refused, without a browser."""
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import gc
 import io
 import json
 import os
 import re
+import signal
+import socket
+import sys
+import threading
+import time
 from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import plotly.graph_objects as go
+import psutil
 import pytest
 from PIL import Image
+from tornado.iostream import IOStream
 
 import ldm_kit as lk
 from ldm_kit.checkout import find_notebook
 from ldm_kit.datasets.choice_files import read_rows
 from ldm_kit.errors import BadInputError
-from ldm_kit.game.__main__ import NOTEBOOK, main, voila_command, voila_environment
-from ldm_kit.widgets.odd_one_out import SIDE, data_uri
+from ldm_kit.game import Session, server
+from ldm_kit.game.__main__ import GIVEN, NOTEBOOK, game_parameters, main
+from ldm_kit.game.page import SIDE, Page, data_uri
+from tests.benchmarks import visitors
+from tests.browser.servers import free_port
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +46,11 @@ def game():
 
 def send(page, **message):
     """What the browser sends, by the way that it takes."""
-    page.board._handle_custom_msg(message, [])
+    page._handle_custom_msg(message, [])
 
 
 def view(page):
-    return json.loads(json.dumps(page.board.view))  # it must fit into JSON
+    return json.loads(json.dumps(page.view))  # it must fit into JSON
 
 
 def play(page, *choices):
@@ -46,7 +59,7 @@ def play(page, *choices):
         send(page, kind="next")
 
 
-def test_a_visitor_gives_a_name_plays_and_sees_one_figure(game, tmp_path):
+def test_a_visitor_gives_a_name_plays_and_sees_who_agreed(game, tmp_path):
     page = lk.widgets.OddOneOut(game, folder=tmp_path)
     assert view(page)["phase"] == "name"
     send(page, kind="start", player="ann")
@@ -62,18 +75,18 @@ def test_a_visitor_gives_a_name_plays_and_sees_one_figure(game, tmp_path):
     votes = [entry["text"] for one in seen["pictures"] for entry in one["who"] if entry["kind"] == "judges"]
     assert sum(int(text.split()[0]) for text in votes) == sum(page.session.feedback(1).votes)
     assert read_rows(tmp_path / "ann.csv")[0]["seconds"] == "0.750"
-    assert page.figure is None and len(page.children) == 1
     send(page, kind="next")
     play(page, 1, 2, 3, 1, 2, 3)
     seen = view(page)
     assert seen["phase"] == "end"
     assert "prove little" in " ".join(seen["lines"]) and "√c" in " ".join(seen["lines"])
-    assert isinstance(page.figure, go.FigureWidget) and page.children[1] is page.figure
-    scores = page.scores().set_index("other")["accuracy"]
-    drawn = {name: x for trace in page.figure.data for name, x in zip(trace.y, trace.x, strict=True)}
-    assert drawn == pytest.approx(scores[list(drawn)].to_dict())
+    scores = page.scores().set_index("other")
+    drawn = {row["name"]: (row["share"], row["low"], row["high"]) for row in seen["agreement"]["rows"]}
+    expected = {other: tuple(row) for other, row in scores[["accuracy", "ci_low", "ci_high"]].iterrows()}
+    assert {name: pytest.approx(row) for name, row in expected.items()} == drawn
+    assert seen["agreement"]["ceiling"] == list(page.consistency().ceiling)
     send(page, kind="next")
-    assert view(page)["phase"] == "name" and len(page.children) == 1
+    assert view(page)["phase"] == "name" and "agreement" not in view(page)
     send(page, kind="start", player="ben")
     assert view(page)["phase"] == "play" and view(page)["done"] == 0
 
@@ -102,7 +115,7 @@ def test_a_page_opened_again_goes_on(game, tmp_path):
     assert [one["alt"] for one in view(again)["pictures"]] == [one["alt"] for one in view(first)["pictures"]]
     play(again, 1, 1, 1, 1)
     finished = lk.widgets.OddOneOut(game, "ann", tmp_path)
-    assert view(finished)["phase"] == "end" and finished.figure is not None
+    assert view(finished)["phase"] == "end" and view(finished)["agreement"]["rows"]
     assert view(finished)["go"] == ""  # the name was the notebook's: there is no form to go back to
     send(finished, kind="next")
     assert view(finished)["phase"] == "end"
@@ -139,22 +152,260 @@ def test_pictures_are_sent_small_and_whole():
 
 def test_the_page_loads_nothing_from_anywhere():
     folder = Path(lk.__file__).parent / "data" / "game"
-    for name in ("board.js", "board.css"):
-        text = (folder / name).read_text()
-        assert not re.search(r"https?:|//cdn|import\s*\(|@import|^\s*import ", text, re.MULTILINE), name
+    for name in sorted(path.name for path in folder.iterdir()):
+        text = (folder / name).read_text().replace("http://www.w3.org/2000/svg", "")  # a name, not fetched
+        assert not re.search(
+            r"https?:|//cdn|import\s*\(|@import|^\s*import (?!board from \"./board.js\")", text, re.MULTILINE
+        ), name
         assert "innerHTML" not in text  # a name or label is text, never markup
     page = Path(lk.__file__).parent / "data" / "jupyter" / "voila" / "templates" / "ldm_kit" / "index.html.j2"
     assert "https:" not in page.read_text()
 
 
-def test_the_server_is_voila_on_the_games_notebook(tmp_path, capsys):
-    notebook = find_notebook(NOTEBOOK, "")
-    command = voila_command(notebook, "127.0.0.1", 8866, True)
-    assert command[1:4] == ["-m", "voila", str(notebook)]
-    assert "--Voila.ip=127.0.0.1" in command and "--no-browser" in command
-    template = (
-        Path(voila_environment()["JUPYTER_PATH"].split(os.pathsep)[0]) / "voila" / "templates" / "ldm_kit"
+@pytest.fixture
+def port(game, tmp_path, monkeypatch):
+    """A server of the game in a thread, for few connections at once."""
+    monkeypatch.setattr(server, "MOST", 4)
+    sockets = server.listen("127.0.0.1", 0)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(server._serve(game, tmp_path, sockets, "classroom"))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait([task])))
+    thread.start()
+    yield sockets[0].getsockname()[1]
+    loop.call_soon_threadsafe(task.cancel)
+    thread.join()
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+def raw(port, text):
+    """What comes back for bytes that no polite client would send; nothing if the connection was cut."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as one:
+        try:
+            one.sendall(text)
+            return b"".join(iter(lambda: one.recv(65536), b""))
+        except ConnectionError:
+            return b""
+
+
+def test_a_served_player_plays_goes_on_and_ends_where_a_notebook_would(game, port, tmp_path):
+    assert visitors.visit(port, "ann") > 0
+    assert visitors.play(port, "ann", 3) == [(1, 2), (2, 3), (3, 1)]
+    here = lk.widgets.OddOneOut(game, "ann", tmp_path)
+    assert view(here)["trial"] == 4
+    seen = visitors.say(port, kind="start", player="ann")  # the page was reloaded
+    assert seen["pictures"] == view(here)["pictures"] and seen["trial"] == 4
+    assert visitors.play(port, "ann", 9) == [(4, 2), (5, 3), (6, 1), (7, 2)]
+    ended = visitors.say(port, kind="next", phase="feedback", player="ann")
+    here = lk.widgets.OddOneOut(game, "ann", tmp_path)
+    assert ended["agreement"] == view(here)["agreement"] and ended["lines"] == view(here)["lines"]
+    assert visitors.say(port, kind="next", phase="end", player="ann")["phase"] == "name"
+    assert "cannot name a file" in visitors.say(port, kind="start", player="<script>")["error"]
+
+
+def test_a_message_that_is_sent_again_counts_once_and_a_second_window_is_noticed(port, tmp_path):
+    key = visitors.say(port, kind="start", player="ann")["game"]
+    told = {"kind": "answer", "player": "ann", "game": key}
+    first = visitors.say(port, **told, trial=1, choice=2, seconds=1)
+    assert first["phase"] == "feedback"
+    again = visitors.say(port, **told, trial=1, choice=2, seconds=9)  # the reply to the first was lost
+    assert again | {"turn": 0} == first | {"turn": 0}
+    other = visitors.say(port, **told, trial=1, choice=3, seconds=1)
+    assert "another window" in other["error"] and (other["phase"], other["trial"]) == ("play", 2)
+    assert visitors.say(port, **told, trial=5, choice=3)["trial"] == 2  # not shown yet
+    changed = visitors.say(port, **{**told, "game": "0a1b2c3d"}, trial=2, choice=3)
+    assert "other trials than this page showed" in changed["error"]
+    assert [row["choice"] for row in read_rows(tmp_path / "ann.csv")] == ["2"]
+    wild = visitors.say(port, **told, trial=2, choice=3, seconds=-1e300)
+    assert wild["phase"] == "feedback" and read_rows(tmp_path / "ann.csv")[1]["seconds"] == ""
+
+
+def test_a_flood_is_told_that_the_game_is_full_and_leaves_nothing_behind(port, monkeypatch):
+    def eventually_served():
+        for _ in range(200):
+            with suppress(OSError):
+                if visitors.ask(port, "/")[0] == 200:
+                    return True
+            time.sleep(0.05)
+        return False
+
+    def kept():
+        gc.collect()
+        return sum(type(one) in (IOStream, Page, Session) for one in gc.get_objects())
+
+    before = kept()
+    stalled = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+    status, page = 0, b""
+    for _ in range(200):
+        status, page = visitors.ask(port, "/")
+        if status == 503:
+            break
+        time.sleep(0.02)
+    assert status == 503 and b"The game is full" in page and b"tries again" in page
+    status, said = visitors.ask(port, "/play", b"{}", {"Content-Type": "application/json"})
+    assert status == 503 and said.startswith(b"The game is full")
+    stalled += [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    with pytest.raises(OSError):
+        for _ in range(200):
+            visitors.ask(port, "/")  # so many that they are not even told
+    monkeypatch.setattr(server, "PATIENCE", 0.2)  # those that say nothing are let go
+    assert eventually_served()
+    for one in stalled:
+        one.close()
+    for _ in range(300):  # aborted, and reloads
+        with socket.create_connection(("127.0.0.1", port)) as one:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert eventually_served()
+    for number in range(40):
+        visitors.say(port, kind="start", player=f"visitor {number}")
+    assert kept() - before < 10  # neither a connection nor a player is kept
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "/../05_odd_one_out_game.ipynb",
+            "/..%2f..%2fetc%2fpasswd",
+            "/%2e%2e/images/game.png",
+            "//etc/passwd",
+        ),
+        *(
+            "/images/game.png",
+            "/voila/files/images/game.png",
+            "/files/ann.csv",
+            "/outputs/game/ann.csv",
+            "/ann.csv",
+        ),
+        *(
+            "/page.html",
+            "/board.js/",
+            "/board.js%00",
+            "/board.js/../ann.csv",
+            "/BOARD.JS",
+            "/play",
+            "/api/kernels",
+        ),
+        "/static/board.js",
+    ],
+)
+def test_nothing_but_the_game_can_be_fetched(port, path, tmp_path):
+    (tmp_path / "ann.csv").write_text("secret")
+    for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
+        told = raw(port, f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n".encode())
+        assert int(told.split()[1]) in (400, 404, 405), told[:100]
+        assert b"secret" not in told and b"root:" not in told and b"PNG" not in told
+
+
+def test_another_site_cannot_answer_for_a_player(port, tmp_path):
+    key = visitors.say(port, kind="start", player="ann")["game"]
+    body = json.dumps({"kind": "answer", "player": "ann", "game": key, "trial": 1, "choice": 1}).encode()
+    kind = {"Content-Type": "application/json"}
+    for headers, expected in (
+        ({**kind, "Origin": "http://evil.example"}, 403),
+        ({**kind, "Origin": f"http://127.0.0.1:{port + 1}"}, 403),
+        ({**kind, "Origin": "null"}, 403),
+        ({**kind, "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Content-Type": "text/plain"}, 400),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 400),
+        ({**kind, "Host": "evil.example", "Origin": "http://evil.example"}, 421),  # its name now points here
+        ({**kind, "Host": "127.0.0.1.evil.example"}, 421),
+    ):
+        assert visitors.ask(port, "/play", body, headers)[0] == expected, headers
+    assert visitors.ask(port, "/", headers={"Host": "evil.example"})[0] == 421
+    assert not (tmp_path / "ann.csv").exists()
+    for host in ("192.168.1.20:8866", "[::1]:8866", "localhost", "classroom:8866"):
+        assert visitors.ask(port, "/", headers={"Host": host})[0] == 200, host
+    assert (
+        visitors.ask(port, "/play", body, {**kind, "Host": "localhost", "Origin": "http://localhost"})[0]
+        == 200
     )
-    assert "--template=ldm_kit" in command and (template / "conf.json").is_file()
+    assert len(read_rows(tmp_path / "ann.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"[]", b"7", b"{", b"\xff\xfe", b"[" * 4000, b'{"kind": "answer", "player": "ann"}'),
+        *(
+            b'{"kind": "answer", "trial": [], "choice": 1}',
+            b'{"kind": "answer", "trial": 1e999, "choice": 1}',
+        ),
+        *(b'{"kind": "answer", "trial": 1, "choice": 1, "seconds": [1]}', b'"' + b"x" * 5000 + b'"'),
+    ],
+    ids=range(11),
+)
+def test_what_is_no_message_is_refused(port, body, tmp_path):
+    with suppress(ConnectionError):  # too long a one may be cut off
+        assert visitors.ask(port, "/play", body, {"Content-Type": "application/json"})[0] in (400, 413)
+    assert not list(tmp_path.iterdir())
+    assert visitors.ask(port, "/")[0] == 200
+
+
+def test_the_page_may_run_its_own_script_and_nothing_else(port):
+    told = raw(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").decode().lower()
+    policy = re.search(r"content-security-policy: (.*)\r\n", told)
+    assert (
+        policy and "unsafe" not in policy[1] and policy[1].startswith("default-src 'none'; script-src 'self'")
+    )
+    assert (
+        raw(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"y" * 70_000 + b"\r\n\r\n")[:12]
+        != b"HTTP/1.1 200"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda one: one.name)
+def test_a_signal_to_the_launcher_ends_all_of_it(number, tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "tests.benchmarks.visitors", "serve", str(tmp_path), str(port)]
+    with visitors.started(command, port) as process:
+        assert visitors.play(port, "ann", 2)
+        assert not psutil.Process(process.pid).children(recursive=True)
+        with socket.create_connection(("127.0.0.1", port)):  # one that is open does not hold it up
+            process.send_signal(number)
+            assert process.wait(60) == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    with pytest.raises(ConnectionRefusedError):
+        visitors.ask(port, "/")
+    assert len(read_rows(tmp_path / "ann.csv")) == 2
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_loses_no_answer_that_was_acknowledged(tmp_path):
+    found = visitors.kills(4, players=4, folder=tmp_path)
+    assert found["answers"] > 40
+    assert found == {"kills": 4, "answers": found["answers"], "lost": 0, "refused": 0}
+
+
+def test_a_game_that_cannot_be_served_says_why(tmp_path, capsys, make_notebook):
     assert main(["--notebook", str(tmp_path / "no.ipynb")]) == 2
-    assert "There is no notebook at" in capsys.readouterr().err
+    assert "Unknown notebook" in capsys.readouterr().err
+    other = make_notebook("03", "x = 1", parameters="out: str = 'o'  # there")
+    assert main(["--notebook", str(other)]) == 2
+    assert "03.ipynb' is no copy of 05_odd_one_out_game.ipynb" in capsys.readouterr().err
+    kit = json.loads(find_notebook(NOTEBOOK, "").read_text())
+    cell = next(cell for cell in kit["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    named = make_notebook(
+        "named",
+        parameters="".join(cell["source"]).replace("player: Optional[str] = None", 'player: str = "a"'),
+    )
+    assert main(["--notebook", str(named)]) == 2
+    assert "asks every visitor for a name" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["--port", str(taken.getsockname()[1])]) == 2
+    assert "choose another by --port" in capsys.readouterr().err
+
+
+def test_the_game_that_is_served_is_the_notebooks():
+    notebook = find_notebook(NOTEBOOK, "")
+    asked = game_parameters(notebook)
+    source = "".join(
+        "".join(cell["source"])
+        for cell in json.loads(notebook.read_text())["cells"]
+        if cell["id"] == "game-04"
+    )
+    (call,) = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    assert given == {**{name: name for name in GIVEN}, "how": "trials"}
+    assert set(given.values()) <= set(asked)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
-import asyncio
-import signal
 import socket
 import sys
 import webbrowser
 from collections.abc import Sequence
-from contextlib import chdir, suppress
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sockets = listen(given.ip, given.port)
         port = sockets[0].getsockname()[1]
         with chdir(notebook.parent):  # where its relative paths begin, as in JupyterLab
+            print("Preparing the game; its address follows.", flush=True)
             game = prepared(asked)
             print(f"The game is at {where(given.ip, port)} until you stop it with Ctrl-C.", flush=True)
             if not given.no_browser:
                 webbrowser.open(where("127.0.0.1" if given.ip in EVERYWHERE else given.ip, port))
-            asyncio.run(_until_stopped(game, asked["answers"] or "outputs/game", sockets, given.ip))
+            serve(game, asked["answers"] or "outputs/game", sockets, given.ip)
     except LdmKitError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # while it is prepared
         pass
     return 0
 
@@ -143,17 +142,6 @@ def prepared(asked: dict[str, Any]) -> Game:
         how=asked["trials"],
         **options,
     )
-
-
-async def _until_stopped(game: Game, folder: str, sockets: list[socket.socket], ip: str) -> None:
-    """Serve until SIGTERM or SIGINT; one process, so nothing is left behind."""
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None
-    with suppress(NotImplementedError):  # Windows has none of these; there Ctrl-C alone ends it
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
-    with suppress(asyncio.CancelledError):
-        await serve(game, folder, sockets, ip)
 
 
 def where(ip: str, port: int) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import signal
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit
@@ -80,8 +82,8 @@ def listen(ip: str, port: int) -> list[socket.socket]:
         ) from error
 
 
-async def serve(game: Game, folder: Any, sockets: Sequence[socket.socket], ip: str = "127.0.0.1") -> None:
-    """Serve a game until the task is cancelled.
+def serve(game: Game, folder: Any, sockets: Sequence[socket.socket], ip: str = "127.0.0.1") -> None:
+    """Serve a game until SIGTERM or SIGINT (Ctrl-C). There is one process, so nothing is left behind.
 
     Parameters
     ----------
@@ -95,8 +97,24 @@ async def serve(game: Game, folder: Any, sockets: Sequence[socket.socket], ip: s
 
     Examples
     --------
-    >>> asyncio.run(serve(game, "outputs/game", listen("127.0.0.1", 8866)))  # doctest: +SKIP
+    >>> serve(game, "outputs/game", listen("127.0.0.1", 8866))  # doctest: +SKIP
     """
+
+    async def until_stopped() -> None:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        with suppress(NotImplementedError):  # Windows has no such handlers; there Ctrl-C alone ends it
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, task.cancel)
+        with suppress(asyncio.CancelledError):
+            await _serve(game, folder, sockets, ip)
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(until_stopped())
+
+
+async def _serve(game: Game, folder: Any, sockets: Sequence[socket.socket], ip: str) -> None:
+    """Serve until the task is cancelled."""
     for index in game.chosen:
         for member in game.sets.members[index]:
             shown_image(game, game.sets.names[int(member)])  # one that cannot be opened: say so now
@@ -211,6 +229,8 @@ class _Play(_Guarded):
 
 def _understood(message: Any) -> dict[str, Any]:
     """A message with its numbers as numbers; an error if it is none."""
+    if not isinstance(message, dict):
+        raise TypeError
     known = {name: str(message.get(name, "")) for name in ("kind", "player", "game", "phase")}
     if known["kind"] != "answer":
         return known

@@ -1,4 +1,4 @@
-"""JupyterLab and Voilà as servers of one test: own settings, own folder, and no way out to the network."""
+"""JupyterLab, the game and Voilà as servers of one test: own settings, own folder, and no way out to the network."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 QUIET = '{"fetchNews":"false","checkForUpdates":false}'
+# Of the JupyterLab extensions that happen to be installed, those that draw Voilà's page.
+EXTENSIONS = (
+    "@voila-dashboards/widgets-manager8",
+    "@jupyter-widgets/jupyterlab-manager",
+    "anywidget",
+    "jupyterlab-plotly",
+)
 EVERY_CELL = '{"windowingMode":"none"}'  # render every cell, also off screen
 
 
@@ -99,22 +106,31 @@ def lab_server(folder: Path, state: Path, environment: Mapping[str, str] | None 
 
 
 @contextmanager
+def game_server(
+    notebook: Path, state: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Serve the game as `make game` does."""
+    port = free_port()
+    command = [sys.executable, "-m", "ldm_kit.game", "--no-browser"]
+    command += [f"--port={port}", f"--notebook={notebook}"]
+    address = f"http://127.0.0.1:{port}"
+    with _serving(command, address, notebook.parent, state, environment) as (log, gate):
+        yield Server(address, "", notebook.parent, log, gate)
+
+
+@contextmanager
 def voila_server(
     notebook: Path, state: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """Serve one notebook as `make game` does, by Voilà, each visitor with a kernel of his own."""
+    """Serve one notebook by Voilà, with the kit's template, each visitor with a kernel of his own."""
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "ldm_kit.game",
-        "--no-browser",
-        f"--port={port}",
-        f"--notebook={notebook}",
-    ]
+    command = [sys.executable, "-m", "voila", str(notebook), "--no-browser", "--template=ldm_kit"]
+    command += ["--Voila.ip=127.0.0.1", f"--port={port}"]
+    command += [f"--VoilaConfiguration.extension_allowlist={name}" for name in EXTENSIONS]
+    template = {"JUPYTER_PATH": str(ROOT / "ldm_kit" / "data" / "jupyter")}
     address = f"http://127.0.0.1:{port}"
     ready = f"{address}/voila/static/voila.js"
-    with _serving(command, ready, notebook.parent, state, environment) as (log, gate):
+    with _serving(command, ready, notebook.parent, state, {**template, **(environment or {})}) as (log, gate):
         yield Server(address, "", notebook.parent, log, gate)
 
 
@@ -153,7 +169,7 @@ def _serving(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop a server with its children: what `make game` starts is a process that starts Voilà."""
+    """Stop a server with its children."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
