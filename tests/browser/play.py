@@ -86,3 +86,15 @@ def check_rows(path: Path, trials: list[dict[str, Any]], labels: dict[str, str])
         assert [labels[row[f"image{side}"]] for side in (1, 2, 3)] == trial["pictures"]
         assert row["choice"] == str(trial["choice"])
         assert 0 < float(row["seconds"]) < 120
+
+
+def agreement(page: Page) -> dict[str, float]:
+    """What is drawn at the end: the place of each of the others' dots, from 0 to 1 of the width."""
+    drawn: list[list[Any]] = page.locator(f"{BOARD} .ldm-agreement").evaluate(
+        """(all) => [...all.querySelectorAll("svg")].map((one) => {
+            const [dot, place] = [one.querySelector("circle").getBoundingClientRect(), one.getBoundingClientRect()];
+            const left = place.left + one.clientLeft;
+            return [one.previousSibling.textContent, (dot.left + dot.width / 2 - left) / one.clientWidth];
+        })"""
+    )
+    return dict(drawn)

@@ -107,7 +107,7 @@ def game(stage: Stage) -> None:
             shot(page.locator(".ldm-board"), "game")
         play.go_on(page)
     play.wait_for(page, "end")
-    page.locator(".ldm-odd-one-out .js-plotly-plot .main-svg").first.wait_for()
+    page.locator(".ldm-agreement circle").first.wait_for()
     shot(page.locator(".ldm-odd-one-out"), "game_result")
     notebook.close()
 

@@ -1,17 +1,21 @@
-"""The odd-one-out game, played in a real browser: by clicks, by keys, through a restart, and by Voilà."""
+"""The odd-one-out game, played in a real browser: by clicks, by keys, through a restart, and served to a class."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from PIL import Image
+from playwright.sync_api import Browser, expect
 
 import ldm_kit as lk
+from ldm_kit.datasets.choice_files import read_rows
+from tests.benchmarks import visitors
 from tests.browser import play
-from tests.browser.driver import Notebook, copy_notebooks, eventually, watched_page
-from tests.browser.servers import Server, voila_server
+from tests.browser.driver import Notebook, copy_notebooks, watched_page
+from tests.browser.servers import Server, free_port, game_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -77,16 +81,9 @@ def test_ten_trials_by_clicks_and_keys_are_ten_right_rows(
     play.check_rows(path, trials, labels)
 
     play.wait_for(page, "end")
-    scores = notebook.python("page.scores()[['other', 'accuracy', 'ci_low', 'ci_high']].to_dict('list')")
-    page.locator(".ldm-odd-one-out .js-plotly-plot .main-svg").first.wait_for()
-    expected = pytest.approx(dict(zip(scores["other"], scores["accuracy"], strict=True)))
-
-    def drawn() -> dict[str, float]:
-        (figure,) = notebook.figures(".ldm-odd-one-out")
-        traces = [trace for trace in figure["data"] if trace.get("mode") == "markers"]
-        return {name: x for trace in traces for name, x in zip(trace["y"], trace["x"], strict=True)}
-
-    eventually(page, drawn, lambda now: now == expected)
+    scores = notebook.python("page.scores()[['other', 'accuracy']].to_dict('list')")
+    expected = dict(zip(scores["other"], scores["accuracy"], strict=True))
+    assert play.agreement(page) == pytest.approx(expected, abs=0.01)
     ends = page.locator(".ldm-board").inner_text()
     assert "prove little" in ends and "√c" in ends
     # the notebook itself is as it was: the keys made no headings of cells
@@ -120,32 +117,85 @@ def test_the_board_can_be_reached_and_read_without_a_mouse(game: Notebook) -> No
     assert status.get_attribute("aria-live") == "polite"
 
 
-@pytest.fixture(scope="module")
-def voila(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder: Path = tmp_path_factory.mktemp("voila")
-    copy_notebooks(folder / "notebooks", {NAME: GAME})
-    environment = {"LDM_KIT_OFFLINE": "1", "LDM_KIT_SERIES": str(folder / "notebooks")}
-    with voila_server(folder / "notebooks" / f"{NAME}.ipynb", folder / "state", environment) as server:
-        yield server
-
-
-def test_voila_serves_the_game_to_two_visitors_at_once(
-    voila: Server, browser: Browser, labels: dict[str, str]
+def test_two_visitors_at_once_play_the_served_game(
+    browser: Browser, tmp_path: Path, labels: dict[str, str]
 ) -> None:
-    with watched_page(browser) as cleo, watched_page(browser) as dan:
-        for visit in (cleo, dan):  # both kernels start, and want the same features
-            visit.page.set_default_timeout(120_000)
-            visit.page.goto(voila.base, wait_until="commit")
+    copy_notebooks(tmp_path / "notebooks")
+    notebook = tmp_path / "notebooks" / f"{NAME}.ipynb"
+    with (
+        game_server(notebook, tmp_path / "state", {"LDM_KIT_OFFLINE": "1"}) as served,
+        watched_page(browser) as cleo,
+        watched_page(browser, width=390, height=800) as dan,
+    ):
+        answers = served.folder / "outputs" / "game"
+        trials: dict[str, list[dict[str, object]]] = {"cleo": [], "dan": []}
         for name, visit in (("cleo", cleo), ("dan", dan)):
-            page = visit.page
-            play.begin(page, name)
-            trials = []
-            for act, side in ((play.click, 1), (play.press, 2), (play.press, 3)):
-                trials.append(act(page, side))
-                play.go_on(page)
-            play.wait_for(page, "play", 3)
-            play.check_rows(voila.folder / "outputs" / "game" / f"{name}.csv", trials, labels)
-            assert "Error displaying widget" not in page.locator("body").inner_text()
+            visit.page.goto(served.base)
+            play.begin(visit.page, name)
+        for act, side in ((play.click, 1), (play.press, 2), (play.press, 3)):
+            for name, visit in (("cleo", cleo), ("dan", dan)):
+                trials[name].append(act(visit.page, side))
+                play.check_rows(answers / f"{name}.csv", trials[name], labels)
+                play.go_on(visit.page, by_key=visit is cleo)
+        dan.page.reload()  # and the same name goes on
+        field = dan.page.locator(".ldm-name")
+        field.fill("dan")
+        field.press("Enter")
+        for done in range(3, 13):
+            play.wait_for(dan.page, "play", done)
+            trials["dan"].append(play.press(dan.page, done % 3 + 1))
+            play.go_on(dan.page, by_key=True)
+        play.wait_for(dan.page, "end")
+        play.check_rows(answers / "dan.csv", trials["dan"], labels)
+        assert len(play.agreement(dan.page)) == 4
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert dan.page.evaluate(wide) == 0
         for visit in (cleo, dan):
-            visit.check(voila)
-    assert len(set(lk.read_choices(voila.folder / "outputs" / "game").subjects.tolist())) == 2
+            visit.check(served)
+    assert len(set(lk.read_choices(answers).subjects.tolist())) == 2
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images whose names are markup."""
+    folder = tmp_path_factory.mktemp("images")
+    for name in (
+        "<img src=x onerror=hacked=1>",
+        "<b>bold",
+        "&lt;i&gt;",
+        "'\"><svg onload=hacked=1>",
+        "x" * 60,
+    ):
+        Image.new("RGB", (64, 64), "teal").save(folder / f"{name}.png")
+    return folder
+
+
+def test_a_page_waits_for_a_server_that_was_killed_and_shows_names_as_text(
+    browser: Browser, tmp_path: Path, hostile: Path
+) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "tests.benchmarks.visitors", "serve"]
+    command += [str(tmp_path), str(port), str(hostile)]
+    with watched_page(browser, width=390, height=800) as visit:
+        page = visit.page
+        with visitors.started(command, port) as process:
+            page.goto(f"http://127.0.0.1:{port}/")
+            play.begin(page, "ann")
+            trial = play.click(page, 1)
+            shown = page.locator(".ldm-board").inner_text()
+            assert all(name in shown for name in (*trial["pictures"], "<b>mid</b>"))
+            assert page.locator(".ldm-board :is(b, i, script, [onload], [onerror])").count() == 0
+            assert page.evaluate("window.hacked === undefined")
+            play.go_on(page)
+            visit.check()
+            process.kill()
+            process.wait()
+        play.wait_for(page, "play", 1)
+        page.keyboard.press("2")
+        expect(page.locator("[role=alert]")).to_contain_text("The game does not answer. Trying again")
+        with visitors.started(command, port):
+            play.told(page, 1)
+            play.go_on(page)
+            play.wait_for(page, "play", 2)
+            assert [row["choice"] for row in read_rows(tmp_path / "ann.csv")] == ["1", "2"]
+        assert not visit.left and all("ERR_CONNECTION_REFUSED" in error for error in visit.errors)
