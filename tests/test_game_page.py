@@ -261,6 +261,30 @@ def test_a_flood_is_told_that_the_game_is_full_and_leaves_nothing_behind(port, m
     assert kept() - before < 10  # neither a connection nor a player is kept
 
 
+def test_visitors_who_do_not_wait_leave_no_queue(port, monkeypatch):
+    held, began = threading.Event(), []
+
+    def slow(*told):
+        began.append(told)
+        held.wait(60)
+        return {"phase": "name"}
+
+    monkeypatch.setattr(server, "reply", slow)
+    head = b"POST /play HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    for _ in range(40):  # each asks and goes away
+        with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)) as one:
+            one.sendall(head)
+            one.settimeout(0.05)
+            with suppress(TimeoutError):
+                one.recv(20)
+    held.set()
+    for _ in range(200):
+        if visitors.ask(port, "/play", b"{}", {"Content-Type": "application/json"})[0] == 200:
+            break
+        time.sleep(0.02)
+    assert 4 <= len(began) <= 6
+
+
 @pytest.mark.parametrize(
     "path",
     [

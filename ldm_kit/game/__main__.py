@@ -6,6 +6,7 @@ import argparse
 import ast
 import socket
 import sys
+import threading
 import webbrowser
 from collections.abc import Sequence
 from contextlib import chdir
@@ -78,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             game = prepared(asked)
             print(f"The game is at {where(given.ip, port)} until you stop it with Ctrl-C.", flush=True)
             if not given.no_browser:
-                webbrowser.open(where("127.0.0.1" if given.ip in EVERYWHERE else given.ip, port))
+                page = where("127.0.0.1" if given.ip in EVERYWHERE else given.ip, port)
+                threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
             serve(game, asked["answers"] or "outputs/game", sockets, given.ip)
     except LdmKitError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

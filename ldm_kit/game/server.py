@@ -132,6 +132,7 @@ async def _serve(game: Game, folder: Any, sockets: Sequence[socket.socket], ip: 
             files=files,
             names=names,
             open=since,
+            working=set(),
         ),
         no_keep_alive=True,
         idle_connection_timeout=PATIENCE,
@@ -222,8 +223,14 @@ class _Play(_Guarded):
             message = _understood(json.loads(self.request.body))
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise HTTPError(400) from error
+        working = self.settings["working"]
+        if len(working) >= MOST:  # whoever asked may be gone already, the work is not
+            raise HTTPError(503)
         told = (self.settings["game"], self.settings["folder"], message)
-        view = await asyncio.get_running_loop().run_in_executor(None, reply, *told)
+        job = asyncio.get_running_loop().run_in_executor(None, reply, *told)
+        working.add(job)
+        job.add_done_callback(working.discard)
+        view = await job
         self.finish(view)
 
 
