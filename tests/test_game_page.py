@@ -329,6 +329,7 @@ def test_another_site_cannot_answer_for_a_player(port, tmp_path):
         ({**kind, "Origin": "http://evil.example"}, 403),
         ({**kind, "Origin": f"http://127.0.0.1:{port + 1}"}, 403),
         ({**kind, "Origin": "null"}, 403),
+        ({**kind, "Origin": "http://["}, 403),
         ({**kind, "Sec-Fetch-Site": "cross-site"}, 403),
         ({"Content-Type": "text/plain"}, 400),
         ({"Content-Type": "application/x-www-form-urlencoded"}, 400),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import re
 import signal
 import socket
 import time
@@ -16,7 +17,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
@@ -124,7 +124,7 @@ async def _serve(game: Game, folder: Any, sockets: Sequence[socket.socket], ip: 
     since: dict[IOStream, float] = {}
     server = _Server(
         Application(
-            [(rf"/({'|'.join(map(_escaped, files))})", _File), ("/play", _Play)],
+            [(f"/({'|'.join(map(re.escape, files))})", _File), ("/play", _Play)],
             default_handler_class=_Guarded,
             log_function=lambda handler: None,
             game=game,
@@ -215,9 +215,8 @@ class _Play(_Guarded):
         if self.request.headers.get("Content-Type", "").split(";")[0] != "application/json":
             raise HTTPError(400)  # a form of another page cannot send this kind
         origin, site = (self.request.headers.get(name) for name in ("Origin", "Sec-Fetch-Site"))
-        if origin is not None and urlsplit(origin).netloc.lower() != self.request.host.lower():
-            raise HTTPError(403)
-        if site not in (None, "same-origin", "none"):
+        own = [f"{kind}://{self.request.host}".lower() for kind in ("http", "https")]
+        if (origin or own[0]).lower() not in own or site not in (None, "same-origin", "none"):
             raise HTTPError(403)
         try:
             message = _understood(json.loads(self.request.body))
@@ -247,10 +246,6 @@ def _understood(message: Any) -> dict[str, Any]:
 
 def _data(name: str) -> bytes:
     return (resources.files("ldm_kit") / "data" / "game" / name).read_bytes()
-
-
-def _escaped(path: str) -> str:
-    return path.replace(".", r"\.")
 
 
 def _is_address(name: str) -> bool:
