@@ -187,10 +187,10 @@ def test_a_page_waits_for_a_server_that_was_killed_and_shows_names_as_text(
             assert page.locator(".ldm-board :is(b, i, script, [onload], [onerror])").count() == 0
             assert page.evaluate("window.hacked === undefined")
             play.go_on(page)
+            play.wait_for(page, "play", 1)
             visit.check()
             process.kill()
             process.wait()
-        play.wait_for(page, "play", 1)
         page.keyboard.press("2")
         expect(page.locator("[role=alert]")).to_contain_text("The game does not answer. Trying again")
         with visitors.started(command, port):
