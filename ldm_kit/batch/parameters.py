@@ -68,6 +68,7 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Parameter]:
         nbformat.validate(notebook)  # reading only logs what is wrong
     except Exception as error:  # old formats are read by code that takes all keys for granted
         first = str(error).strip().partition("\n")[0]
+        first += "".join(f" in {part!r}" for part in reversed(getattr(error, "absolute_path", ())))
         raise BadInputError(
             f"{str(path)!r} cannot be read as a notebook: {type(error).__name__}: {first}. Open it in JupyterLab "
             "and save it anew."
