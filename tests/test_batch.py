@@ -515,6 +515,29 @@ def test_what_changed_since_the_run_is_named_and_nothing_else_runs_again(
     assert "runs again: a.ipynb is gone" in run_and_tell(notebook, out, capsys, **given)
 
 
+def test_caches_that_a_first_run_leaves_in_the_package_are_no_change_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from ldm_kit.batch import state
+
+    monkeypatch.setattr(state, "ldm_kit", SimpleNamespace(__path__=[str(tmp_path)]))
+    notebook = tmp_path.with_suffix(".ipynb")
+    notebook.write_text("")
+
+    def code() -> str:
+        return state.fingerprint(notebook, {}, {}, tmp_path)["file the code of ldm_kit"]
+
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "a.py").write_text("1")
+    before = code()
+    (tmp_path / "__pycache__" / "kernels.f-1.py311.nbi").write_text("numba's")
+    assert code() == before
+    (tmp_path / "a.py").write_text("2")
+    assert code() != before
+
+
 def test_what_another_run_of_the_series_made_is_an_input_and_what_lies_beside_the_runs_is_none(
     make_notebook: MakeNotebook, tmp_path: Path, without_kernel: None
 ) -> None:

@@ -19,6 +19,7 @@ from ldm_kit.batch.kernel import (
     stall_proof_wait,
 )
 from ldm_kit.batch.series import Run
+from ldm_kit.errors import BadInputError
 
 STDERR_LINES = 50
 
@@ -70,19 +71,25 @@ def execute(run: Run, parameters: dict[str, Any], out: Path, folder: Path) -> st
                 progress_bar=sys.stderr.isatty(),
             )
         aside.replace(executed)
-    except (Exception, KeyboardInterrupt) as problem:  # whatever a notebook does, the others go on
+    except Exception as problem:  # whatever a notebook does, the others go on
         error = _in_one_line(problem)
         if not aside.exists():
             error = f"the notebook deleted its own folder, {str(folder)!r}, or moved it ({error})"
-        write_text(log, _log_text(run, problem, aside))
-        if aside.exists() and aside.stat().st_size:  # it is empty if not even a kernel was started
-            aside.replace(failed)
-        if isinstance(problem, KeyboardInterrupt):
-            raise
+        _keep_failed(run, problem, aside, failed, log)
+    except KeyboardInterrupt as problem:
+        with suppress(OSError, BadInputError):  # it stops in any case
+            _keep_failed(run, problem, aside, failed, log)
+        raise
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
     return error
+
+
+def _keep_failed(run: Run, problem: BaseException, aside: Path, failed: Path, log: Path) -> None:
+    write_text(log, _log_text(run, problem, aside))
+    if aside.exists() and aside.stat().st_size:  # it is empty if not even a kernel was started
+        aside.replace(failed)
 
 
 def _in_one_line(problem: BaseException) -> str:

@@ -171,7 +171,8 @@ def _run_anew(
         told = execute(run, given, folder.parent, folder)
         seconds = ended("failed" if told else "done", told)
     except KeyboardInterrupt:
-        ended("interrupted", "stopped by Ctrl-C")
+        with suppress(OSError, BadInputError):
+            ended("interrupted", "stopped by Ctrl-C")
         raise
     except (OSError, BadInputError) as problem:  # a notebook that, say, put a file where its folder was
         told, seconds = f"{type(problem).__name__}: {problem}", time.monotonic() - before

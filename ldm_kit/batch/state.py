@@ -201,7 +201,8 @@ def _package_digest() -> str:
     digest = hashlib.sha256()
     root = Path(ldm_kit.__path__[0])
     for file in sorted(root.rglob("*")):
-        if file.is_file() and file.suffix != ".pyc" and not file.name.startswith("."):
+        # __pycache__ holds numba's caches as well, which a first run writes
+        if file.is_file() and "__pycache__" not in file.parts and not file.name.startswith("."):
             digest.update(file.relative_to(root).as_posix().encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return f"sha256:{digest.hexdigest()[:32]}"
