@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from ldm_kit.batch.report import Report, build_report
-from ldm_kit.batch.runner import Outcome, run_series, say
+from ldm_kit.batch.runner import Outcome, exit_code, run_series, say
 from ldm_kit.checkout import find_notebook
-from ldm_kit.errors import LdmKitError
 
 FINDINGS_TOLD = 5
 WIDTH = 110
@@ -45,46 +42,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="PATTERN", help="only the notebooks of this name, e.g. '02*'")
     parser.add_argument("--force", action="store_true", help="run what is done already as well")
     given = parser.parse_args(arguments)
-    try:
-        sweep_old_features(Path(given.out) / "features")
-        outcomes = run_series(
-            find_notebook("demo.yaml", "Run the demo from a clone of it."),
-            given.out,
-            only=given.only,
-            force=given.force,
-        )
-        report = build_report(given.out)
-    except LdmKitError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-    say("")
-    say(told(outcomes, report))
-    return int(any(outcome.status == "failed" for outcome in outcomes))
+    return exit_code(lambda: _run(Path(given.out), given.only, given.force))
 
 
-def sweep_old_features(store: Path) -> None:
-    """Delete the demo's features if the bundled model has changed since; they are the demo's own to make again.
-
-    Parameters
-    ----------
-    store : pathlib.Path
-        The feature store in the demo's folder, if there is one.
-
-    Examples
-    --------
-    >>> sweep_old_features(Path("outputs/nothing/here"))
-    """
-    try:
-        about = json.loads((store / "zarr.json").read_text(encoding="utf-8"))["attributes"]["ldm_kit"]
-        revision = about["request"]["revision"]
-    except (OSError, ValueError, KeyError):
-        return  # no store, or none that the demo made: the notebooks will say what is wrong with it
+def _run(out: Path, only: str | None, force: bool) -> int:
     from ldm_kit.models.hub import fingerprint
     from ldm_kit.models.registry import packaged
 
-    if revision != fingerprint(packaged("tiny-ldm")):
-        say(f"The bundled model has changed: its features in {store} are made anew.")
-        shutil.rmtree(store)
+    # The bundled model may change with the package. Its features lie under its revision, so that nobody's are
+    # in the way of others or have to be deleted.
+    revision = fingerprint(packaged("tiny-ldm")).rpartition(":")[2][:8]
+    outcomes = run_series(
+        find_notebook("demo.yaml", "Run the demo from a clone of it."),
+        out,
+        parameters={"features": f"{{out}}/features-{revision}"},
+        only=only,
+        force=force,
+    )
+    report = build_report(out)
+    say("")
+    say(told(outcomes, report))
+    return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
 def told(outcomes: Sequence[Outcome], report: Report) -> str:

@@ -283,8 +283,19 @@ def write_plotly_library(folder: Path) -> Path:
     return path
 
 
+def is_file_name(name: str) -> bool:
+    """Tell whether a table or figure may be called so: its name becomes that of files.
+
+    Examples
+    --------
+    >>> is_file_name("up_blocks.1"), is_file_name("../run")
+    (True, False)
+    """
+    return re.fullmatch(r"\w[\w.+=-]*", name) is not None
+
+
 def _checked(name: str) -> str:
-    if not re.fullmatch(r"\w[\w.+=-]*", name):
+    if not is_file_name(name):
         raise BadInputError(
             f"{name!r} cannot name a file of results. Use letters, digits and _ . + = - only, "
             "e.g. 'block_curves'."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,88 @@ def test_only_headline_findings_open_the_report(series: Path, monkeypatch: pytes
     lines = told([], report).splitlines()
     assert "  - mid_block is most human <script>: 0.400." in lines
     assert lines[-1] == f"Open {series / 'index.html'}"
+
+
+RECORD = {
+    "status": "done",
+    "error": "",
+    "seconds": 1.0,
+    "started": "",
+    "notebook": "",
+    "parameters": {},
+    "versions": {},
+}
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "5", '{"status": 5, "seconds": "long", "parameters": [], "versions": 1}']
+)
+@pytest.mark.parametrize("damaged", ["run.json", "results.json", "series.json"])
+def test_a_damaged_record_is_named_and_the_report_goes_on(
+    tmp_path: Path, damaged: str, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    for name in "ab":
+        write_text(tmp_path / name / "run.json", json.dumps(RECORD))
+        write_text(
+            tmp_path / name / "results.json", json.dumps({"findings": [{"text": f"Found by {name}."}]})
+        )
+    write_text(
+        tmp_path / "series.json", json.dumps({"title": "T", "question": "", "source": "", "runs": ["b", "a"]})
+    )
+    write_text(tmp_path / ("" if damaged == "series.json" else "a") / damaged, content)
+    text = build_report(tmp_path).index.read_text()
+    assert "Found by b." in text
+    if content[:2] in ("{", "[]", "5") and damaged != "series.json":
+        assert f"{damaged} cannot be read: it is damaged" in text
+
+
+def test_entries_of_odd_types_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    write_text(tmp_path / "a" / "run.json", json.dumps({"status": "failed", "error": 5, "started": None}))
+    odd = [
+        5,
+        None,
+        [],
+        {"name": 5},
+        {"name": "../../x", "kind": "plotly"},
+        {"text": 5},
+        {"text": "A finding."},
+    ]
+    results = {"findings": odd, "figures": odd, "tables": odd, "title": 5, "question": [], "provenance": [5]}
+    write_text(tmp_path / "a" / "results.json", json.dumps(results))
+    write_text(tmp_path / "series.json", json.dumps({"title": 5, "runs": {"a": 1}}))
+    assert build_report(tmp_path).findings == ["A finding."]
+    results = {"findings": 5, "figures": "x", "tables": {"a": 1}, "provenance": {"judgements": 5}}
+    write_text(tmp_path / "a" / "results.json", json.dumps(results))
+    assert build_report(tmp_path).findings == []
+
+
+def test_missing_and_damaged_files_are_named_and_the_rest_is_shown(
+    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    out = tmp_path / "out"
+    shutil.copytree(series, out)
+    manifest = json.loads((out / "a" / "results.json").read_text())
+    manifest["tables"] += [{**manifest["tables"][0], "name": name} for name in ("gone", "cut")]
+    write_text(out / "a" / "results.json", json.dumps(manifest))
+    (out / "a" / "tables" / "cut.parquet").write_bytes(b"PAR1")
+    (out / "a" / "figures" / "strip.png").write_bytes(b"no picture")
+    (out / "a" / "figures" / "first.png").unlink()
+    (out / "a" / "figures" / "curves.json").write_text("{")
+    (out / "c" / "c.ipynb").write_text("{")
+    text = build_report(out).index.read_text()
+    for named in (
+        "tables/gone.parquet is missing and not shown here",
+        "tables/cut.parquet is damaged and not shown here",
+        "figures/strip is missing",
+        "figures/first is missing",
+        "c/c.ipynb is damaged and not shown here",
+    ):
+        assert named in text
+    assert "In every row: model <b>tiny-ldm</b>" in text and "curves.html" in text
+    assert "cut.parquet" in caplog.text
 
 
 def test_no_run_no_report(tmp_path: Path) -> None:

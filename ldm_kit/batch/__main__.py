@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldm_kit.batch.report import build_report
-from ldm_kit.batch.runner import Outcome, run_series, say
-from ldm_kit.errors import LdmKitError
+from ldm_kit.batch.runner import Outcome, exit_code, run_series, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if all went well, 1 if a notebook failed, 2 if the input cannot be used.
+        0 if all went well, 1 if a notebook failed, 2 if the input cannot be used, 130 if the user stopped it.
 
     Examples
     --------
@@ -32,14 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(arguments)
     out = Path(given.out or Path("outputs") / Path(given.path).stem)
-    return run_and_report(
-        given.path,
-        out,
-        parameters=dict(given.parameter),
-        only=given.only,
-        force=given.force,
-        timeout=given.timeout,
-    )
+    options = {"parameters": dict(given.parameter), "only": given.only}
+    options |= {"force": given.force, "timeout": given.timeout}
+    return exit_code(lambda: run_and_report(given.path, out, **options))
 
 
 def run_and_report(path: str | Path, out: Path, **options: object) -> int:
@@ -50,12 +44,8 @@ def run_and_report(path: str | Path, out: Path, **options: object) -> int:
     >>> run_and_report("notebooks/demo.yaml", Path("outputs/demo"))  # doctest: +SKIP
     0
     """
-    try:
-        outcomes = run_series(path, out, **options)  # type: ignore[arg-type]
-        report = build_report(out)
-    except LdmKitError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 2
+    outcomes = run_series(path, out, **options)  # type: ignore[arg-type]
+    report = build_report(out)
     say("")
     say(summary(outcomes))
     if report.advice:
@@ -85,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ldm_kit.batch",
         description="Run a series of notebooks (YAML), or one, through papermill, and build the report.",
-        epilog="Exit code: 0 all went well, 1 a notebook failed, 2 the input cannot be used.",
+        epilog="Exit code: 0 all went well, 1 a notebook failed, 2 the input cannot be used, 130 stopped by Ctrl-C.",
     )
     parser.add_argument("path", help="a series, e.g. notebooks/demo.yaml, or a notebook")
     parser.add_argument("--out", help="where results go (default: outputs/NAME)")

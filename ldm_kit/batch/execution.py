@@ -19,6 +19,7 @@ from ldm_kit.batch.kernel import (
     stall_proof_wait,
 )
 from ldm_kit.batch.series import Run
+from ldm_kit.errors import BadInputError
 
 STDERR_LINES = 50
 
@@ -39,6 +40,11 @@ def execute(run: Run, parameters: dict[str, Any], out: Path, folder: Path) -> st
     str
         The error in one line, empty if there was none. The notebook lies in `folder` as ``NAME.ipynb``, or as
         ``NAME.failed.ipynb`` beside ``NAME.log``.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the user stops it. The kernel is shut down, and what there is of the notebook kept as failed.
 
     Examples
     --------
@@ -64,22 +70,29 @@ def execute(run: Run, parameters: dict[str, Any], out: Path, folder: Path) -> st
                 iopub_timeout=60,  # the default, 4 s, is too short for a machine under load
                 progress_bar=sys.stderr.isatty(),
             )
+        aside.replace(executed)
     except Exception as problem:  # whatever a notebook does, the others go on
         error = _in_one_line(problem)
-        write_text(log, _log_text(run, problem, aside))
-        if aside.stat().st_size:  # it is empty if not even a kernel was started
-            aside.replace(failed)
-    else:
-        aside.replace(executed)
-        for old in (failed, failed.with_suffix(".html"), log):
-            old.unlink(missing_ok=True)
+        if not aside.exists():
+            error = f"the notebook deleted its own folder, {str(folder)!r}, or moved it ({error})"
+        _keep_failed(run, problem, aside, failed, log)
+    except KeyboardInterrupt as problem:
+        with suppress(OSError, BadInputError):  # it stops in any case
+            _keep_failed(run, problem, aside, failed, log)
+        raise
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
     return error
 
 
-def _in_one_line(problem: Exception) -> str:
+def _keep_failed(run: Run, problem: BaseException, aside: Path, failed: Path, log: Path) -> None:
+    write_text(log, _log_text(run, problem, aside))
+    if aside.exists() and aside.stat().st_size:  # it is empty if not even a kernel was started
+        aside.replace(failed)
+
+
+def _in_one_line(problem: BaseException) -> str:
     name, value = getattr(problem, "ename", ""), getattr(problem, "evalue", "")
     if name:  # raised in a cell
         first = str(value).strip().splitlines()
@@ -88,10 +101,15 @@ def _in_one_line(problem: Exception) -> str:
     return f"{type(problem).__name__}: {lines[0]}" if lines else type(problem).__name__
 
 
-def _log_text(run: Run, problem: Exception, aside: Path) -> str:
+def _log_text(run: Run, problem: BaseException, aside: Path) -> str:
     """Tell what a reader at nine in the morning needs: the traceback, then the last that went to stderr."""
     told = "".join(traceback.format_exception(problem))
-    parts = [f"{run.notebook.name} as {run.name} failed.", f"Cell timeout: {run.timeout} s.", "", told]
+    parts = [
+        f"{run.notebook.name} as {run.name} did not end well.",
+        f"Cell timeout: {run.timeout} s.",
+        "",
+        told,
+    ]
     with suppress(Exception):
         cells = json.loads(aside.read_text(encoding="utf-8"))["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]

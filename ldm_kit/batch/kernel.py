@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -127,5 +128,12 @@ def encrypted_kernel_manager() -> type[Any]:
         @default("transport_encryption")
         def _encrypt(self) -> str:
             return "auto"
+
+        async def shutdown_kernel(  # type: ignore[override]
+            self, now: bool = False, restart: bool = False
+        ) -> None:
+            # Asked kindly in the middle of a cell, it would print that it could not answer.
+            stopped = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+            await super().shutdown_kernel(now=now or stopped, restart=restart)
 
     return EncryptedKernelManager

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ldm_kit.errors import BadInputError, unknown_name
+from ldm_kit.yaml_text import load_yaml
 
 SCALARS: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -64,9 +65,13 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Parameter]:
         raise unknown_name("notebook", str(path), siblings, f"These lie in {str(path.parent)!r}.")
     try:
         notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    except (ValueError, AttributeError, nbformat.ValidationError) as error:
+        nbformat.validate(notebook)  # reading only logs what is wrong
+    except Exception as error:  # old formats are read by code that takes all keys for granted
+        first = str(error).strip().partition("\n")[0]
+        first += "".join(f" in {part!r}" for part in reversed(getattr(error, "absolute_path", ())))
         raise BadInputError(
-            f"{str(path)!r} cannot be read as a notebook: {error}. Open it in JupyterLab and save it anew."
+            f"{str(path)!r} cannot be read as a notebook: {type(error).__name__}: {first}. Open it in JupyterLab "
+            "and save it anew."
         ) from error
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if not tagged:
@@ -193,6 +198,6 @@ def parse_value(text: str, annotation: str = "") -> Any:
     if text == "None":
         return None
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError:
         return text

@@ -7,8 +7,8 @@ from importlib import metadata
 
 # Those whose version can change a number or a figure.
 PACKAGES = (
-    "ldm-kit", "torch", "diffusers", "transformers", "safetensors", "numpy", "scipy", "scikit-learn", "numba",
-    "pandas", "zarr", "pillow", "rsatoolbox", "plotly", "papermill",
+    "ldm-kit", "torch", "diffusers", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "scikit-learn", "numba",
+    "pandas", "zarr", "pillow", "resvg-py", "rsatoolbox", "plotly", "papermill",
 )  # fmt: skip
 
 

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ldm_kit
 from ldm_kit.atomic import write_text
 from ldm_kit.batch.provenance import package_versions
-from ldm_kit.batch.state import read_json
+from ldm_kit.batch.state import STATE, locked, read_json, report_locked, sweep
 from ldm_kit.errors import BadInputError
-from ldm_kit.results import MANIFEST, write_plotly_library
+from ldm_kit.results import MANIFEST, is_file_name, write_plotly_library
 from ldm_kit.static_images import write_pngs
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 WHAT_JUDGEMENTS_ARE = {
     "human": "people's own choices",
     "human model": "choices drawn from an embedding that was fitted to people's",
     "simulated": "choices drawn from a simulated observer, not from people",
 }
+ENDED_EARLY = "This notebook is {status}: it was stopped, or is still at work. What it had written by then is shown below."
 SHOWN_ROWS = 500
 # itables gives a float as its text and its value: the text of one that is missing goes, it sorts as before.
 WITHOUT_NAN = (
@@ -32,6 +38,9 @@ WITHOUT_NAN = (
 )
 # Links to itables' site on how to trust a notebook, which a page on disk needs not.
 ITABLES_HELP = re.compile(r"\s*\(need <a [^<]*</a>\?\)|<sup><noscript>.*?</sup>", re.DOTALL)
+
+
+AnyType = TypeVar("AnyType")
 
 
 @dataclass(frozen=True)
@@ -66,30 +75,35 @@ def build_report(out: str | os.PathLike[str]) -> Report:
     PosixPath('outputs/demo/index.html')
     """
     out = Path(out)
-    series = read_json(out / "series.json")
-    order = {name: place for place, name in enumerate(series.get("runs", []))}
-    folders = [path.parent for path in out.glob("*/run.json")]
+    written = read_json(out / "series.json")
+    series = {key: _of(str, written, key) for key in ("title", "question", "source")}
+    order = {str(name): place for place, name in enumerate(_of(list, written, "runs"))}
+    folders = [path.parent for path in out.glob(f"*/{STATE}")]
     folders.sort(key=lambda folder: (order.get(folder.name, len(order)), folder.name))
     if not folders:
         raise BadInputError(
             f"No run lies in {str(out)!r} (a folder with a run.json), so there is nothing to report. "
             f"Run `python -m ldm_kit.batch notebooks/demo.yaml --out {out}` first."
         )
-    library = write_plotly_library(out)
-    advice = write_pngs(_plotly_figures(folders))
-    index = out / "index.html"
-    runs = [_read_run(folder, library, index) for folder in folders]
-    page = _template().render(
-        series=series,
-        runs=runs,
-        headline=_headline(runs),
-        findings=_headline_findings(runs),
-        judgements=_judgements(runs),
-        tables_script=_tables_script(),
-        versions=package_versions(),
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
-    write_text(index, page)
+    with report_locked(out):
+        for folder in folders:
+            with suppress(BadInputError), locked(out, folder.name):  # one that is at work is left alone
+                sweep(folder)
+        library = write_plotly_library(out)
+        advice = write_pngs(_plotly_figures(folders))
+        index = out / "index.html"
+        runs = [_read_run(folder, library, index) for folder in folders]
+        page = _template().render(
+            series=series,
+            runs=runs,
+            headline=_headline(runs),
+            findings=_headline_findings(runs),
+            judgements=_judgements(runs),
+            tables_script=_tables_script(),
+            versions=package_versions(),
+            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+        write_text(index, page)
     return Report(index, advice, [finding["text"] for finding in _headline_findings(runs)])
 
 
@@ -97,7 +111,7 @@ def _plotly_figures(folders: list[Path]) -> list[Path]:
     return [
         folder / "figures" / f"{entry['name']}.json"
         for folder in folders
-        for entry in read_json(folder / MANIFEST).get("figures", [])
+        for entry in _entries(read_json(folder / MANIFEST), "figures")
         if entry["kind"] == "plotly" and (folder / "figures" / f"{entry['name']}.json").exists()
     ]
 
@@ -107,40 +121,98 @@ def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
     from ldm_kit.batch.pages import write_page
 
     name = folder.name
-    results = read_json(folder / MANIFEST)
-    executed = [file for file in (folder / f"{name}.ipynb", folder / f"{name}.failed.ipynb") if file.exists()]
-    run = read_json(folder / "run.json")
-    shown = executed[-1] if run.get("status") == "failed" else executed[0] if executed else None
+    run, results = read_json(folder / STATE), read_json(folder / MANIFEST)
+    status = _of(str, run, "status") or "unknown"
+    problems = [] if status in ("done", "failed") else [ENDED_EARLY.format(status=status)]
+    problems += [
+        f"{file} cannot be read: it is damaged. Run this notebook again."
+        for file, read in ((STATE, run), (MANIFEST, results))
+        if not read and (folder / file).exists()
+    ]
+    executed = [folder / f"{name}.ipynb", folder / f"{name}.failed.ipynb"]
+    shown = next((file for file in executed[:: 1 if status == "done" else -1] if file.exists()), None)
     links = {}
     if shown is not None:
-        links["the executed notebook, to read"] = write_page(
-            shown, shown.with_suffix(".html"), library=library, report=index
-        )
+        with _problems_kept(problems, shown):
+            links["the executed notebook, to read"] = write_page(
+                shown, shown.with_suffix(".html"), library=library, report=index
+            )
         links["the same as .ipynb"] = shown
-    if run.get("status") == "failed":
+    if status != "done":
         links["log"] = folder / f"{name}.log"
+    figures, tables = [], []
+    for entry in _entries(results, "figures"):
+        with _problems_kept(problems, folder / "figures" / entry["name"]):
+            figures.append(figure := _figure(folder, entry))
+            if "png" not in figure and "html" not in figure:
+                raise FileNotFoundError("there is neither a PNG nor a page of it")
+    for entry in _entries(results, "tables"):
+        with _problems_kept(problems, folder / "tables" / f"{entry['name']}.parquet"):
+            tables.append(_table(folder, entry))
     return {
-        **run,
         "name": name,
-        "title": results.get("title") or name,
-        "question": results.get("question", ""),
-        "findings": results.get("findings", []),
-        "figures": _best_first([_figure(folder, entry) for entry in results.get("figures", [])]),
-        "tables": [_table(folder, entry) for entry in results.get("tables", [])],
-        "provenance": results.get("provenance", {}),
+        "status": status,
+        "error": _of(str, run, "error"),
+        "seconds": _of(float, run, "seconds"),
+        "started": _of(str, run, "started"),
+        "notebook": _of(str, run, "notebook"),
+        "parameters": _of(dict, run, "parameters"),
+        "versions": _of(dict, run, "versions"),
+        "problems": problems,
+        "title": _of(str, results, "title") or name,
+        "question": _of(str, results, "question"),
+        "findings": _entries(results, "findings", needed="text"),
+        "figures": _best_first(figures),
+        "tables": tables,
+        "provenance": _of(dict, results, "provenance"),
         "links": {text: _relative(path, index.parent) for text, path in links.items() if path.exists()},
     }
+
+
+def _of(kind: type[AnyType], mapping: Mapping[str, Any], key: str) -> AnyType:
+    """Take a value from a JSON file; one of another type counts as missing, and gives the type's empty value."""
+    value = mapping.get(key)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    return value if isinstance(value, kind) else kind()
+
+
+def _entries(results: Mapping[str, Any], listing: str, *, needed: str = "name") -> list[dict[str, Any]]:
+    """Take those entries of a manifest's list that can be shown; texts that they lack are empty."""
+    entries = [one for one in _of(list, results, listing) if isinstance(one, dict) and _of(str, one, needed)]
+    texts = ("name", "caption", "text", "kind")
+    return [
+        {
+            **{key: _of(str, one, key) for key in texts},
+            "headline": one.get("headline") is True,
+            "judgements": kinds,
+        }
+        for one in entries
+        if needed == "text" or is_file_name(one["name"])
+        for kinds in [[str(kind) for kind in _of(list, one, "judgements")]]
+    ]
+
+
+@contextmanager
+def _problems_kept(problems: list[str], path: Path) -> Iterator[None]:
+    """Note what cannot be shown, and go on: one damaged file is no reason to have no report."""
+    try:
+        yield
+    except Exception as error:  # each reader has errors of its own for a damaged file
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        where = _relative(path, path.parent.parent)
+        problems.append(f"{where} is {'damaged' if path.exists() else 'missing'} and not shown here: {first}")
+        logger.warning("%s cannot be shown in the report: %s", path, first)
 
 
 def _figure(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     """Say where a figure's files are; only those that exist are linked."""
     stem = folder / "figures" / entry["name"]
-    layout = (
-        read_json(stem.with_name(f"{stem.name}.json")).get("layout", {}) if entry["kind"] == "plotly" else {}
-    )
+    drawn = entry["kind"] == "plotly"
+    layout = _of(dict, read_json(stem.with_name(f"{stem.name}.json")), "layout") if drawn else {}
     files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "html")}
     present = {suffix: _relative(file, folder.parent) for suffix, file in files.items() if file.exists()}
-    return {**entry, **present, "height": layout.get("height") or 450, "wide": _is_wide(files["png"])}
+    return {**entry, **present, "height": _of(float, layout, "height") or 450, "wide": _is_wide(files["png"])}
 
 
 def _best_first(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -167,6 +239,7 @@ def _table(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     varying, constant = split_columns(frame)
     return {
         **entry,
+        "rows": len(frame),
         "parquet": _relative(path, folder.parent),
         "csv": _relative(path.with_suffix(".csv"), folder.parent),
         "constant": constant,
@@ -260,8 +333,8 @@ def _judgements(runs: list[dict[str, Any]]) -> dict[str, str]:
     """Say which kinds of judgement the tables and records name, and what each is."""
     named: set[str] = set()
     for run in runs:
-        recorded = run["provenance"].get("judgements", [])
-        named.update([recorded] if isinstance(recorded, str) else recorded)
+        recorded = run["provenance"].get("judgements")
+        named.update(map(str, recorded if isinstance(recorded, list) else [recorded or ""]))
         named.update(kind for table in run["tables"] for kind in table.get("judgements", []))
     return {kind: WHAT_JUDGEMENTS_ARE.get(kind, "") for kind in sorted(named) if kind}  # "": nobody judged
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +17,23 @@ from ldm_kit.atomic import write_text
 from ldm_kit.batch.execution import execute
 from ldm_kit.batch.parameters import check_parameters, read_parameters
 from ldm_kit.batch.provenance import package_versions
-from ldm_kit.batch.series import CELL_TIMEOUT, Run, Series, read_series
-from ldm_kit.batch.state import fingerprint, read_json, sweep
+from ldm_kit.batch.series import CELL_TIMEOUT, Run, Series, checked_name, read_series
+from ldm_kit.batch.state import (
+    STATE,
+    differences,
+    fingerprint,
+    forget_previous,
+    locked,
+    read_json,
+    report_locked,
+    set_aside,
+    sweep,
+    this_process,
+    write_state,
+)
+from ldm_kit.errors import BadInputError, LdmKitError
+from ldm_kit.given_numbers import whole_number
+from ldm_kit.results import write_plotly_library
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -57,7 +74,7 @@ def run_notebook(
     timeout : int
         Seconds that one cell may take.
     force : bool
-        Run even what is already done with the same notebook, parameters and code.
+        Run even what is already done with the same notebook, parameters, inputs, code and versions.
 
     Returns
     -------
@@ -68,49 +85,102 @@ def run_notebook(
     Raises
     ------
     UnknownNameError, BadInputError
-        If a parameter is not one of the notebook's, or has another type; if `out` cannot be written to.
+        If a parameter is not one of the notebook's, or has another type; if `out` cannot be written to; if
+        another process is running into the same folder.
 
     Examples
     --------
     >>> run_notebook("notebooks/02_probing.ipynb", "outputs/mine", {"seed": 1})  # doctest: +SKIP
     Outcome(name='02_probing', status='done', seconds=31.2, ...)
     """
+    return _run(path, out, parameters, name, timeout, force, say_why=lambda why: None)
+
+
+def _run(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    parameters: Mapping[str, Any] | None,
+    name: str | None,
+    timeout: int,
+    force: bool,
+    say_why: Callable[[str], None],
+) -> Outcome:
     path, out = Path(path), Path(out)
     known = read_parameters(path)
     given = dict(parameters or {})
-    run = Run(name or path.stem, path, given, timeout)
+    whole_number("timeout (seconds a cell)", timeout, 1)
+    run = Run(checked_name(path.stem if name is None else name), path, given, timeout)
     folder = out / run.name
     if "out" in known:
         given.setdefault("out", folder.as_posix())
     given = {key: _filled(value, out) for key, value in given.items()}
     check_parameters(given, known, path)
+    with locked(out, run.name):
+        made_from = fingerprint(path, given, known, folder)
+        state = read_json(folder / STATE)
+        why = "asked to" if force else _why_again(state, made_from, folder / f"{run.name}.ipynb")
+        if state and not why:
+            forget_previous(folder)  # a kill may have come before that
+            return Outcome(run.name, "skipped", float(state["seconds"]), folder)
+        say_why(why if state else "")
+        return _run_anew(run, given, made_from, folder, state)
 
-    state_file = folder / "run.json"
-    print_now = fingerprint(path, given)
-    state = read_json(state_file)
-    done = state.get("status") == "done" and state.get("fingerprint") == print_now
-    if done and not force and (folder / f"{run.name}.ipynb").exists():
-        return Outcome(run.name, "skipped", float(state["seconds"]), folder)
 
-    sweep(folder)
+def _why_again(state: Mapping[str, Any], made_from: Mapping[str, str], executed: Path) -> str:
+    """Say why what lies there does not do; empty if it does."""
+    status = state.get("status")
+    if status != "done":
+        return "it failed before" if status == "failed" else "it was not finished"
+    if not executed.exists() or not isinstance(state.get("seconds"), int | float):
+        return f"{executed.name} is gone"
+    return differences(state.get("fingerprint"), made_from)
+
+
+def _run_anew(
+    run: Run, given: dict[str, Any], made_from: dict[str, str], folder: Path, state: Mapping[str, Any]
+) -> Outcome:
+    try:
+        sweep(folder)
+        set_aside(folder, state)
+    except OSError as error:
+        raise BadInputError(
+            f"What an earlier run left in {str(folder)!r} cannot be moved aside ({error}). Move it yourself, or "
+            "choose another `out`."
+        ) from error
     record = {
         "name": run.name,
-        "notebook": path.name,
+        "notebook": run.notebook.name,
         "status": "running",  # what a kill leaves: not done, so it runs again
         "error": "",
         "parameters": given,
         "seconds": 0.0,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "fingerprint": print_now,
+        "process": this_process(),
+        "fingerprint": made_from,
         "versions": package_versions(),
     }
-    write_text(state_file, json.dumps(record, indent=1, ensure_ascii=False))
+    write_state(folder, record)
     before = time.monotonic()
-    error = execute(run, given, out, folder)
-    outcome = Outcome(run.name, "failed" if error else "done", time.monotonic() - before, folder, error)
-    record |= {"status": outcome.status, "error": error, "seconds": round(outcome.seconds, 1)}
-    write_text(state_file, json.dumps(record, indent=1, ensure_ascii=False))
-    return outcome
+
+    def ended(status: Literal["done", "failed", "interrupted"], error: str) -> float:
+        seconds = time.monotonic() - before
+        write_state(folder, record | {"status": status, "error": error, "seconds": round(seconds, 1)})
+        return seconds
+
+    try:
+        told = execute(run, given, folder.parent, folder)
+        seconds = ended("failed" if told else "done", told)
+    except KeyboardInterrupt:
+        with suppress(OSError, BadInputError):
+            ended("interrupted", "stopped by Ctrl-C")
+        raise
+    except (OSError, BadInputError) as problem:  # a notebook that, say, put a file where its folder was
+        told, seconds = f"{type(problem).__name__}: {problem}", time.monotonic() - before
+        with suppress(OSError, BadInputError):
+            ended("failed", told)
+    if not told:
+        forget_previous(folder)
+    return Outcome(run.name, "failed" if told else "done", seconds, folder, told)
 
 
 def run_series(
@@ -153,17 +223,45 @@ def run_series(
     >>> run_series("notebooks/demo.yaml", "outputs/demo", only="02*")  # doctest: +SKIP
     """
     out = Path(out)
+    if timeout is not None:
+        whole_number("timeout (seconds a cell)", timeout, 1)
     series = read_series(path, parameters=parameters, only=only)
-    _write_series(series, out)
+    with report_locked(out):
+        _write_series(series, out)
+        write_plotly_library(out)
     outcomes = []
     for number, run in enumerate(series.runs, start=1):
-        say(f"[{number}/{len(series.runs)}] {run.name} …")
-        outcome = run_notebook(
-            run.notebook, out, run.parameters, name=run.name, timeout=timeout or run.timeout, force=force
-        )
-        say(f"[{number}/{len(series.runs)}] {run.name} {_told(outcome)}")
+        head = f"[{number}/{len(series.runs)}] {run.name}"
+
+        def begin(why: str, head: str = head) -> None:
+            say(f"{head} … runs again: {why}" if why else f"{head} …")
+
+        outcome = _run(run.notebook, out, run.parameters, run.name, timeout or run.timeout, force, begin)
+        say(f"{head} {_told(outcome)}")
         outcomes.append(outcome)
     return outcomes
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """Do the work of a command line, and tell in a line what ended it early.
+
+    Examples
+    --------
+    >>> exit_code(lambda: 0)
+    0
+    """
+    try:
+        return work()
+    except LdmKitError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "Interrupted. What is done is kept, and what the notebook at work had as NAME.failed.ipynb; "
+            "the same command goes on from there.",
+            file=sys.stderr,
+        )
+        return 130
 
 
 def say(line: str) -> None:
@@ -183,7 +281,7 @@ def _told(outcome: Outcome) -> str:
             f"failed after {outcome.seconds:.0f} s: {outcome.error} (see {outcome.folder / outcome.name}.log)"
         )
     if outcome.status == "skipped":
-        return "is done already, with the same notebook, parameters and code"
+        return "is done already, with the same notebook, parameters, inputs, code and versions"
     return f"done in {outcome.seconds:.0f} s"
 
 

@@ -17,6 +17,8 @@ import yaml
 
 from ldm_kit.batch.parameters import Parameter, check_parameters, parse_value, read_parameters
 from ldm_kit.errors import BadInputError, unknown_name
+from ldm_kit.given_numbers import whole_number
+from ldm_kit.yaml_text import load_yaml
 
 # Seconds a cell may take if nobody says otherwise: longer than any cell should, shorter than a night.
 CELL_TIMEOUT = 3600
@@ -119,7 +121,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         near = sorted(str(file) for file in path.parent.glob("*.yaml"))
         raise unknown_name("series", str(path), near, "Name a YAML file with `runs:`, or a notebook.")
     try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        read = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInputError(
             f"{str(path)!r} cannot be read as YAML: {error}. Correct it at that place."
@@ -130,16 +132,32 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             "Begin from notebooks/demo.yaml."
         )
     _refuse_unknown(read, SERIES_KEYS, path.name)
+    _check_values(read, path.name)
     for entry in read["runs"]:
         if not isinstance(entry, dict) or not isinstance(entry.get("notebook"), str):
             raise BadInputError(
                 f"{path.name}: the run {entry!r} names no `notebook:`. Write {{notebook: NAME.ipynb}}."
             )
         _refuse_unknown(entry, RUN_KEYS, f"a run of {path.name}")
-        for key in ("parameters", "grid"):
-            if not isinstance(entry.get(key) or {}, dict):
-                raise BadInputError(f"{path.name}: `{key}:` of {entry['notebook']} must map names to values.")
+        _check_values(entry, f"{path.name}, {entry['notebook']}")
     return read
+
+
+def _check_values(given: Mapping[str, Any], where: str) -> None:
+    """Refuse values of another type than their key wants; a key without a value counts as left out."""
+    for key, value in given.items():
+        if value is None:
+            continue
+        if key in ("defaults", "parameters", "grid") and not isinstance(value, dict):
+            raise BadInputError(f"{where}: `{key}:` is {value!r}. It must map names to values: {{seed: 1}}.")
+        if key in ("title", "question", "name") and not isinstance(value, str):
+            raise BadInputError(
+                f"{where}: `{key}:` is {value!r}, of type {type(value).__name__}. Put text in quotes."
+            )
+        if key == "timeout":
+            whole_number(f"{where}: `timeout:` (seconds a cell)", value, 1)
+        if key == "name":
+            checked_name(value)
 
 
 def _refuse_unknown(given: Iterable[object], allowed: tuple[str, ...], where: str) -> None:
@@ -181,6 +199,29 @@ def _grid(grid: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
     return [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
 
 
+def checked_name(name: str) -> str:
+    """Return the name of a run, if it can be that of a folder within the series' own.
+
+    Raises
+    ------
+    BadInputError
+        If it is empty, begins with a dot, or leads elsewhere.
+
+    Examples
+    --------
+    >>> checked_name("..")
+    Traceback (most recent call last):
+    ...
+    ldm_kit.errors.BadInputError: '..' cannot name a run: it becomes a folder within `out`. Use letters, digits ...
+    """
+    if not re.fullmatch(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,149}", name):
+        raise BadInputError(
+            f"{name!r} cannot name a run: it becomes a folder within `out`. Use letters, digits and _ . + = -, "
+            "beginning with a letter or digit."
+        )
+    return name
+
+
 def run_name(stem: str, point: Mapping[str, Any]) -> str:
     """Name a run by its notebook and its place in the grid, fit for a folder.
 
@@ -205,10 +246,17 @@ def run_name(stem: str, point: Mapping[str, Any]) -> str:
 
 def _refuse_twins(runs: list[Run], path: Path) -> None:
     seen: set[str] = set()
+    outs: dict[str, str] = {}
     for run in runs:
         if run.name in seen:
             raise BadInputError(f"{path.name}: two runs are called {run.name!r}. Give one another `name:`.")
         seen.add(run.name)
+        out = run.parameters.get("out")
+        if isinstance(out, str) and run.name != (other := outs.setdefault(out, run.name)):
+            raise BadInputError(
+                f"{path.name}: {other!r} and {run.name!r} write to the same `out`, {out!r}: the later would destroy "
+                "the results of the earlier. Leave `out` away, then each run gets a folder of its own."
+            )
 
 
 def _only(runs: list[Run], only: str | None) -> tuple[Run, ...]:

@@ -14,6 +14,7 @@ from ldm_kit.datasets.archives import unpack_judged
 from ldm_kit.datasets.download import DownloadError, ResumingDownloader
 from ldm_kit.errors import BadInputError, unknown_name
 from ldm_kit.offline import is_offline
+from ldm_kit.yaml_text import load_yaml
 
 DEFAULT = ("names-2020", "choices-2020")  # the two whose hashes are known
 ENVIRONMENT = "LDM_KIT_THINGS_URLS"
@@ -156,7 +157,7 @@ def read_urls(path: str | os.PathLike[str] | None = None) -> dict[str, Source]:
     if not file.is_file():
         raise BadInputError(f"There is no table of addresses at {str(file)!r}. Leave `urls` out for our own.")
     try:
-        loaded: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+        loaded: Any = load_yaml(file.read_text(encoding="utf-8"))
         fields = Source.__dataclass_fields__
         return {
             key: Source(

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import resvg_py
-import yaml
 from PIL import Image
 
 from ldm_kit.errors import BadInputError, unknown_name
+from ldm_kit.yaml_text import load_yaml
 
 __all__ = ["caption", "category", "label", "names", "prompt", "render"]
 
@@ -45,7 +45,7 @@ BACKGROUNDS = (
 @cache
 def _objects() -> dict[str, dict[str, Any]]:
     text = (resources.files("ldm_kit") / "data" / "toybox" / "objects.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    loaded: dict[str, dict[str, Any]] = load_yaml(text)
     return loaded
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-import yaml
-
 from ldm_kit.errors import BadInputError
+from ldm_kit.yaml_text import load_yaml
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def registered_models() -> dict[str, RegisteredModel]:
         tables.append(Path(own).read_text(encoding="utf-8"))
     models: dict[str, RegisteredModel] = {}
     for text in tables:
-        for name, row in (yaml.safe_load(text) or {}).items():
+        for name, row in (load_yaml(text) or {}).items():
             try:
                 models[str(name)] = RegisteredModel(str(name), **row)
             except TypeError as error:
