@@ -59,6 +59,8 @@ class Stimuli:
         ``name -> PIL.Image`` for pictures that are drawn instead of read from `root`.
     fingerprinter : callable, optional
         ``name -> str`` for such pictures: a hash of everything that determines the picture.
+    by_concept : dict of str to list of int
+        The positions of each concept's images; not given, but made from `concepts`.
     all_concepts, all_labels : sequence of str, optional
         Every concept of the dataset and its words, kept by subsets: a stimulus's shuffled label must not
         depend on which other stimuli it is asked for with. By default those of the stimuli given.
@@ -87,6 +89,7 @@ class Stimuli:
     fingerprinter: Callable[[str], str] | None = field(default=None, repr=False)
     all_concepts: tuple[str, ...] = field(default=(), repr=False)
     all_labels: tuple[str, ...] = field(default=(), repr=False)
+    by_concept: dict[str, list[int]] = field(init=False, repr=False)
     _position: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -108,6 +111,10 @@ class Stimuli:
             words = dict(zip(self.concepts, self.labels, strict=True))
             object.__setattr__(self, "all_concepts", tuple(words))
             object.__setattr__(self, "all_labels", tuple(words.values()))
+        by_concept: dict[str, list[int]] = {}
+        for row, concept in enumerate(self.concepts):
+            by_concept.setdefault(concept, []).append(row)
+        object.__setattr__(self, "by_concept", by_concept)
         object.__setattr__(self, "_position", {name: row for row, name in enumerate(names)})
         if len(self._position) != len(names):
             twice = sorted({name for row, name in enumerate(names) if self._position[name] != row})
@@ -220,7 +227,7 @@ class Stimuli:
     def _find(self, name: str) -> list[int]:
         if name in self._position:
             return [self._position[name]]
-        rows = [row for row, concept in enumerate(self.concepts) if concept == name]
+        rows = self.by_concept.get(name, [])
         if not rows:
             # Concepts would do too, but a list of both would say everything twice.
             known = self.names if "." in name or "/" in name else dict.fromkeys(self.concepts)
