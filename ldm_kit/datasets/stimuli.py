@@ -68,7 +68,7 @@ class Stimuli:
     Raises
     ------
     BadInputError
-        If a name comes twice, or the lengths differ.
+        If a name comes twice or is not UTF-8, or the lengths differ.
 
     Examples
     --------
@@ -101,6 +101,14 @@ class Stimuli:
             "labels": tuple(self.labels) or tuple(map(label_of, concepts)),
             "captions": tuple(self.captions) or (None,) * len(names),
         }
+        try:
+            "".join(names).encode()
+        except UnicodeEncodeError as error:
+            bad = next(name for name in names if re.search("[\ud800-\udfff]", name))
+            raise BadInputError(
+                f"The file name {bad!r} is not UTF-8 text, so no table or store can hold it. Rename the file "
+                "(`convmv -f latin1 -t utf8 --notest FOLDER/*` renames a whole folder)."
+            ) from error
         for column, values in columns.items():
             if len(values) != len(names):
                 raise BadInputError(
@@ -230,7 +238,7 @@ class Stimuli:
         rows = self.by_concept.get(name, [])
         if not rows:
             # Concepts would do too, but a list of both would say everything twice.
-            known = self.names if "." in name or "/" in name else dict.fromkeys(self.concepts)
+            known = self.names if "." in str(name) or "/" in str(name) else dict.fromkeys(self.concepts)
             raise unknown_name(
                 "stimulus", name, known, "Use a stimulus's name or its concept; `stimuli.names` lists them."
             )
