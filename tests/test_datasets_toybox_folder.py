@@ -176,7 +176,7 @@ def test_captions(tmp_path: Path, name: str, text: str) -> None:
         ("c.json", '{"a": 1}', "no mapping"),
         ("c.json", '{"a": "x", "a": "y"}', "twice"),
         ("c.csv", "a,b,c\n", "3 columns"),
-        ("c.csv", "", "cannot be read"),
+        ("c.csv", "", "is empty"),
     ],
 )
 def test_captions_that_will_not_do(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -119,7 +119,7 @@ def read_triplets(
         else:
             raise _other_columns(path, layout)
     if text:
-        indices = _named_or_counted(np.strings.strip(cells.astype(str)), stimuli, items, first, path)
+        indices = _named_or_counted(cells, stimuli, items, first, path)
     else:
         indices = _counted(cells, first, path)
     indices = _in_range(indices, stimuli.names, path)
@@ -147,11 +147,13 @@ def _header(layout: Layout, stimuli: Stimuli) -> str | None:
 
 
 def _named_or_counted(
-    cells: npt.NDArray[np.str_], stimuli: Stimuli, items: str | None, first: int, path: Path
+    cells: npt.NDArray[Any], stimuli: Stimuli, items: str | None, first: int, path: Path
 ) -> npt.NDArray[np.int64]:
     """Positions of stimuli from cells that name them, or count them from `first`; never a guess between the two."""
-    distinct, where = np.unique(cells, return_inverse=True)
-    words = distinct.tolist()
+    import pandas as pd
+
+    where, distinct = pd.factorize(cells.reshape(-1))
+    words = [str(cell).strip() for cell in distinct]
     positions = {concept: rows[0] for concept, rows in stimuli.by_concept.items() if len(rows) == 1}
     positions |= {name: row for row, name in enumerate(stimuli.names)}
     unknown = next((word for word in words if word not in positions), None)
