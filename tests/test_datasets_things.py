@@ -300,7 +300,9 @@ def test_a_table_that_was_sorted_anew_is_noticed(things_root: Path, tmp_path: Pa
     with pytest.raises(MismatchError, match=r"row 246 is 'camera1', not 'camera_lens'.*unique_id\.txt"):
         read_concepts(tmp_path)
     table.head(700).to_csv(file, sep="\t", index=False)
-    with pytest.raises(MismatchError, match=r"700 concepts, which are not the 1,854 of THINGS.*unique_id\.txt"):
+    with pytest.raises(
+        MismatchError, match=r"700 concepts, which are not the 1,854 of THINGS.*unique_id\.txt"
+    ):
         read_concepts(tmp_path)
     (tmp_path / "unique_id.txt").write_text("\n".join(table["uniqueID"].head(700)) + "\n", encoding="utf-8")
     assert len(read_concepts(tmp_path)) == 700

@@ -191,7 +191,9 @@ def test_numbers_that_may_be_names_or_positions_are_refused(tmp_path: Path) -> N
         write(tmp_path / "c.csv", "1,2,13\n"),  # neither all names nor all positions: a slip of one of them
         tmp_path / "a.npy",
     ):
-        with pytest.raises(BadInputError, match=r"two ways.*'\d+\.png'.*index1,index2,index3.*items='indices'"):
+        with pytest.raises(
+            BadInputError, match=r"two ways.*'\d+\.png'.*index1,index2,index3.*items='indices'"
+        ):
             read_triplets(path, NUMBERED)
     assert named(tmp_path / "a.csv", items="names") == named(tmp_path / "a.npy", items="names")
     assert named(tmp_path / "a.csv", items="names") == [["1.png", "2.png", "10.png"]]

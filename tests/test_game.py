@@ -480,8 +480,33 @@ def test_a_lock_that_is_held_is_told_and_the_answer_does_not_count(game, tmp_pat
     monkeypatch.setattr("ldm_kit.game.answers.PATIENCE", 0.1)
     session = game.start("ann", tmp_path)
     session.answer(1)
-    with FileLock(tmp_path / ".ann.csv.lock"), pytest.raises(BadInputError, match=r"ann\.csv' has been locked"):
+    with (
+        FileLock(tmp_path / ".ann.csv.lock"),
+        pytest.raises(BadInputError, match=r"ann\.csv' has been locked"),
+    ):
         session.answer(2)
     assert session.choices == [1]
     session.answer(3)
     assert [row["choice"] for row in read_rows(tmp_path / "ann.csv")] == ["1", "3"]
+
+
+def test_names_that_look_like_formulas_are_answers_to_the_same_images(tmp_path):
+    names = ("=cmd.png", "'=x.png", "-a.png", "it's.png")
+    sets = JudgedSets(
+        names, np.array([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]]), np.zeros((4, 3), dtype=int)
+    )
+    game = Game(lk.Stimuli(names), sets, {}, n_trials=4, n_catch=0)
+    session, shown = game.start("ann", tmp_path), []
+    while not session.finished:
+        shown.append(session.pictures)
+        session.answer(1)
+    rows = read_rows(tmp_path / "ann.csv")
+    assert [(row["image1"], row["image2"], row["image3"]) for row in rows] == shown
+    assert game.start("ann", tmp_path).finished
+    choices = lk.read_choices(tmp_path, names)
+    assert {choices.names[i] for row in choices for i in row} == set(names)
+    assert [choices.names[row[2]] for row in choices] == [three[0] for three in shown]
+    text = (tmp_path / "ann.csv").read_text()
+    assert ",=cmd" not in text and ",-a" not in text and ",'=cmd.png" in text
+    (tmp_path / "ann.csv").write_text(text.replace(",'=cmd", ",=cmd"))  # as files of before have it
+    assert read_rows(tmp_path / "ann.csv") == rows

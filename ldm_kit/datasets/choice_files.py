@@ -13,7 +13,7 @@ import numpy as np
 from ldm_kit.datasets.text_tables import not_utf8
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.tables import JUDGEMENTS
+from ldm_kit.tables import JUDGEMENTS, from_text
 
 # One line an answer. `image1` to `image3` are stimulus names as they were shown from left to right, `choice`
 # (1 to 3) is the odd one: THINGS-data's own columns, with names in place of numbers.
@@ -114,7 +114,7 @@ def read_choices(
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read a player's file as it is, one dict a line.
+    """Read a player's file, one dict a line; cells are what the game was given, see `ldm_kit.tables.as_text`.
 
     Raises
     ------
@@ -139,7 +139,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         for column in NEEDED:
             if column not in (reader.fieldnames or ()):
                 raise unknown_name(f"column of {path.name}", column, reader.fieldnames or (), EXPECTED)
-        rows = list(reader)
+        rows = [
+            {key: from_text(cell) if isinstance(cell, str) else cell for key, cell in row.items()}
+            for row in reader
+        ]
     except UnicodeDecodeError as error:
         raise not_utf8(path, error) from error
     except csv.Error as error:

@@ -19,7 +19,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 # Decoders that only decode. Pillow knows more, some of which start other programs (EPS runs Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 178_956_970  # 2 ** 31 / 12, Pillow's own line between a large picture and a decompression bomb
-MAX_RATIO = 100  # of the longer side to the shorter: a model sees the middle square, less than 1 % of a longer strip
+MAX_RATIO = (
+    100  # of the longer side to the shorter: a model sees the middle square, less than 1 % of a longer strip
+)
 MAX_SIDE = 4096  # longer sides are reduced while decoding; no model sees more than 1,024 pixels
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 RESCALE = "Replace it by a copy whose values fill 8 bits, or by a 16-bit PNG, whose values fill 16 bits by definition"

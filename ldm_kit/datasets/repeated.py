@@ -99,9 +99,7 @@ def read_repeated(
     expected = f"Triplets judged repeatedly have {', '.join(wanted)}."
     table = read_table(path, expected)
     if not set(wanted) <= set(table.columns):
-        raise BadInputError(
-            f"{str(path)!r} has the columns {', '.join(map(str, table.columns))}. {expected}"
-        )
+        raise BadInputError(f"{str(path)!r} has the columns {', '.join(map(str, table.columns))}. {expected}")
     ids = whole_numbers(table[wanted[:3]].to_numpy(), path, expected)
     if ids.min() < 0 or ids.max() >= len(concepts):
         raise BadInputError(

@@ -15,6 +15,9 @@ from PIL import Image
 from ldm_kit.datasets.images import file_fingerprint, open_image
 from ldm_kit.errors import BadInputError, unknown_name
 
+# Control characters, and what Python makes of bytes in a file name that are not UTF-8.
+UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
 
 @dataclass(frozen=True)
 class Stimulus:
@@ -68,7 +71,7 @@ class Stimuli:
     Raises
     ------
     BadInputError
-        If a name comes twice or is not UTF-8, or the lengths differ.
+        If a name comes twice, is not UTF-8 or holds a line end, or the lengths differ.
 
     Examples
     --------
@@ -101,14 +104,11 @@ class Stimuli:
             "labels": tuple(self.labels) or tuple(map(label_of, concepts)),
             "captions": tuple(self.captions) or (None,) * len(names),
         }
-        try:
-            "".join(names).encode()
-        except UnicodeEncodeError as error:
-            bad = next(name for name in names if re.search("[\ud800-\udfff]", name))
+        if bad := next((name for name in names if UNFIT.search(name)), None):
             raise BadInputError(
-                f"The file name {bad!r} is not UTF-8 text, so no table or store can hold it. Rename the file "
-                "(`convmv -f latin1 -t utf8 --notest FOLDER/*` renames a whole folder)."
-            ) from error
+                f"The file name {bad!r} is not UTF-8 text or holds a line end, so no table or store can hold it. Rename the "
+                "file (`convmv -f latin1 -t utf8 -r --notest FOLDER` does so for a whole folder in Latin-1)."
+            )
         for column, values in columns.items():
             if len(values) != len(names):
                 raise BadInputError(

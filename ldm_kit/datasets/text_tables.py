@@ -174,11 +174,11 @@ def read_table(path: Path, expected: str, **options: Any) -> pd.DataFrame:
 
 
 def not_utf8(path: Path, error: UnicodeDecodeError) -> BadInputError:
-    """Build the error for a text file in another encoding.
+    r"""Build the error for a text file in another encoding.
 
     Examples
     --------
-    >>> print(not_utf8(Path("a.csv"), UnicodeDecodeError("utf-8", b"a\\xff", 1, 2, "invalid start byte")))
+    >>> print(not_utf8(Path("a.csv"), UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid start byte")))
     'a.csv' is not UTF-8 text (byte 1: invalid start byte). Save it as UTF-8; spreadsheets call it "CSV UTF-8".
     """
     return BadInputError(

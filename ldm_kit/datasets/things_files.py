@@ -141,7 +141,9 @@ def things_rdm(root: Path, names: Mapping[str, str]) -> pd.DataFrame | None:
     file, listed = locate(root, "rdm48_human.npy"), locate(root, "names48.tsv")
     if file is None or listed is None:
         return None
-    concepts = list(_named_rows(listed, "It should name the objects of 'rdm48_human.npy', in their order.").index)
+    concepts = list(
+        _named_rows(listed, "It should name the objects of 'rdm48_human.npy', in their order.").index
+    )
     try:
         values = np.load(file, allow_pickle=False)
         matrix = pd.DataFrame(values, index=concepts, columns=concepts)

@@ -118,10 +118,7 @@ def read_triplets(
             cells = read_frame(path, layout, EXPECTED, header=bool(said), text=columns).to_numpy()
         else:
             raise _other_columns(path, layout)
-    if text:
-        indices = _named_or_counted(cells, stimuli, items, first, path)
-    else:
-        indices = _counted(cells, first, path)
+    indices = _named_or_counted(cells, stimuli, items, first, path) if text else _counted(cells, first, path)
     indices = _in_range(indices, stimuli.names, path)
     if order is not None:
         indices = np.take_along_axis(indices, order, axis=1)

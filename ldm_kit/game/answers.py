@@ -17,6 +17,7 @@ from ldm_kit.atomic import CANNOT_WRITE, cannot_write
 from ldm_kit.datasets.choice_files import COLUMNS, player_files, read_choices, read_rows
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, MismatchError
+from ldm_kit.tables import as_text
 
 PATIENCE = 10  # seconds that an answer waits for another process to write its own
 PLAYER = re.compile(r"\w[\w .\-]{0,38}\w|\w")
@@ -106,7 +107,7 @@ class AnswerFile:
             _drop_cut_line(file)
             if file.seek(0, os.SEEK_END) == 0:
                 writer.writeheader()
-            writer.writerow(answer)
+            writer.writerow({column: as_text(cell) for column, cell in answer.items()})
             file.write(text.getvalue().encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
