@@ -103,7 +103,7 @@ def read_frame(
     header : bool
         Whether the first line names the columns.
     columns : list of str, optional
-        Which of them to read; all by default.
+        Which of them to return; all by default.
     text : iterable of str or int
         Columns whose cells are left as they are written: "01" is not 1, and "NA" is not missing.
 
@@ -118,18 +118,19 @@ def read_frame(
     (50000, 3)
     """
     text = list(text)
-    return read_table(
+    # All columns are read: of a row with too many cells pandas would drop the last, though another is the odd one.
+    frame = read_table(
         path,
         expected,
         sep=layout.separator,
         header=0 if header else None,
-        usecols=columns,
         dtype=dict.fromkeys(text, str),
         keep_default_na=not text,
         na_values={column: [""] for column in columns or () if text and column not in text},
         skipinitialspace=True,
         low_memory=False,
     )
+    return frame if columns is None else frame[columns]
 
 
 def read_table(path: Path, expected: str, **options: Any) -> pd.DataFrame:
@@ -212,9 +213,13 @@ def whole_numbers(array: npt.NDArray[Any], path: Path, expected: str) -> npt.NDA
         return array.astype(np.int64, copy=False)
     if not np.issubdtype(array.dtype, np.floating):
         rows = array.reshape(len(array), -1).tolist()
-        bad = next((i for i, row in enumerate(rows) if not all(is_number(str(cell)) for cell in row)), 0)
-        raise BadInputError(f"{str(path)!r}: row {bad} is not made of numbers: {rows[bad]}. {expected}")
-    fine = np.isfinite(array) & (array == np.round(array))
+        bad = next((i for i, row in enumerate(rows) if not all(is_number(str(cell)) for cell in row)), None)
+        if bad is not None or array.dtype.kind == "c":
+            raise BadInputError(
+                f"{str(path)!r}: row {bad or 0} is not made of numbers: {rows[bad or 0]}. {expected}"
+            )
+    array = array.astype(np.float64)
+    fine = (np.abs(array) < 2**53) & (array == np.round(array))
     wrong = np.flatnonzero(~fine.reshape(len(array), -1).all(axis=1))
     if wrong.size:
         raise BadInputError(

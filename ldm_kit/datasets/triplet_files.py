@@ -130,7 +130,7 @@ def _numbered(stimuli: Stimuli) -> dict[float, set[int]]:
     found: dict[float, set[int]] = {}
     for row, (name, concept) in enumerate(zip(stimuli.names, stimuli.concepts, strict=True)):
         for word in {name, concept, PurePosixPath(name).stem}:
-            if is_number(word):
+            if is_number(word) and float(word).is_integer():
                 found.setdefault(float(word), set()).add(row)
     return found
 
@@ -212,8 +212,8 @@ def _read_npy(path: Path) -> npt.NDArray[np.int64]:
         raise BadInputError(f"{str(path)!r} is no plain NumPy array ({error}). {EXPECTED}") from error
     if not isinstance(array, np.ndarray):
         raise BadInputError(f"{str(path)!r} is an archive of several arrays. {EXPECTED}")
-    if not array.size:
-        raise BadInputError(f"{str(path)!r} holds no triplet: its shape is {array.shape}. {EXPECTED}")
+    if array.ndim != 2 or array.shape[1] != 3 or not len(array):
+        raise BadInputError(f"{str(path)!r} has shape {array.shape}, not (triplets, 3). {EXPECTED}")
     return whole_numbers(array, path, EXPECTED)
 
 
@@ -257,7 +257,9 @@ def _subjects(column: pd.Series) -> npt.NDArray[np.int64]:
 
 def _other_columns(path: Path, layout: Layout) -> BadInputError:
     absent = [want for want in RELEASED if want not in layout.cells]
-    nearest = ", ".join(f"{want!r} (nearest: {nearest_first(want, layout.cells)[0]!r})" for want in absent)
+    nearest = ", ".join(
+        f"{want!r} (nearest: {nearest_first(want, layout.cells[:100])[0]!r})" for want in absent
+    )
     return BadInputError(
         f"{str(path)!r} has {len(layout.cells)} columns: {', '.join(layout.cells[:8])}. "
         + ("" if layout.numbers else f"Not among them: {nearest}. ")
