@@ -237,4 +237,7 @@ def test_a_file_that_may_count_from_one_is_told(tmp_path: Path, caplog: pytest.L
     caplog.clear()
     read_triplets(write(tmp_path / "a.txt", rows(" ")), NAMES)
     read_triplets(write(tmp_path / "a.txt", "bee cat dog\n"), NAMES)
+    released = write(tmp_path / "b.txt", "image1 image2 image3 choice\n2 3 4 1\n")
+    read_triplets(released, NAMES)
+    read_triplets(released, ("0", "x", "y", "z"))
     assert not caplog.records

@@ -110,8 +110,11 @@ def file_fingerprint(path: str | os.PathLike[str]) -> str:
     """
     path = Path(path)
     _check_file(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, f"the system refuses it ({error.strerror})") from error
 
 
 def unreadable(

@@ -160,7 +160,7 @@ def _named_or_counted(
         counted = whole_numbers(values[where].reshape(cells.shape), path, EXPECTED) - first
         double = [value for value in values if not numbered.get(value, set()) <= {int(value) - first}]
         if not double:
-            return _counted(counted, 0, path)
+            return _counted(counted + first, first, path)
         if unknown is not None or (counted.min() >= 0 and counted.max() < len(stimuli)):
             raise _two_ways(double, numbered, stimuli, first, path)
     if unknown is not None:
