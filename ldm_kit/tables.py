@@ -40,6 +40,8 @@ COLUMNS: dict[str, Any] = {
     "ceiling_source": "str",
 }
 
+# What a spreadsheet takes for the beginning of a formula (OWASP's list of CSV injection).
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 JUDGEMENTS = ("human", "human model", "simulated")
 
 
@@ -74,6 +76,42 @@ def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return frame[[*COLUMNS, *further]]
 
 
+def as_text(cell: Any) -> Any:
+    """Keep a spreadsheet from running a text cell of a CSV: what begins like a formula gets an apostrophe before it.
+
+    Text that is a number stays as it is, and so do cells that are no text. `from_text` takes the apostrophe away.
+
+    Examples
+    --------
+    >>> as_text("=cmd|' /C calc'!A0"), as_text("-0.5"), as_text("apple.jpg"), as_text("'=x")
+    ("'=cmd|' /C calc'!A0", '-0.5', 'apple.jpg', "''=x")
+    """
+    return f"'{cell}" if isinstance(cell, str) and _runs(cell) else cell
+
+
+def from_text(cell: str) -> str:
+    """Give the text that `as_text` was given.
+
+    Examples
+    --------
+    >>> from_text("'=cmd"), from_text("''=x"), from_text("'quoted'"), from_text("=cmd")
+    ('=cmd', "'=x", "'quoted'", '=cmd')
+    """
+    return cell[1:] if cell.startswith("'") and _runs(cell) else cell
+
+
+def _runs(cell: str) -> bool:
+    """Whether a spreadsheet may run a cell, once apostrophes before it are taken away."""
+    bare = cell.lstrip("'")
+    if not bare.startswith(FORMULA):
+        return False
+    try:
+        float(bare)
+    except ValueError:
+        return True
+    return bare[0] in "\t\r\n"
+
+
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """Write a table as parquet and, beside it, as CSV, each atomically.
 
@@ -81,7 +119,8 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     ----------
     table : pandas.DataFrame
     path : path-like
-        Where the parquet file goes; gets that ending if it has not. The CSV has ``.csv`` instead.
+        Where the parquet file goes; gets that ending if it has not. The CSV has ``.csv`` instead. It is for reading and
+        for spreadsheets: text that one would run as a formula has an apostrophe before it there, see `as_text`.
 
     Returns
     -------
@@ -96,5 +135,12 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     with written_aside(path) as aside:
         table.to_parquet(aside, index=False)
     with written_aside(path.with_suffix(".csv")) as aside:
-        table.to_csv(aside, index=False)
+        safe, end = table.rename(columns=as_text), "\n"
+        for place, dtype in enumerate(table.dtypes):
+            if dtype.kind == "O":  # text, categories of text, or mixed
+                cells = [as_text(cell) for cell in table.iloc[:, place]]
+                safe.isetitem(place, cells)
+                if any(isinstance(cell, str) and "\r" in cell for cell in cells):
+                    end = "\r\n"  # with which a carriage return is quoted
+        safe.to_csv(aside, index=False, lineterminator=end)
     return path

@@ -53,6 +53,78 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
         assert np.asarray(open_image(tmp_path / name))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+def tiff(path: Path, array: np.ndarray, bits: int, photometric: int = 1, sample_format: int = 1) -> None:
+    """A plain little-endian TIFF, written by hand: Pillow writes none of these."""
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if bits == 12:
+        a, b = array.reshape(-1, 2).astype(np.uint16).T
+        data = np.stack([a >> 4, (a & 15) << 4 | b >> 8, b & 255], axis=1).astype(np.uint8).tobytes()
+    else:
+        data = array.tobytes()
+    after = 10 + 12 * 9 + 4
+    many = [[bits] * channels, [sample_format] * channels]
+    where = [after + 2 * channels * n for n in range(2)]
+    inline = channels == 1
+    entries = [
+        (256, 1, array.shape[1]), (257, 1, array.shape[0]),
+        (258, channels, bits if inline else where[0]), (259, 1, 1), (262, 1, photometric),
+        (273, 1, after + 4 * channels), (277, 1, channels), (279, 1, len(data)),
+        (339, channels, sample_format if inline else where[1]),
+    ]  # fmt: skip
+    kinds = {273: 4, 279: 4}
+    packed = b"".join(
+        struct.pack("<HHII", tag, kinds.get(tag, 3), count, value) for tag, count, value in entries
+    )
+    tail = b"".join(struct.pack(f"<{channels}H", *values) for values in many)
+    path.write_bytes(b"II*\x00" + struct.pack("<IH", 8, 9) + packed + bytes(4) + tail + data)
+
+
+RAMP = np.array([[0, 1024, 2048, 4095]], dtype=np.uint16)
+BRIGHT = [0, 64, 128, 255]
+
+
+def test_a_tiff_of_twelve_bits_is_as_bright_as_it_says(tmp_path: Path) -> None:
+    tiff(tmp_path / "a.tif", RAMP, 12)
+    assert np.asarray(open_image(tmp_path / "a.tif"))[0, :, 0].tolist() == BRIGHT
+    tiff(tmp_path / "a.tif", 65535 - RAMP * 16, 16, photometric=0)
+    assert np.allclose(np.asarray(open_image(tmp_path / "a.tif"))[0, :, 0], BRIGHT, atol=1)
+    (tmp_path / "a.pgm").write_bytes(b"P5 4 1 4095\n" + RAMP.astype(">u2").tobytes())
+    assert np.asarray(open_image(tmp_path / "a.pgm"))[0, :, 0].tolist() == BRIGHT
+    Image.fromarray(RAMP).save(tmp_path / "a.png")  # by PNG's definition full range, and so truly dark
+    assert np.asarray(open_image(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 4, 8, 16]
+    Image.new("I;16", (4, 4)).save(tmp_path / "black.tif")  # black, however it is read
+    assert np.asarray(open_image(tmp_path / "black.tif")).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("array", "bits", "options", "message"),
+    [
+        (RAMP, 16, {}, "16-bit values end at 4,095.*8 bits.*multiply by 16"),
+        (RAMP * 4, 16, {}, "16-bit values end at 16,380"),
+        (np.stack([RAMP] * 3, axis=2), 16, {"photometric": 2}, "16-bit values end at 3,840"),
+        (RAMP.astype(np.uint32), 32, {}, "32-bit integers.*8 bits"),
+        (RAMP.astype(np.int32), 32, {"sample_format": 2}, "signed integers"),
+        (RAMP.astype(np.int16), 16, {"sample_format": 2}, "signed integers"),
+        (RAMP.astype(np.int8), 8, {"sample_format": 2}, "signed integers"),
+        (RAMP.astype(np.float32), 32, {"sample_format": 3}, "floating-point"),
+    ],
+)
+def test_values_without_an_agreed_range_are_refused(
+    tmp_path: Path, array: np.ndarray, bits: int, options: dict[str, int], message: str
+) -> None:
+    tiff(tmp_path / "scan.tif", array, bits, **options)
+    with pytest.raises(UnreadableImageError, match=rf"(?s)scan\.tif.*{message}"):
+        open_image(tmp_path / "scan.tif")
+
+
+@pytest.mark.parametrize("size", [(20_000, 2), (2, 20_000), (101, 1)])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_strip_is_refused(tmp_path: Path, size: tuple[int, int], suffix: str) -> None:
+    Image.new("RGB", size).save(tmp_path / f"strip{suffix}")
+    with pytest.raises(UnreadableImageError, match=r"strip.*a model would see the middle \d × \d\. Cut"):
+        open_image(tmp_path / f"strip{suffix}")
+
+
 def test_cmyk_jpeg_of_adobe_is_not_inverted(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), (250, 20, 20)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
     red, green, blue = np.asarray(open_image(tmp_path / "a.jpg"))[8, 8]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_kit.datasets import Stimuli, Stimulus
+from ldm_kit.datasets import Stimuli, Stimulus, load_dataset
 from ldm_kit.datasets.stimuli import label_of
 from ldm_kit.errors import BadInputError, UnknownNameError, UnreadableImageError
 
@@ -84,3 +86,18 @@ def test_drawn_pictures() -> None:
     )
     assert stimuli.open("b").width == 98 and stimuli[1:].open(0).width == 98
     assert stimuli.fingerprint("a") == "a" * 64
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="the file system knows no such names")
+def test_a_file_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")).write_bytes((tmp_path / "a.png").read_bytes())
+    with pytest.raises(BadInputError, match=r"'caf\\udce9\.png' is not UTF-8.*Rename"):
+        load_dataset("folder", tmp_path)
+    with pytest.raises(BadInputError, match="line end"):
+        Stimuli(("a\rb.png",))
+
+
+def test_a_number_is_no_name() -> None:
+    with pytest.raises(UnknownNameError, match="Unknown stimulus 3. Did you mean '3'"):
+        Stimuli(("1.png", "3.png")).index(3)  # type: ignore[arg-type] - what papermill makes of `-p stimulus 3`

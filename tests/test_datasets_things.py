@@ -288,3 +288,55 @@ def test_real_missing_pieces(things_root: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(LdmKitError):
         load_dataset("things", root=tmp_path, triplets="absent.txt")
+
+
+def test_a_table_that_was_sorted_anew_is_noticed(things_root: Path, tmp_path: Path) -> None:
+    """Row 246 of THINGS is camera_lens; Python and spreadsheets put camera1 there."""
+    table = pd.read_csv(things_root / "things_concepts.tsv", sep="\t", dtype=str, keep_default_na=False)
+    file = tmp_path / "things_concepts.tsv"
+    table.to_csv(file, sep="\t", index=False)
+    assert read_concepts(tmp_path).index[246] == "camera_lens"
+    table.sort_values("uniqueID").to_csv(file, sep="\t", index=False)
+    with pytest.raises(MismatchError, match=r"row 246 is 'camera1', not 'camera_lens'.*unique_id\.txt"):
+        read_concepts(tmp_path)
+    table.head(700).to_csv(file, sep="\t", index=False)
+    with pytest.raises(
+        MismatchError, match=r"700 concepts, which are not the 1,854 of THINGS.*unique_id\.txt"
+    ):
+        read_concepts(tmp_path)
+    (tmp_path / "unique_id.txt").write_text("\n".join(table["uniqueID"].head(700)) + "\n", encoding="utf-8")
+    assert len(read_concepts(tmp_path)) == 700
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("things_concepts.tsv", "", "is empty"),
+        ("things_concepts.tsv", "Word\tuniqueID\n", "no row below it"),
+        ("unique_id.txt", "\n", "is empty"),
+        ("triplets.txt", "", "is empty"),
+        ("triplets.txt", "image1,image2,image3,choice\n", "no row below it"),
+        ("category53_wide-format.tsv", "", "is empty"),
+        ("category53_wide-format.tsv", "uniqueID\tanimal\n", "no row below it"),
+        ("category53_wide-format.tsv", "Word\tanimal\napple\t0\n", "no column 'uniqueID'"),
+        ("category53_wide-format.tsv", "uniqueID\tanimal\nApple\t0\n", "0 of the 5 concepts"),
+        ("noise_ceiling_triplets.csv", "id_lo,id_mid,id_hi,n_per_triplet,prop_max\n", "no row below it"),
+        ("noise_ceiling_triplets.csv", "id_lo,id_mid,id_hi,n_per_triplet,prop_max\n0,1,,9,0.5\n", "whole"),
+        ("spose_embedding_66d_sorted.txt", "", "no table of numbers"),
+        ("spose_embedding_66d_sorted.txt", "a b\n", "no table of numbers"),
+        ("captions.csv", "name,caption\n", "no caption"),
+        ("captions.csv", "", "is empty"),
+        ("captions.json", "{}", "no caption"),
+        ("names48.tsv", "uniqueID\napple\nbat1\n", "no matrix of the 2 objects"),
+        ("things_concepts.tsv", "Word\tuniqueID\nZo\xeb\tapple\n", "not UTF-8"),
+    ],
+)
+def test_tables_that_hold_nothing_are_named(root: Path, name: str, text: str, message: str) -> None:
+    (root / name).write_bytes(text.encode("latin1"))
+    np.save(root / "rdm48_human.npy", np.zeros((3, 3)))
+    if name != "names48.tsv":
+        (root / "rdm48_human.npy").unlink()
+    captions = name if name.startswith("captions") else None
+    with pytest.raises(BadInputError, match=message) as caught:
+        load_dataset("things", root=root, captions=captions)
+    assert name in str(caught.value) or "rdm48_human.npy" in str(caught.value)

@@ -176,7 +176,7 @@ def test_captions(tmp_path: Path, name: str, text: str) -> None:
         ("c.json", '{"a": 1}', "no mapping"),
         ("c.json", '{"a": "x", "a": "y"}', "twice"),
         ("c.csv", "a,b,c\n", "3 columns"),
-        ("c.csv", "", "cannot be read"),
+        ("c.csv", "", "is empty"),
     ],
 )
 def test_captions_that_will_not_do(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -202,3 +202,17 @@ def test_a_table_of_categories_can_be_summed() -> None:
     assert data.categories is not None and isinstance(data.categories, pd.DataFrame)
     part = data.subset(["apple", "banana", "car"])
     assert part.categories is not None and part.categories.sum().max() == 2 and data.repeated is None
+
+
+def test_a_folder_of_numbered_images(tmp_path: Path) -> None:
+    """In text order 10 comes before 2: a number is no position unless it is said to be one."""
+    for number in range(1, 13):
+        picture(tmp_path / f"{number}.png")
+    (tmp_path / "triplets.csv").write_text("1,2,10\n", encoding="utf-8")
+    with pytest.raises(BadInputError, match="two ways"):
+        load_dataset("folder", root=tmp_path)
+    for items, expected in [
+        ("names", ["1.png", "2.png", "10.png"]),
+        ("indices", ["10.png", "11.png", "8.png"]),
+    ]:
+        assert kept(load_dataset("folder", root=tmp_path, items=items)) == [expected]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ldm_kit.datasets import Triplets, read_triplets
+from ldm_kit.datasets import Stimuli, Triplets, read_triplets
 from ldm_kit.datasets.repeated import aggregate_repeated
 from ldm_kit.errors import BadInputError, LdmKitError, MismatchError, UnknownNameError
 
@@ -169,3 +169,75 @@ def test_repeated_against_a_loop() -> None:
     }
     assert {(i, j, k): (n, share) for i, j, k, n, share in table.itertuples(index=False)} == expected
     assert aggregate_repeated(Triplets(np.zeros((0, 3), dtype=int), NAMES)).empty
+
+
+# --- stimuli whose names are numbers -----------------------------------------------------------------------------
+
+NUMBERED = Stimuli(tuple(sorted(f"{n}.png" for n in range(1, 13))))  # 1, 10, 11, 12, 2, …: text order
+FULL = "1.png,2.png,10.png\n"
+
+
+def named(path: Path, stimuli: Stimuli = NUMBERED, items: str | None = None) -> list[list[str]]:
+    triplets = read_triplets(path, stimuli, items=items)
+    return [[triplets.names[i] for i in row] for row in triplets]
+
+
+def test_numbers_that_may_be_names_or_positions_are_refused(tmp_path: Path) -> None:
+    released = "image1,image2,image3,choice\n1,2,10,3\n"
+    np.save(tmp_path / "a.npy", np.array([[1, 2, 10]]))
+    for path in (
+        write(tmp_path / "a.csv", "1,2,10\n"),
+        write(tmp_path / "b.csv", released),
+        write(tmp_path / "c.csv", "1,2,13\n"),  # neither all names nor all positions: a slip of one of them
+        tmp_path / "a.npy",
+    ):
+        with pytest.raises(
+            BadInputError, match=r"two ways.*'\d+\.png'.*index1,index2,index3.*items='indices'"
+        ):
+            read_triplets(path, NUMBERED)
+    assert named(tmp_path / "a.csv", items="names") == named(tmp_path / "a.npy", items="names")
+    assert named(tmp_path / "a.csv", items="names") == [["1.png", "2.png", "10.png"]]
+    assert named(tmp_path / "b.csv", items="names") == [["1.png", "2.png", "10.png"]]
+    assert named(tmp_path / "a.csv", items="indices") == named(tmp_path / "a.npy", items="indices")
+    assert named(tmp_path / "a.csv", items="indices") == [["10.png", "11.png", "8.png"]]
+    assert named(tmp_path / "b.csv", items="indices") == [["1.png", "10.png", "7.png"]]
+
+
+def test_what_can_be_read_one_way_only_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    assert named(write(path, FULL)) == [["1.png", "2.png", "10.png"]]
+    assert named(write(path, "name1,name2,name3\n1,2,10\n")) == [["1.png", "2.png", "10.png"]]
+    assert named(write(path, "index1 index2 index3\n1 2 10\n")) == [["10.png", "11.png", "8.png"]]
+    assert named(write(path, "12,2,10\n")) == [["12.png", "2.png", "10.png"]]  # there is no position 12
+    zero = Stimuli(tuple(f"{n:02}.png" for n in range(12)))
+    assert named(write(path, "1,2,10\n"), zero) == [["01.png", "02.png", "10.png"]]  # both ways alike
+    with pytest.raises(MismatchError, match="says that it holds indices, and items='names'"):
+        named(write(path, "index1,index2,index3\n1,2,10\n"), items="names")
+    with pytest.raises(UnknownNameError, match="Did you mean 'names'"):
+        named(path, items="name")
+
+
+def test_numbers_are_names_however_they_are_written(tmp_path: Path) -> None:
+    """A spreadsheet makes 1 of 001; a sub-folder's files are known by their own names, too."""
+    padded = Stimuli(tuple(f"{n:03}.png" for n in range(1, 13)))
+    below = Stimuli(tuple(f"all/{n}.png" for n in range(1, 13)), concepts=("all",) * 12)
+    for stimuli in (padded, below):
+        with pytest.raises(BadInputError, match="two ways"):
+            named(write(tmp_path / "a.csv", "1,2,10\n"), stimuli)
+    assert named(write(tmp_path / "a.csv", "001,002,010\n"), padded, "names") == [
+        ["001.png", "002.png", "010.png"]
+    ]
+    odd = Stimuli(("NA.png", "null.png", "1.png", "x.png"))
+    assert named(write(tmp_path / "a.csv", "NA,null,1\n"), odd) == [["NA.png", "null.png", "1.png"]]
+
+
+def test_a_file_that_may_count_from_one_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_triplets(write(tmp_path / "a.txt", "1 2 3\n3 1 2\n"), NAMES)
+    assert "a.txt: the least index is 1" in caplog.text
+    caplog.clear()
+    read_triplets(write(tmp_path / "a.txt", rows(" ")), NAMES)
+    read_triplets(write(tmp_path / "a.txt", "bee cat dog\n"), NAMES)
+    released = write(tmp_path / "b.txt", "image1 image2 image3 choice\n2 3 4 1\n")
+    read_triplets(released, NAMES)
+    read_triplets(released, ("0", "x", "y", "z"))
+    assert not caplog.records

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 import ldm_kit as lk
@@ -16,6 +17,7 @@ from ldm_kit.datasets.choice_files import COLUMNS, read_rows
 from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
 from ldm_kit.game import AnswerFile, Consistency, Game, JudgedSets, autoplay, candidate_sets, plan_trials
 from ldm_kit.game.__main__ import where
+from ldm_kit.game.answers import choices_so_far
 from ldm_kit.game.scoring import agreement_table, exact_interval, trials_said
 from ldm_kit.game.trials import GAP, choose_sets, disagreement
 
@@ -422,3 +424,89 @@ def test_a_simulated_judge_answers_as_often_as_the_judges_did(tmp_path):
     share = np.bincount(session.odd(), minlength=3) / 300
     np.testing.assert_allclose(share, [0.1, 0.2, 0.7], atol=0.08)  # three standard errors
     assert session.judgements == "simulated"
+
+
+def test_an_answers_file_in_another_encoding_is_named_and_left_alone(game, tmp_path):
+    session = game.start("Zoë", tmp_path)
+    for choice in (1, 2):
+        session.answer(choice)
+    path = tmp_path / "Zoë.csv"
+    whole = path.read_bytes()
+    for content in (whole.decode().encode("cp1252"), whole.decode().encode("utf-16")):
+        path.write_bytes(content)
+        for read in (
+            lambda: lk.read_choices(tmp_path),
+            lambda: lk.read_triplets(path, game.stimuli),
+            lambda: choices_so_far(tmp_path),
+            lambda: game.start("Zoë", tmp_path),
+            lambda: session.answer(3),
+        ):
+            with pytest.raises(BadInputError, match=r"Zoë\.csv' is not UTF-8 text.*Save it as UTF-8"):
+                read()
+        assert path.read_bytes() == content and session.choices == [1, 2]
+    path.write_bytes(whole)
+    session.answer(3)
+    assert [row["choice"] for row in read_rows(path)] == ["1", "2", "3"]
+
+
+def test_a_line_cut_inside_a_character_is_dropped(game, tmp_path):
+    game.start("Zoë", tmp_path).answer(1)
+    path = tmp_path / "Zoë.csv"
+    path.write_bytes(path.read_bytes() + "Zoë".encode()[:-1])
+    assert len(lk.read_choices(path)) == 1 and game.start("Zoë", tmp_path).choices == [1]
+    game.start("Zoë", tmp_path).answer(2)
+    assert [row["choice"] for row in read_rows(path)] == ["1", "2"]
+
+
+def test_a_class_loses_no_file(game, tmp_path):
+    """A hidden file is none of it; one that cannot be read is an error, whatever its case."""
+    game.start("ann", tmp_path).answer(1)
+    (tmp_path / "._ann.csv").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")
+    assert len(lk.read_choices(tmp_path)) == 1 == len(choices_so_far(tmp_path))
+    (tmp_path / "BEN.CSV").write_bytes((tmp_path / "ann.csv").read_bytes().replace(b"ann", b"ben"))
+    assert len(lk.read_choices(tmp_path)) == 2
+    for content, message in [
+        (b"player;judgements\n", "Unknown column of BEN.CSV"),
+        (b"player,choice\rben,1\r", "no line that ends"),
+        (",".join(COLUMNS).encode() + b'\n"' + b"x" * 200_000 + b'"\n', "cannot be read as CSV"),
+    ]:
+        (tmp_path / "BEN.CSV").write_bytes(content)
+        with pytest.raises((BadInputError, UnknownNameError), match=message) as caught:
+            lk.read_choices(tmp_path)
+        assert "BEN.CSV" in str(caught.value)
+
+
+def test_a_lock_that_is_held_is_told_and_the_answer_does_not_count(game, tmp_path, monkeypatch):
+    monkeypatch.setattr("ldm_kit.game.answers.PATIENCE", 0.1)
+    session = game.start("ann", tmp_path)
+    session.answer(1)
+    with (
+        FileLock(tmp_path / ".ann.csv.lock"),
+        pytest.raises(BadInputError, match=r"ann\.csv' has been locked"),
+    ):
+        session.answer(2)
+    assert session.choices == [1]
+    session.answer(3)
+    assert [row["choice"] for row in read_rows(tmp_path / "ann.csv")] == ["1", "3"]
+
+
+def test_names_that_look_like_formulas_are_answers_to_the_same_images(tmp_path):
+    names = ("=cmd.png", "'=x.png", "-a.png", "it's.png")
+    sets = JudgedSets(
+        names, np.array([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]]), np.zeros((4, 3), dtype=int)
+    )
+    game = Game(lk.Stimuli(names), sets, {}, n_trials=4, n_catch=0)
+    session, shown = game.start("ann", tmp_path), []
+    while not session.finished:
+        shown.append(session.pictures)
+        session.answer(1)
+    rows = read_rows(tmp_path / "ann.csv")
+    assert [(row["image1"], row["image2"], row["image3"]) for row in rows] == shown
+    assert game.start("ann", tmp_path).finished
+    choices = lk.read_choices(tmp_path, names)
+    assert {choices.names[i] for row in choices for i in row} == set(names)
+    assert [choices.names[row[2]] for row in choices] == [three[0] for three in shown]
+    text = (tmp_path / "ann.csv").read_text()
+    assert ",=cmd" not in text and ",-a" not in text and ",'=cmd.png" in text
+    (tmp_path / "ann.csv").write_text(text.replace(",'=cmd", ",=cmd"))  # as files of before have it
+    assert read_rows(tmp_path / "ann.csv") == rows

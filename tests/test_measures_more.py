@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from ldm_kit.measures.categories import membership
 from ldm_kit.measures.comparison import corrected_p
 from ldm_kit.measures.dimensions import ridge
 from ldm_kit.measures.folds import object_folds
-from ldm_kit.tables import tidy, write_table
+from ldm_kit.tables import from_text, tidy, write_table
 from tests.small_store import SmallStore, drawn_choices, random_triplets
 
 
@@ -340,3 +341,31 @@ def test_tables_whose_names_hold_dots_have_a_file_each(tmp_path: Path) -> None:
     kept = [f"up_blocks.{number}.{ending}" for number in (0, 1) for ending in ("csv", "parquet")]
     assert sorted(file.name for file in tmp_path.iterdir()) == kept
     assert pd.read_parquet(tmp_path / "up_blocks.0.parquet")["fold"].tolist() == [0]
+
+
+def test_a_spreadsheet_runs_no_cell_of_a_csv(tmp_path: Path) -> None:
+    names = [
+        "=cmd|' /C calc'!A0",
+        "+1 apple",
+        "-apple.png",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "＝1",
+        "'=x",
+        "it's",
+        "-0.5",
+    ]
+    table = pd.DataFrame({"block": names, "gain": [-0.5] * 10, "n": pd.array([-1, None] * 5, dtype="Int64")})
+    table = table.assign(kind=pd.Categorical(names), other=[*names[:9], None])
+    table.columns = ["=block", *table.columns[1:]]
+    path = write_table(table, tmp_path / "a")
+    pd.testing.assert_frame_equal(pd.read_parquet(path)[["=block", "gain"]], table[["=block", "gain"]])
+    with path.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["'=block", "gain", "n", "kind", "other"]
+    for name, line, n in zip(names, lines, ["-1", ""] * 5, strict=True):
+        assert line[1:3] == ["-0.5", n]
+        assert line[0] == line[3] == (name if name in ("it's", "-0.5") else f"'{name}")
+        assert from_text(line[0]) == name
+    assert [line[4] for line in lines[7:]] == ["''=x", "it's", ""]

@@ -12,7 +12,6 @@ import numpy as np
 
 from ldm_kit.datasets import observers, toybox
 from ldm_kit.datasets.captions import match_captions, read_captions
-from ldm_kit.datasets.choice_files import holds_choices
 from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.datasets.embeddings import read_embedding
 from ldm_kit.datasets.repeated import aggregate_repeated
@@ -85,9 +84,7 @@ def load_toybox(
     embeddings = {"norms": _rows(norms, stimuli.concepts, "the norms").rename(index=names)}
     kinds = {"norms": "simulated"}  # we wrote them, whoever chooses
     if triplets is not None:
-        # The game names stimuli, other files name objects.
-        known = stimuli.names if holds_choices(triplets) else stimuli.concepts
-        choices = replace(read_triplets(triplets, known, dataset="toybox"), names=stimuli.names)
+        choices = read_triplets(triplets, stimuli, dataset="toybox")
         taken = "human" if choices.judgements == "human" else "what they say, " + choices.judgements
         note = f"Choices are read from {choices.source!r} and taken for {taken}."
     elif judgements is None:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ldm_kit.datasets.stimuli import Stimuli
+from ldm_kit.datasets.text_tables import read_table
 from ldm_kit.errors import BadInputError, unknown_name
 
 EXPECTED = (
@@ -32,7 +33,7 @@ def read_captions(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises
     ------
     BadInputError
-        If the file is missing, not of these shapes, or names something twice.
+        If the file is missing, empty, not of these shapes, or names something twice.
 
     Examples
     --------
@@ -42,18 +43,20 @@ def read_captions(path: str | os.PathLike[str]) -> dict[str, str]:
     path = Path(path)
     if not path.is_file():
         raise BadInputError(f"There are no captions at {str(path)!r}. {EXPECTED}")
-    try:
-        if path.suffix == ".json":
+    if path.suffix == ".json":
+        try:
             pairs = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=list)
-        else:
-            pairs = _read_two_columns(path)
-    except (ValueError, OSError) as error:
-        raise BadInputError(f"{str(path)!r} cannot be read as captions ({error}). {EXPECTED}") from error
+        except (ValueError, OSError) as error:
+            raise BadInputError(f"{str(path)!r} cannot be read as captions ({error}). {EXPECTED}") from error
+    else:
+        pairs = _read_two_columns(path)
     if not isinstance(pairs, list) or not all(
         isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(x, str) for x in pair)
         for pair in pairs
     ):
         raise BadInputError(f"{str(path)!r} is no mapping of names to captions. {EXPECTED}")
+    if not pairs:
+        raise BadInputError(f"{str(path)!r} holds no caption. {EXPECTED}")
     captions = dict(pairs)
     if len(captions) != len(pairs):
         raise BadInputError(
@@ -91,16 +94,13 @@ def match_captions(captions: dict[str, str], stimuli: Stimuli, source: str) -> t
 
 
 def _read_two_columns(path: Path) -> list[tuple[str, str]]:
-    import pandas as pd
-
-    separator = "\t" if path.suffix == ".tsv" else ","
-    table = pd.read_csv(
+    table = read_table(
         path,
-        sep=separator,
+        EXPECTED,
+        sep="\t" if path.suffix == ".tsv" else ",",
         header=None,
         dtype=str,
         keep_default_na=False,
-        encoding="utf-8-sig",
         skipinitialspace=True,
     )
     header = [str(cell).strip().lower() for cell in table.iloc[0]]
@@ -109,5 +109,7 @@ def _read_two_columns(path: Path) -> list[tuple[str, str]]:
     elif table.shape[1] == 2:
         name, caption = table[0], table[1]
     else:
-        raise ValueError(f"{table.shape[1]} columns: {', '.join(header[:6])}")
+        raise BadInputError(
+            f"{str(path)!r} has {table.shape[1]} columns: {', '.join(header[:6])}. {EXPECTED}"
+        )
     return list(zip(name.str.strip(), caption.str.strip(), strict=True))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ldm_kit.datasets.text_tables import not_utf8
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.tables import JUDGEMENTS
+from ldm_kit.tables import JUDGEMENTS, from_text
 
 # One line an answer. `image1` to `image3` are stimulus names as they were shown from left to right, `choice`
 # (1 to 3) is the odd one: THINGS-data's own columns, with names in place of numbers.
@@ -39,8 +40,11 @@ def holds_choices(path: str | os.PathLike[str]) -> bool:
         return True
     if not path.is_file() or path.suffix == ".npy":
         return False
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return set(NEEDED) <= set(file.readline().strip().split(","))
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return set(NEEDED) <= set(file.readline().strip().split(","))
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from error
 
 
 def read_choices(
@@ -76,14 +80,15 @@ def read_choices(
     Raises
     ------
     BadInputError
-        If there is no such file, none in the folder, a column is missing, people are mixed with others or
-        data sets with each other.
+        If there is no such file, none in the folder, one cannot be read, a column is missing, people are mixed with
+        others or data sets with each other. One file that cannot be read is never left out of a class: it is named.
     UnknownNameError
         If a stimulus is not in `names`.
 
     Notes
     -----
-    A last line that is still being written, or was cut short by a crash, is left out.
+    A last line that is still being written, or was cut short by a crash, is left out. Hidden files are no players'
+    (``._ann.csv`` is what macOS puts beside ``ann.csv`` on other systems' disks).
 
     Examples
     --------
@@ -92,7 +97,9 @@ def read_choices(
     >>> lk.noise_ceiling(lk.read_choices("outputs/game"))  # doctest: +SKIP
     """
     path = Path(path)
-    files = _files(path)
+    files = player_files(path) if path.is_dir() else [path]
+    if not files:
+        raise BadInputError(f"There is no CSV in {str(path)!r}: nobody has played yet. {EXPECTED}")
     rows = [row for file in files for row in read_rows(file)]
     for kind in {row["judgements"] for row in rows} | ({judgements} if judgements else set()):
         if kind not in JUDGEMENTS:
@@ -107,27 +114,39 @@ def read_choices(
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read a player's file as it is, one dict a line.
+    """Read a player's file, one dict a line; cells are what the game was given, see `ldm_kit.tables.as_text`.
 
     Raises
     ------
     BadInputError
-        If a column is missing or a line has another number of cells.
+        If the file is missing or no UTF-8, a column is missing or a line has another number of cells.
 
     Examples
     --------
     >>> read_rows(Path("outputs/game/ann.csv"))[0]["choice"]  # doctest: +SKIP
     '2'
     """
-    text = path.read_text(encoding="utf-8-sig")
-    whole = text[: text.rfind("\n") + 1]  # a last line without its end is not written yet
+    if not path.is_file():
+        raise BadInputError(f"There is no file at {str(path)!r}. {EXPECTED}")
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]  # a last line without its end is not written yet
     if not whole:
+        if not ",".join(COLUMNS).encode().startswith(content):
+            raise BadInputError(f"{str(path)!r} has no line that ends. Save it as plain CSV. {EXPECTED}")
         return []
-    reader = csv.DictReader(io.StringIO(whole))
-    for column in NEEDED:
-        if column not in (reader.fieldnames or ()):
-            raise unknown_name(f"column of {path.name}", column, reader.fieldnames or (), EXPECTED)
-    rows = list(reader)
+    try:
+        reader = csv.DictReader(io.StringIO(whole.decode("utf-8-sig"), newline=""))
+        for column in NEEDED:
+            if column not in (reader.fieldnames or ()):
+                raise unknown_name(f"column of {path.name}", column, reader.fieldnames or (), EXPECTED)
+        rows = [
+            {key: from_text(cell) if isinstance(cell, str) else cell for key, cell in row.items()}
+            for row in reader
+        ]
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from error
+    except csv.Error as error:
+        raise BadInputError(f"{str(path)!r} cannot be read as CSV ({error}). {EXPECTED}") from error
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise BadInputError(f"{str(path)!r}: line {number} has another number of cells than the header.")
@@ -138,15 +157,19 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        if not path.is_file():
-            raise BadInputError(f"There is no file at {str(path)!r}. {EXPECTED}")
-        return [path]
-    files = sorted(file for file in path.glob("*.csv") if not file.name.startswith("."))
-    if not files:
-        raise BadInputError(f"There is no CSV in {str(path)!r}: nobody has played yet. {EXPECTED}")
-    return files
+def player_files(folder: Path) -> list[Path]:
+    """Return the CSV files of a folder, sorted by name, without hidden ones.
+
+    Examples
+    --------
+    >>> player_files(Path("no/folder"))
+    []
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(
+        file for file in folder.iterdir() if file.suffix.lower() == ".csv" and not file.name.startswith(".")
+    )
 
 
 def _of_one(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ldm_kit.datasets.stimuli import label_of
+from ldm_kit.datasets.text_tables import not_utf8, read_table
 from ldm_kit.errors import BadInputError, MismatchError
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ TABLES = (
     "items1854names.tsv",  # of 2020, whose columns have other names: the sixth is the unique one
 )
 PLAIN = "unique_id.txt"
+# SHA-256 of the 1,854 names in canonical order, parted by line ends, and of the table of 2020, as it was released.
+CANONICAL = "ac73a006f56abcd43e0f6e1ec2432e681d1125417c27d67904df1613eee9be42"
+OF_2020 = "03dbe77972f9466ff8baa0da604d9f5104f677bf77cc602faebfa03a290fb51c"
 
 
 def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
@@ -29,7 +34,9 @@ def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
     ----------
     folder : path-like
         Holds ``things_concepts.tsv`` (with a column ``uniqueID``, perhaps ``Word`` and one that begins
-        ``Definition``), or ``unique_id.txt`` (one name a line), or both, which must then agree.
+        ``Definition``), or ``unique_id.txt`` (one name a line), or both, which must then agree. A table alone must
+        hold THINGS' own 1,854 concepts in their own order: only then is it certain what the rows of triplets and
+        embeddings are.
 
     Returns
     -------
@@ -40,9 +47,9 @@ def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
     Raises
     ------
     BadInputError
-        If no list is there, it has no column ``uniqueID``, or a concept comes twice.
+        If no list is there, it is empty, it has no column ``uniqueID``, or a concept comes twice.
     MismatchError
-        If the two lists disagree.
+        If the two lists disagree, or a table alone has another order, or other concepts.
 
     Examples
     --------
@@ -54,7 +61,7 @@ def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
     folder = Path(folder)
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
     plain = folder / PLAIN
-    names = plain.read_text(encoding="utf-8-sig").split() if plain.is_file() else None
+    names = _read_names(plain) if plain.is_file() else None
     if tables:
         frame = _read_table(tables[0])
         if names is not None and names != list(frame.index):
@@ -63,6 +70,8 @@ def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
                 f"{PLAIN!r} ({len(names)} names) and {tables[0].name!r} ({len(frame)}) in {str(folder)!r} "
                 f"differ{f' in row {row}' if row >= 0 else ''}. Keep the one that your judgements refer to."
             )
+        if names is None:
+            _check_order(list(frame.index), tables[0])
     elif names is not None:
         frame = pd.DataFrame({"label": map(label_of, names), "definition": None}, index=names, dtype=object)
     else:
@@ -77,16 +86,48 @@ def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
     return frame
 
 
+def _read_names(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise BadInputError(f"{str(path)!r} is empty. It holds the name of a concept a line.")
+    return names
+
+
+def _check_order(names: list[str], path: Path) -> None:
+    """A table is easily sorted anew, and every row of triplets and embeddings is then another concept's."""
+    if _digest(names) == CANONICAL or hashlib.sha256(path.read_bytes()).hexdigest() == OF_2020:
+        return
+    canonical = sorted(names, key=lambda name: name.replace("_", " "))
+    if _digest(canonical) == CANONICAL:
+        row = next(row for row, (a, b) in enumerate(zip(names, canonical, strict=True)) if a != b)
+        found = f"the concepts of THINGS in another order than THINGS' own: row {row} is {names[row]!r}, not {canonical[row]!r}"
+    else:
+        found = f"{len(names):,} concepts, which are not the 1,854 of THINGS"
+    raise MismatchError(
+        f"{str(path)!r} holds {found}, so nothing tells which concept a row of triplets or embeddings is. Put THINGS' own "
+        f"table back, or say by a file {PLAIN!r} beside it (one name a line) in which order your files count, and "
+        "sort the table likewise."
+    )
+
+
+def _digest(names: list[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
 def _read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    expected = "It should be THINGS' own table of concepts, separated by tabs."
+    table = read_table(path, expected, sep="\t", dtype=str, keep_default_na=False)
     if "uniqueID" not in table and path.name == "items1854names.tsv" and table.shape[1] > 5:
         table = table.rename(columns={table.columns[5]: "uniqueID"})
     if "uniqueID" not in table:
         raise BadInputError(
-            f"{str(path)!r} has no column 'uniqueID'; it has {', '.join(map(str, table.columns[:6]))}, …. "
-            "It should be THINGS' own table of concepts, separated by tabs."
+            f"{str(path)!r} has no column 'uniqueID'; it has {', '.join(map(str, table.columns[:6]))}, …. {expected}"
         )
     concepts = table["uniqueID"].str.strip().tolist()
     words = table["Word"].str.strip().tolist() if "Word" in table else [""] * len(table)

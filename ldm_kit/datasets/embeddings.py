@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.datasets.concepts import read_concepts
+from ldm_kit.datasets.text_tables import not_utf8
 from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError
 
 if TYPE_CHECKING:
@@ -104,9 +105,11 @@ def _dimension_names(path: Path, n: int, given: Sequence[str] | None) -> list[st
         labels = path.with_name(f"labels_{n}.txt")
         # Labels belong to SPoSE's dimensions; other embeddings of as many columns keep their numbers.
         if "spose" in path.name.lower() and labels.is_file():
-            given = [
-                line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines() if line.strip()
-            ]
+            try:
+                lines = labels.read_text(encoding="utf-8-sig").splitlines()
+            except UnicodeDecodeError as error:
+                raise not_utf8(labels, error) from error
+            given = [line.strip() for line in lines if line.strip()]
         if given is None or len(given) != n:
             given = [str(column + 1) for column in range(n)]
     if len(given) != n:

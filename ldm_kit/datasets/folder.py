@@ -11,8 +11,7 @@ from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.datasets.images import SUFFIXES
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.datasets.triplet_files import read_triplets
-from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import BadInputError, UnknownNameError
+from ldm_kit.errors import BadInputError
 
 CAPTIONS = ("captions.csv", "captions.tsv", "captions.json")
 TRIPLETS = ("triplets.csv", "triplets.tsv", "triplets.txt", "triplets.npy")
@@ -24,6 +23,7 @@ def load_folder(
     triplets: str | os.PathLike[str] | None = None,
     captions: str | os.PathLike[str] | None = None,
     judgements: str = "human",
+    items: str | None = None,
 ) -> Dataset:
     """Load any folder of pictures, sub-folders included.
 
@@ -33,12 +33,14 @@ def load_folder(
         The folder. A picture's name is its path within it, sorted; its concept is its sub-folder's name if
         it lies in one, else its file's name without the extension. Hidden files are left out.
     triplets : path-like, optional
-        A file that `read_triplets` reads, with indices into the sorted names, or with names (or concepts,
-        where each has one picture). By default ``triplets.csv``, ``.tsv``, ``.txt`` or ``.npy`` in `root`.
+        A file that `read_triplets` reads, with indices into the sorted names ("10.png" comes before "2.png"), or
+        with names (or concepts that have one image). By default ``triplets.csv``, ``.tsv``, ``.txt`` or ``.npy`` in `root`.
     captions : path-like, optional
         A file that `read_captions` reads. By default ``captions.csv``, ``.tsv`` or ``.json`` in `root`.
     judgements : {"human", "human model", "simulated"}
         Who chose.
+    items : {"names", "indices"}, optional
+        What the numbers in `triplets` are, where the images have numbers for names: see `read_triplets`.
 
     Returns
     -------
@@ -67,7 +69,11 @@ def load_folder(
         n = sum(caption is not None for caption in stimuli.captions)
         notes.append(f"{n:,} of {len(stimuli):,} pictures have a caption in {file.name!r}.")
     file = _named_or_found(root, triplets, TRIPLETS)
-    choices = None if file is None else _triplets(file, stimuli, judgements)
+    choices = (
+        None
+        if file is None
+        else read_triplets(file, stimuli, items=items, judgements=judgements, dataset="folder")
+    )
     if choices is None:
         notes.append("No triplets: give some with `triplets=` to compare a model with people.")
     return Dataset("folder", stimuli, choices, notes=tuple(notes))
@@ -101,14 +107,3 @@ def _named_or_found(root: Path, given: str | os.PathLike[str] | None, usual: tup
         return next((root / name for name in usual if (root / name).is_file()), None)
     path = Path(given).expanduser()
     return path if path.is_file() or not (root / path).is_file() else root / path
-
-
-def _triplets(file: Path, stimuli: Stimuli, judgements: str) -> Triplets:
-    try:
-        return read_triplets(file, stimuli.names, judgements=judgements, dataset="folder")
-    except UnknownNameError:
-        # Names that are not files' may be concepts, if a concept is one picture.
-        if len(set(stimuli.concepts)) < len(stimuli):
-            raise
-        by_concept = read_triplets(file, stimuli.concepts, judgements=judgements, dataset="folder")
-        return replace(by_concept, names=stimuli.names)

@@ -51,7 +51,7 @@ def load_dataset(
         A file of captions by name, see `read_captions`.
     **options
         ``toybox``: `n_triplets`, `seed`. ``things``: `pictures` (which folder), `embeddings` (further
-        vectors). See `load_toybox`, `load_things`, `load_folder`.
+        vectors). ``folder``: `items` (what numbers in `triplets` are). See `load_toybox`, `load_things`, `load_folder`.
 
     Returns
     -------

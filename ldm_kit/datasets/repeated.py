@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ldm_kit.datasets.text_tables import read_table, whole_numbers
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError
 
@@ -95,14 +96,12 @@ def read_repeated(
 
     wanted = ["id_lo", "id_mid", "id_hi", "n_per_triplet", "prop_max"]
     path = Path(path)
-    table = pd.read_csv(path)
+    expected = f"Triplets judged repeatedly have {', '.join(wanted)}."
+    table = read_table(path, expected)
     if not set(wanted) <= set(table.columns):
-        raise BadInputError(
-            f"{str(path)!r} has the columns {', '.join(map(str, table.columns))}. "
-            f"Triplets judged repeatedly have {', '.join(wanted)}."
-        )
-    ids = table[wanted[:3]].to_numpy()
-    if ids.size and (ids.min() < 0 or ids.max() >= len(concepts)):
+        raise BadInputError(f"{str(path)!r} has the columns {', '.join(map(str, table.columns))}. {expected}")
+    ids = whole_numbers(table[wanted[:3]].to_numpy(), path, expected)
+    if ids.min() < 0 or ids.max() >= len(concepts):
         raise BadInputError(
             f"{str(path)!r} points outside the {len(concepts)} concepts: {ids.min()} to {ids.max()}. "
             "Its ids are 0-based rows of the list of concepts."

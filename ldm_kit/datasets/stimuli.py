@@ -15,6 +15,9 @@ from PIL import Image
 from ldm_kit.datasets.images import file_fingerprint, open_image
 from ldm_kit.errors import BadInputError, unknown_name
 
+# Control characters, and what Python makes of bytes in a file name that are not UTF-8.
+UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
 
 @dataclass(frozen=True)
 class Stimulus:
@@ -59,6 +62,8 @@ class Stimuli:
         ``name -> PIL.Image`` for pictures that are drawn instead of read from `root`.
     fingerprinter : callable, optional
         ``name -> str`` for such pictures: a hash of everything that determines the picture.
+    by_concept : dict of str to list of int
+        The positions of each concept's images; not given, but made from `concepts`.
     all_concepts, all_labels : sequence of str, optional
         Every concept of the dataset and its words, kept by subsets: a stimulus's shuffled label must not
         depend on which other stimuli it is asked for with. By default those of the stimuli given.
@@ -66,7 +71,7 @@ class Stimuli:
     Raises
     ------
     BadInputError
-        If a name comes twice, or the lengths differ.
+        If a name comes twice, is not UTF-8 or holds a line end, or the lengths differ.
 
     Examples
     --------
@@ -87,6 +92,7 @@ class Stimuli:
     fingerprinter: Callable[[str], str] | None = field(default=None, repr=False)
     all_concepts: tuple[str, ...] = field(default=(), repr=False)
     all_labels: tuple[str, ...] = field(default=(), repr=False)
+    by_concept: dict[str, list[int]] = field(init=False, repr=False)
     _position: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +104,11 @@ class Stimuli:
             "labels": tuple(self.labels) or tuple(map(label_of, concepts)),
             "captions": tuple(self.captions) or (None,) * len(names),
         }
+        if bad := next((name for name in names if UNFIT.search(name)), None):
+            raise BadInputError(
+                f"The file name {bad!r} is not UTF-8 text or holds a line end, so no table or store can hold it. Rename the "
+                "file (`convmv -f latin1 -t utf8 -r --notest FOLDER` does so for a whole folder in Latin-1)."
+            )
         for column, values in columns.items():
             if len(values) != len(names):
                 raise BadInputError(
@@ -108,6 +119,10 @@ class Stimuli:
             words = dict(zip(self.concepts, self.labels, strict=True))
             object.__setattr__(self, "all_concepts", tuple(words))
             object.__setattr__(self, "all_labels", tuple(words.values()))
+        by_concept: dict[str, list[int]] = {}
+        for row, concept in enumerate(self.concepts):
+            by_concept.setdefault(concept, []).append(row)
+        object.__setattr__(self, "by_concept", by_concept)
         object.__setattr__(self, "_position", {name: row for row, name in enumerate(names)})
         if len(self._position) != len(names):
             twice = sorted({name for row, name in enumerate(names) if self._position[name] != row})
@@ -220,10 +235,10 @@ class Stimuli:
     def _find(self, name: str) -> list[int]:
         if name in self._position:
             return [self._position[name]]
-        rows = [row for row, concept in enumerate(self.concepts) if concept == name]
+        rows = self.by_concept.get(name, [])
         if not rows:
             # Concepts would do too, but a list of both would say everything twice.
-            known = self.names if "." in name or "/" in name else dict.fromkeys(self.concepts)
+            known = self.names if "." in str(name) or "/" in str(name) else dict.fromkeys(self.concepts)
             raise unknown_name(
                 "stimulus", name, known, "Use a stimulus's name or its concept; `stimuli.names` lists them."
             )

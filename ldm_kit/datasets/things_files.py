@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ldm_kit.datasets.embeddings import read_embedding
+from ldm_kit.datasets.text_tables import read_table
 from ldm_kit.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -113,14 +114,17 @@ def things_categories(root: Path, names: Mapping[str, str]) -> pd.DataFrame | No
     >>> things_categories(root, {"apple": "apple.jpg"}).loc["apple.jpg", "fruit"]  # doctest: +SKIP
     True
     """
-    import pandas as pd
-
     file = locate(root, *CATEGORIES)
     if file is None:
         return None
-    table = pd.read_csv(file, sep="\t").set_index("uniqueID")
+    table = _named_rows(file, "It should have a row a concept, and a column of 0 and 1 a category.")
     columns = [column for column in CLASSIC if column in table]
     known = [concept for concept in names if concept in table.index]
+    if not (columns and known):
+        raise BadInputError(
+            f"{str(file)!r} holds {len(columns)} of the {len(CLASSIC)} categories of THINGS and {len(known)} of the "
+            f"{len(names)} concepts that have an image. Put THINGS' own table there, or remove it."
+        )
     return table.loc[known, columns].astype(bool).rename(index=names)
 
 
@@ -137,7 +141,26 @@ def things_rdm(root: Path, names: Mapping[str, str]) -> pd.DataFrame | None:
     file, listed = locate(root, "rdm48_human.npy"), locate(root, "names48.tsv")
     if file is None or listed is None:
         return None
-    concepts = pd.read_csv(listed, sep="\t")["uniqueID"].tolist()
-    matrix = pd.DataFrame(np.load(file, allow_pickle=False), index=concepts, columns=concepts)
+    concepts = list(
+        _named_rows(listed, "It should name the objects of 'rdm48_human.npy', in their order.").index
+    )
+    try:
+        values = np.load(file, allow_pickle=False)
+        matrix = pd.DataFrame(values, index=concepts, columns=concepts)
+    except (ValueError, OSError, EOFError) as error:
+        raise BadInputError(
+            f"{str(file)!r} is no matrix of the {len(concepts)} objects that {listed.name!r} names ({error}). Put both "
+            "of THINGS' own files there, or remove them."
+        ) from error
     there = [concept for concept in concepts if concept in names]
     return matrix.loc[there, there].rename(index=names, columns=names)
+
+
+def _named_rows(file: Path, expected: str) -> pd.DataFrame:
+    """A table of THINGS whose rows are named by a column `uniqueID`."""
+    table = read_table(file, expected, sep="\t", dtype={"uniqueID": str})
+    if "uniqueID" not in table:
+        raise BadInputError(
+            f"{str(file)!r} has no column 'uniqueID'; it has {', '.join(map(str, table.columns[:6]))}. {expected}"
+        )
+    return table.set_index("uniqueID")

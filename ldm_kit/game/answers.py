@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ldm_kit.atomic import CANNOT_WRITE, cannot_write
-from ldm_kit.datasets.choice_files import COLUMNS, read_choices, read_rows
+from ldm_kit.datasets.choice_files import COLUMNS, player_files, read_choices, read_rows
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, MismatchError
+from ldm_kit.tables import as_text
 
+PATIENCE = 10  # seconds that an answer waits for another process to write its own
 PLAYER = re.compile(r"\w[\w .\-]{0,38}\w|\w")
 
 
@@ -71,7 +73,7 @@ class AnswerFile:
         MismatchError
             If this game's answers on disk are not those up to this trial: the name is played elsewhere, too.
         BadInputError
-            If the file cannot be written.
+            If the file cannot be written, cannot be read, or is being written by another process for over 10 s.
 
         Examples
         --------
@@ -79,7 +81,7 @@ class AnswerFile:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=10):
+            with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=PATIENCE):
                 before = len(self.rows(answer["game"]))
                 if before != answer["trial"] - 1:
                     raise MismatchError(
@@ -87,6 +89,12 @@ class AnswerFile:
                         "this game. Is the same name being played in another window? Take another name."
                     )
                 self._write({"player": self.player, "at": datetime.now(UTC).isoformat(), **answer})
+        except Timeout as error:
+            raise BadInputError(
+                f"{str(self.path)!r} has been locked by another process for over {PATIENCE} s, so this answer was not "
+                "written and does not count. Is the same name being played elsewhere, or is the disk (a network folder?) "
+                "slow? Answer again, or take another name."
+            ) from error
         except OSError as error:
             if error.errno not in CANNOT_WRITE:
                 raise
@@ -99,7 +107,7 @@ class AnswerFile:
             _drop_cut_line(file)
             if file.seek(0, os.SEEK_END) == 0:
                 writer.writeheader()
-            writer.writerow(answer)
+            writer.writerow({column: as_text(cell) for column, cell in answer.items()})
             file.write(text.getvalue().encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
@@ -124,8 +132,7 @@ def choices_so_far(
     >>> choices_so_far("outputs/no/folder") is None
     True
     """
-    files = sorted(Path(folder).glob("*.csv"))
-    rows = [row for file in files for row in read_rows(file)]
+    rows = [row for file in player_files(Path(folder)) for row in read_rows(file)]
     wanted = [row for row in rows if row["judgements"] == judgements]
     if not any(dataset is None or row["dataset"] == dataset for row in wanted):
         return None
