@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from tiny_models import save_tiny_stable_diffusion
 
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, ModelNotFoundError, UnknownNameError
+from ldm_kit.models import hub
 from ldm_kit.models.noise import draw_noise, variance_preserving_level
 from ldm_kit.models.outputs import image_part, pool
 from ldm_kit.models.prompts import prompts_for, shuffled_concepts
@@ -279,3 +282,104 @@ def test_the_table_of_models_can_be_edited(monkeypatch, tmp_path, folder):
     own.write_text("mine:\n  sauce: x\n")
     with pytest.raises(BadInputError, match="row 'mine'"):
         lk.load_model("mine")
+
+
+# Identity ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A folder with one weight file that is large enough to be remembered, and the memory's own place."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub, "SMALL", 1000)
+    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(bytes(range(256)) * 16_384)  # 4 MiB
+    os.utime(weights, (1_000_000_000, 1_000_000_000))
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    return weights
+
+
+def reads(monkeypatch):
+    """Note which files are hashed."""
+    hashed, really = [], hub.hashlib.file_digest
+
+    def noting(file, name):
+        hashed.append(Path(file.name).name)
+        return really(file, name)
+
+    monkeypatch.setattr(hub.hashlib, "file_digest", noting)
+    return hashed
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "merges.txt", "bpe.codes", "source.spm", "t.tiktoken"])
+def test_a_byte_in_the_middle_of_a_file_is_another_model(large, name):
+    path = large.with_name(name)
+    path.write_bytes(large.read_bytes())
+    before = hub.fingerprint(large.parents[1])
+    with path.open("r+b") as file:
+        file.seek(2 << 20)
+        file.write(b"other")
+    assert hub.fingerprint(large.parents[1]) != before
+
+
+def test_a_component_that_is_a_link_counts(large, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "model.safetensors").write_bytes(b"one")
+    (large.parents[1] / "vae").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "back").symlink_to(large.parents[1], target_is_directory=True)  # no end of walking
+    before = hub.fingerprint(large.parents[1])
+    (elsewhere / "model.safetensors").write_bytes(b"two")
+    assert hub.fingerprint(large.parents[1]) != before
+
+
+def test_a_large_file_is_hashed_once_and_again_when_it_was_replaced(large, monkeypatch):
+    hashed = reads(monkeypatch)
+    first = hub.fingerprint(large.parents[1])
+    assert large.name in hashed
+    hashed.clear()
+    assert hub.fingerprint(large.parents[1]) == first
+    assert hashed == ["model_index.json"]  # what is small is read anyway
+    # Replaced by a tool that keeps size and time, as `cp -p` does.
+    other = bytes(reversed(large.read_bytes()))
+    large.write_bytes(other)
+    os.utime(large, (1_000_000_000, 1_000_000_000))
+    assert hub.fingerprint(large.parents[1]) != first
+    # A file written a moment ago may be written again within the clock's tick: it is not remembered.
+    os.utime(large)
+    hub.fingerprint(large.parents[1])
+    hashed.clear()
+    hub.fingerprint(large.parents[1])
+    assert large.name in hashed
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"%s": 1}', '{"%s": [4194304, 1, 2, 3, "x"]}', b"\xff\xfe", None])
+def test_a_damaged_memory_is_not_believed(large, damage, tmp_path, monkeypatch):
+    right = hub.fingerprint(large.parents[1])
+    (memory,) = (tmp_path / "cache").rglob("*.json")
+    if damage is None:
+        memory.unlink()
+        memory.mkdir()  # cannot be read, nor written
+    elif isinstance(damage, bytes):
+        memory.write_bytes(damage)
+    else:
+        memory.write_text(damage.replace("%s", str(large.resolve())))
+    hashed = reads(monkeypatch)
+    assert hub.fingerprint(large.parents[1]) == right
+    assert large.name in hashed
+
+
+def test_a_memory_that_cannot_be_written_costs_only_time(large, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert hub.fingerprint(large.parents[1]) == hub.fingerprint(large.parents[1])
+
+
+def test_a_file_that_cannot_be_read_is_named(large, monkeypatch):
+    def refuse(file, name):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(hub.hashlib, "file_digest", refuse)
+    with pytest.raises(ModelNotFoundError, match=r"'.*model_index\.json'.*Input/output error"):
+        hub.fingerprint(large.parents[1])
