@@ -189,9 +189,20 @@ def test_shuffled_labels_are_a_derangement_that_subsets_keep():
     assert prompts_for("shuffled", part, seed=3) == [whole[name] for name in part.names]
 
 
+def test_none_and_empty_are_both_the_encoded_empty_prompt_as_in_diffusers_guidance(model, folder):
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    with torch.no_grad():
+        _, theirs = pipe.encode_prompt("a cat", "cpu", 1, True)
+    for prompt in (None, ""):
+        torch.testing.assert_close(model.text(prompt)["sequence"], theirs)
+    assert model.unconditional == ""
+
+
 def test_prompts_say_what_they_should():
     stimuli = lk.Stimuli(("ice_cream.png",), captions=("a cone",), labels=("ice cream",))
-    assert prompts_for("none", stimuli) == [""]
+    assert prompts_for("none", stimuli) == prompts_for("empty", stimuli) == [""]
     assert prompts_for("label", stimuli) == ["a photo of a ice cream"]
     assert prompts_for("label", stimuli, template="{name}!") == ["ice cream!"]
     assert prompts_for("caption", stimuli) == ["a cone"]

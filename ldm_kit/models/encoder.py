@@ -84,7 +84,7 @@ class Encoder(OpenedModel):
 
     @property
     def reads_text(self) -> bool:
-        """False, but for the text encoder: only the empty prompt is allowed."""
+        """False, but for the text encoder: the only conditioning is ``"none"``."""
         return False
 
     @property

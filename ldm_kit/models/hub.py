@@ -75,7 +75,7 @@ def fingerprint(folder: Path) -> str:
     Examples
     --------
     >>> fingerprint(packaged("tiny-ldm"))  # doctest: +SKIP
-    'sha256:0c5b…'
+    'sha256:e11d…'
     """
     digest = hashlib.sha256()
     cache, found = _cached(), {}

@@ -99,7 +99,7 @@ class OpenedModel:
     parts: Mapping[str, Any]
     device: torch.device
     folder: Path | None = None
-    _prompts: dict[str, Text] = field(default_factory=dict, repr=False)
+    _prompts: dict[str | None, Text] = field(default_factory=dict, repr=False)
 
     @classmethod
     def more_parts(
@@ -134,8 +134,13 @@ class OpenedModel:
 
     @property
     def reads_text(self) -> bool:
-        """Whether the network is told anything by a prompt; if not, only the empty one is allowed."""
+        """Whether the network is told anything by a prompt; if not, ``"none"`` is its only conditioning."""
         return True
+
+    @property
+    def unconditional(self) -> str:
+        """What the conditioning ``"none"`` stands for, as stores record it: empty for the encoded empty prompt."""
+        return ""
 
     @property
     def picture_size(self) -> int:
@@ -161,6 +166,13 @@ class OpenedModel:
     def encode_prompt(self, prompt: str) -> Text:
         """Encode one prompt, alone, so that the result depends on nothing else."""
         raise NotImplementedError
+
+    def encode_unconditional(self) -> Text:
+        """Give the family's own unconditional input: what its diffusers pipeline sets against the prompt for guidance.
+
+        By default the encoded empty prompt.
+        """
+        return self.encode_prompt("")
 
     def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
         """Run `denoiser` once and return its prediction."""
@@ -277,19 +289,19 @@ class OpenedModel:
         draws = np.stack([draw_noise(name, self.latent_shape, seed, draw) for name in names])
         return torch.from_numpy(draws).to(self.device)
 
-    def text(self, prompt: str) -> Text:
-        """Encode a prompt, or give it from among the latest that were encoded and fit in `TEXT_BYTES`."""
+    def text(self, prompt: str | None) -> Text:
+        """Encode a prompt (None: the unconditional input); the latest are kept, as many as fit in `TEXT_BYTES`."""
         if prompt not in self._prompts:
             with torch.inference_mode():
-                text = self.encode_prompt(prompt)
+                text = self.encode_unconditional() if prompt is None else self.encode_prompt(prompt)
             size = sum(part.numel() * part.element_size() for part in text.values())
             while self._prompts and (len(self._prompts) + 1) * size > TEXT_BYTES:
                 self._prompts.pop(next(iter(self._prompts)))  # the oldest
             self._prompts[prompt] = text
         return self._prompts[prompt]
 
-    def texts(self, prompts: Sequence[str]) -> Text:
-        """Encode prompts and stack them for a batch."""
+    def texts(self, prompts: Sequence[str | None]) -> Text:
+        """Encode prompts (None: the unconditional input) and stack them for a batch."""
         encoded = [self.text(prompt) for prompt in prompts]
         return {key: torch.cat([text[key] for text in encoded]) for key in encoded[0]}
 
@@ -317,13 +329,13 @@ class OpenedModel:
         >>> model.embedded(torch.zeros(3, 768))["sequence"].shape  # doctest: +SKIP
         torch.Size([1, 3, 768])
         """
-        empty = self.text("")
-        if "sequence" not in empty:
+        beside = self.text(None)
+        if "sequence" not in beside:
             raise BadInputError(
                 f"A {type(self).__name__} attends to no sequence of vectors; give prompts instead."
             )
         given = torch.as_tensor(vectors).to(self.device, self.dtype)
-        channels = empty["sequence"].shape[-1]
+        channels = beside["sequence"].shape[-1]
         if given.ndim != 2 or not len(given) or given.shape[1] != channels:
             raise BadInputError(
                 f"The embedding has shape {tuple(given.shape)}; this model takes (tokens, {channels}), one row a "
@@ -333,7 +345,7 @@ class OpenedModel:
             raise BadInputError(
                 f"The embedding holds NaN or infinity in {self.identity.dtype}. Mend it first."
             )
-        text = {**empty, "sequence": given[None]}
+        text = {**(self.text("") if "pooled" in beside else beside), "sequence": given[None]}
         if "mask" in text:
             text["mask"] = torch.ones(1, len(given), dtype=text["mask"].dtype, device=self.device)
         return text
