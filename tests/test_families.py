@@ -335,7 +335,9 @@ def test_a_denoised_latent_has_the_latents_shape(model):
 
 def for_guidance(family, pipe):
     """What the pipeline gives its denoiser beside the prompt, for classifier-free guidance: sequence, pooled, mask."""
-    if family.startswith("flux"):  # distilled; its true guidance encodes a negative prompt, which must be given
+    if family.startswith(
+        "flux"
+    ):  # distilled; its true guidance encodes a negative prompt, which must be given
         sequence, pooled, _ = pipe.encode_prompt("", device="cpu", max_sequence_length=pipe.tokens_read)
         return sequence, pooled, None
     if family.startswith("pixart"):

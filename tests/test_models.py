@@ -365,7 +365,9 @@ def test_a_large_file_is_hashed_once_and_again_when_it_was_replaced(large, monke
     assert large.name in hashed
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"%s": 1}', '{"%s": [4194304, 1, 2, 3, "x"]}', b"\xff\xfe", None])
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", '{"%s": 1}', '{"%s": [4194304, 1, 2, 3, "x"]}', b"\xff\xfe", None]
+)
 def test_a_damaged_memory_is_not_believed(large, damage, tmp_path, monkeypatch):
     right = hub.fingerprint(large.parents[1])
     (memory,) = (tmp_path / "cache").rglob("*.json")

@@ -65,7 +65,8 @@ def extract(
         Paths, patterns or kinds; see `model.blocks()`. By default the stages (down, mid, up).
     noise_levels : sequence of float, optional
         Positions in the training schedule, 0–1 (sigma, for flow matching); by default 0.1, 0.3, … 0.9,
-        and 0 for an encoder, which takes no noise.
+        and 0 for an encoder, which takes no noise. In a variance-preserving schedule 0 is timestep 0, not a clean
+        image, and 1 may leave some signal: the tables' column ``signal_share`` tells how much.
     conditioning : str or sequence of str
         Among ``"none"`` (the family's own unconditional input, what its diffusers pipeline sets against the prompt
         for guidance: the encoded empty prompt, but zeros for SDXL if its configuration says so, and for unCLIP models
@@ -232,6 +233,7 @@ def _cells(
                 "noise_level": level.level,
                 "timestep": level.timestep,
                 "sigma": level.sigma,
+                "signal_share": level.signal_share,
                 "conditioning": conditioning,
                 "pooling": pooling,
             },
@@ -268,7 +270,9 @@ def _distinct_levels(
         for found in (model.level(x, timesteps) for x in given)
     ]
     if not levels:
-        raise BadInputError("No noise level was given. Give numbers from 0 (clean) to 1 (noise).")
+        raise BadInputError(
+            "No noise level was given. Give numbers from 0 to 1, positions in the training schedule."
+        )
     seen: dict[float, float] = {}
     for level in levels:
         if level.timestep in seen:

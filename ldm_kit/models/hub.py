@@ -78,7 +78,8 @@ def fingerprint(folder: Path) -> str:
     'sha256:e11d…'
     """
     digest = hashlib.sha256()
-    cache, found = _cached(), {}
+    cache = _cached()
+    found: dict[str, Any] = {}
     for path in _loadable(folder):
         try:
             content = _digest(path, cache, found)
@@ -137,7 +138,7 @@ def _cached() -> dict[str, Any]:
 
 def _cache(digests: dict[str, Any]) -> None:
     """Write the digests of the files that are still there; where that is impossible they are hashed again."""
-    kept = {path: digest for path, digest in digests.items() if os.path.exists(path)}
+    kept = {path: digest for path, digest in digests.items() if Path(path).exists()}
     try:
         write_text(_cache_file(), json.dumps(kept, indent=1))
     except (OSError, LdmKitError) as error:

@@ -12,6 +12,7 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import UnreadableImageError
 from ldm_kit.features.looking import Look, looks_at
 from ldm_kit.models.opened import OpenedModel
+from ldm_kit.plots.alignment import percent
 from ldm_kit.plots.pictures import film_strip, picture_grid, space_colours
 from ldm_kit.plots.tokens import token_maps, token_norms, token_similarity
 from ldm_kit.widgets.explorer import FIGURE_WIDTH, Explorer, Progress, Shown, control
@@ -240,7 +241,8 @@ class IntoTheNoise(Explorer):
         level = self._model.level(state.level)
         return (
             f"{self._label(state.stimulus)} at noise level {level.level:g} (timestep {level.timestep:g} of "
-            f"{self._model.steps}, σ = {level.sigma:.2f}){self._words(state)}."
+            f"{self._model.steps}, σ = {level.sigma:.2f}, {percent(level.signal_share)} of the variance signal)"
+            f"{self._words(state)}."
         )
 
     def _map_shape(self) -> tuple[int, int]:
