@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -396,3 +398,122 @@ def test_a_file_that_cannot_be_read_is_named(large, monkeypatch):
     monkeypatch.setattr(hub.hashlib, "file_digest", refuse)
     with pytest.raises(ModelNotFoundError, match=r"'.*model_index\.json'.*Input/output error"):
         hub.fingerprint(large.parents[1])
+
+
+# What a user sees -------------------------------------------------------------------------------------
+
+
+def test_a_model_is_shown_in_ten_lines(model, folder):
+    shown = repr(model)
+    assert len(shown.splitlines()) <= 10
+    total = sum(
+        parameter.numel()
+        for part in ("unet", "vae", "text_encoder")
+        for parameter in model.parts[part].parameters()
+    )
+    for told in (
+        "StableDiffusion",
+        "source: model (sha256:",
+        f"{total:,} parameters",
+        "float32 on cpu",
+        "stages: 2 down, 1 mid, 2 up",
+    ):
+        assert told in shown
+    assert str(model) == shown
+
+
+@pytest.mark.parametrize("asked", ["latent:", "text:", "untrained:"])
+def test_an_encoder_is_shown_in_ten_lines(asked, folder):
+    shown = repr(lk.load_model(f"{asked}{folder}", device="cpu"))
+    assert len(shown.splitlines()) <= 10 and "float32 on cpu" in shown and "stages: " in shown
+
+
+def test_a_model_that_cannot_be_looked_into_is_shown_all_the_same(model):
+    odd = replace(model, parts={**model.parts, "scheduler": None})
+    assert "stages: The scheduler NoneType has no" in repr(odd)
+    assert "0 parameters" in repr(lk.load_model("pixels:8"))
+
+
+def progress_bars():
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    return diffusers.utils.logging, transformers.utils.logging
+
+
+@pytest.fixture
+def libraries():
+    """Both libraries' logging, left as it was."""
+    both = progress_bars()
+    were = [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in both]
+    yield both
+    for one, (verbosity, enabled) in zip(both, were, strict=True):
+        one.set_verbosity(verbosity)
+        (one.enable_progress_bar if enabled else one.disable_progress_bar)()
+
+
+def state_of(both):
+    return [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in both]
+
+
+@pytest.mark.parametrize("disabled", [(), (0,), (1,), (0, 1)])
+@pytest.mark.parametrize("local", [True, False])
+def test_loading_leaves_the_libraries_as_the_user_had_them(libraries, disabled, local):
+    for i, one in enumerate(libraries):
+        one.set_verbosity_info() if i else one.set_verbosity_debug()
+        (one.disable_progress_bar if i in disabled else one.enable_progress_bar)()
+    before = state_of(libraries)
+    with pytest.raises(KeyError), hub.quiet(local):
+        for i, one in enumerate(libraries):
+            assert one.is_progress_bar_enabled() == (i not in disabled and not local)
+        within = state_of(libraries)
+        with hub.quiet(True):
+            pass
+        assert state_of(libraries) == within
+        raise KeyError
+    assert state_of(libraries) == before
+
+
+def test_a_bar_that_the_user_disabled_stays_disabled_after_loading(libraries, folder):
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    for one in libraries:
+        one.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        lk.load_model(folder, device="cpu")
+        assert [one.is_progress_bar_enabled() for one in libraries] == [False, False]
+        assert are_progress_bars_disabled()
+    finally:
+        enable_progress_bars()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, r"LDM_KIT_MODELS.*'{path}'.*does not exist"),
+        ("folder", r"LDM_KIT_MODELS.*'{path}'.*(is a folder|Is a directory)"),
+        (b"mine:\n  source: [x\n", r"LDM_KIT_MODELS.*'{path}'.*line 3"),
+        (b"mine: {source: x}\nmine: {source: y}\n", r"LDM_KIT_MODELS.*'{path}'.*line 2.*'mine'.*twice"),
+        (b"mine:\n  source: x\n\xff\n", r"LDM_KIT_MODELS.*'{path}'.*line 3.*UTF-8"),
+        (b"- mine\n", r"LDM_KIT_MODELS.*'{path}'.*list.*name:"),
+        (b"text\n", r"LDM_KIT_MODELS.*'{path}'.*str.*name:"),
+        (b"\nmine: x\n", r"LDM_KIT_MODELS.*'{path}'.*line 2.*row 'mine'.*source"),
+        (b"a: {source: x}\nmine:\n", r"LDM_KIT_MODELS.*'{path}'.*line 2.*row 'mine'.*source"),
+        (
+            b"mine:\n  sauce: x\n",
+            r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*'sauce'.*Did you mean 'source'",
+        ),
+        (b"mine:\n  licence: x\n", r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*source"),
+        (b"mine:\n  source: 5\n", r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*source.*5.*text"),
+    ],
+)
+def test_a_table_of_models_that_cannot_be_used_says_where_and_why(content, says, tmp_path, monkeypatch):
+    own = tmp_path / "models.yaml"
+    if content == "folder":
+        own.mkdir()
+    elif content is not None:
+        own.write_bytes(content)
+    monkeypatch.setenv("LDM_KIT_MODELS", str(own))
+    with pytest.raises(BadInputError, match="(?s)" + says.replace("{path}", re.escape(str(own)))):
+        lk.load_model("tiny-ldm")

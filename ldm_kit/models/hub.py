@@ -163,19 +163,22 @@ def commit(source: str, revision: str | None, file: str = "model_index.json") ->
 def quiet(local: bool) -> Iterator[None]:
     """Keep the libraries' remarks on missing torchvision and deprecated settings off the notebook's page.
 
-    Bars stay for what is downloaded, and are dropped for a folder that loads in a second.
+    Bars stay for what is downloaded, and are dropped for a folder that loads in a second. Afterwards all is as it was found.
     """
     import diffusers.utils.logging
+    import huggingface_hub.utils
     import transformers.utils.logging
 
+    of_the_hub: Any = huggingface_hub.utils
     of_diffusers: Any = diffusers.utils.logging
     of_transformers: Any = transformers.utils.logging
     verbosity = of_diffusers.get_verbosity(), of_transformers.get_verbosity()
     of_diffusers.set_verbosity_error()
     of_transformers.set_verbosity_error()
-    if local:
-        of_diffusers.disable_progress_bar()
-        of_transformers.disable_progress_bar()
+    dropped = [one for one in (of_diffusers, of_transformers) if local and one.is_progress_bar_enabled()]
+    no_downloads = of_the_hub.are_progress_bars_disabled()
+    for one in dropped:
+        one.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -183,8 +186,12 @@ def quiet(local: bool) -> Iterator[None]:
     finally:
         of_diffusers.set_verbosity(verbosity[0])
         of_transformers.set_verbosity(verbosity[1])
-        of_diffusers.enable_progress_bar()
-        of_transformers.enable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where the environment decides about the hub's bars
+            for one in dropped:
+                one.enable_progress_bar()
+            if no_downloads and dropped:  # transformers' switch turns those of the hub's client as well
+                of_the_hub.disable_progress_bars()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ldm_kit.models.parts import Place
 from ldm_kit.models.raw import to_pictures, to_pixels
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Kandinsky22(OpenedModel):
     """Kandinsky 2.2: its denoiser is told a CLIP *image* embedding, which a prior makes of the prompt.
 

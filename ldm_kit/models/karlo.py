@@ -19,7 +19,7 @@ from ldm_kit.models.pixel_diffusion import PixelDiffusion
 from ldm_kit.models.prompt_encoding import tokens_of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Karlo(PixelDiffusion):
     """Karlo's decoder of 64 × 64 pixels, without the networks that enlarge its pictures.
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ldm_kit.errors import BadInputError
+from ldm_kit.errors import BadInputError, LdmKitError
 from ldm_kit.models.blocks import block_table, select_blocks
 from ldm_kit.models.noise import (
     NoiseLevel,
@@ -60,7 +60,7 @@ class Identity:
         return dict(vars(self))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OpenedModel:
     """A denoiser with what it needs: made by `load_model`, one small subclass a family.
 
@@ -124,6 +124,27 @@ class OpenedModel:
         device : torch.device
         """
         return {}
+
+    def __repr__(self) -> str:
+        """Show what it is in ten lines; the networks themselves are `denoiser` and `parts`, the blocks `blocks()`."""
+        networks = {name: part for name, part in self.parts.items() if isinstance(part, nn.Module)}
+        if not any(part is self.denoiser for part in networks.values()):
+            networks = {"network": self.denoiser, **networks}
+        sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in networks.items()}
+        each = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
+        try:
+            kinds = self._table.loc[self._table["stage"], "kind"]
+            stages = ", ".join(f"{n} {kind}" for kind, n in kinds.value_counts(sort=False).items())
+        except (LdmKitError, RuntimeError) as error:  # a model that cannot be looked into can still be shown
+            stages = str(error).splitlines()[0]
+        lines = {
+            "source": f"{self.identity.source} ({self.identity.revision})",
+            "size": f"{sum(sizes.values()):,} parameters" + (f" ({each})" if each else ""),
+            "dtype": f"{self.identity.dtype} on {self.device}",
+            "stages": stages,
+        }
+        told = "".join(f"\n  {name}: {line}" for name, line in lines.items())
+        return f"{type(self).__name__} {self.identity.model!r}{told}"
 
     # What a family answers ------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from ldm_kit.models.prompt_encoding import clip_penultimate, tokens_of
 AESTHETIC_SCORE = 6.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StableDiffusionXL(LatentDiffusion):
     """Stable Diffusion XL, its Turbo, and its refiner, which has the second text encoder alone.
 
