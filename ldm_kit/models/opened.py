@@ -366,6 +366,7 @@ class OpenedModel:
             raise BadInputError(
                 f"The embedding holds NaN or infinity in {self.identity.dtype}. Mend it first."
             )
+        # SDXL's unconditional pooled vector would be zeros.
         text = {**(self.text("") if "pooled" in beside else beside), "sequence": given[None]}
         if "mask" in text:
             text["mask"] = torch.ones(1, len(given), dtype=text["mask"].dtype, device=self.device)

@@ -21,8 +21,8 @@ def prompts_for(conditioning: str, stimuli: Stimuli, *, template: str = TEMPLATE
     Parameters
     ----------
     conditioning : {"none", "empty", "label", "caption", "shuffled", "image"}
-        ``"empty"`` is the empty prompt, and ``"none"`` has no prompt (which models take for guidance what is not
-        the encoded empty prompt: see `ldm_kit.extract`); ``"label"`` the template with the object's name; ``"caption"``
+        ``"none"`` and ``"empty"`` are empty here; what a model is given for ``"none"``, its own unconditional input,
+        may be something else (see `ldm_kit.extract`); ``"label"`` is the template with the object's name; ``"caption"``
         the stimulus's own caption; ``"shuffled"`` the label of another object, a control; ``"image"``
         (models conditioned on an image embedding only) no words: the stimulus's own picture, a control.
     stimuli : Stimuli
