@@ -390,6 +390,17 @@ def test_an_encoder_takes_no_noise_and_reads_no_text(vision_folders):
         model.texts(["", "a cat"])
 
 
+def test_the_empty_prompt_is_refused_by_a_model_that_reads_no_text(sd_folder):
+    stimuli = lk.load_dataset("toybox").stimuli[:2]
+    ask = {"noise_levels": [0.0], "conditioning": ["none", "empty"], "progress": False}
+    with pytest.raises(
+        BadInputError, match="'pixels' reads no text, .* conditioned on 'empty'.*'none' alone"
+    ):
+        lk.extract(lk.load_model("pixels"), stimuli, **ask)
+    store = lk.extract(lk.load_model(f"text:{sd_folder}", device="cpu"), stimuli, **ask)
+    assert_same(store["mean", 0.0, "empty"], store["mean", 0.0, "none"])
+
+
 def test_a_diffusion_model_takes_noise_and_reads_text(sd_folder):
     model = lk.load_model(sd_folder, device="cpu")
     assert (model.takes_noise, model.reads_text) == (True, True)

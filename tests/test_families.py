@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import shutil
 import socket
 from collections.abc import Callable
@@ -16,10 +17,11 @@ import numpy as np
 import pytest
 import tiny_families as tiny
 import torch
+import zarr
 from PIL import Image
 
 import ldm_kit as lk
-from ldm_kit.errors import BadInputError, ModelNotFoundError, UnknownNameError
+from ldm_kit.errors import BadInputError, MismatchError, ModelNotFoundError, UnknownNameError
 from ldm_kit.models.loading import FAMILIES
 from ldm_kit.models.noise import draw_noise
 from ldm_kit.models.outputs import image_part
@@ -326,6 +328,121 @@ def test_a_denoised_latent_has_the_latents_shape(model):
     level = model.level(0.4)
     prediction = model.denoise(noised, level, model.texts(["a cat", ""]))
     assert prediction.shape == noised.shape == model.clean_estimate(noised, prediction, level).shape
+
+
+# No prompt ---------------------------------------------------------------------------------------------
+
+
+def for_guidance(family, pipe):
+    """What the pipeline gives its denoiser beside the prompt, for classifier-free guidance: sequence, pooled, mask."""
+    if family.startswith(
+        "flux"
+    ):  # distilled; its true guidance encodes a negative prompt, which must be given
+        sequence, pooled, _ = pipe.encode_prompt("", device="cpu", max_sequence_length=pipe.tokens_read)
+        return sequence, pooled, None
+    if family.startswith("pixart"):
+        _, _, sequence, mask = pipe.encode_prompt("a cat", do_classifier_free_guidance=True, device="cpu")
+        return sequence, None, mask
+    more = ("a cat", "a cat") if family.startswith("sd3") else ()
+    _, sequence, _, pooled = pipe.encode_prompt(
+        "a cat", *more, device="cpu", do_classifier_free_guidance=True
+    )
+    return sequence, pooled, None
+
+
+def of_the_empty_prompt(family, pipe):
+    """What the pipeline gives its denoiser for a prompt that is empty."""
+    if family.startswith("flux"):
+        return for_guidance(family, pipe)
+    if family.startswith("pixart"):
+        sequence, mask, _, _ = pipe.encode_prompt("", do_classifier_free_guidance=False, device="cpu")
+        return sequence, None, mask
+    more = ("", "") if family.startswith("sd3") else ()
+    sequence, _, pooled, _ = pipe.encode_prompt("", *more, device="cpu", do_classifier_free_guidance=False)
+    return sequence, pooled, None
+
+
+def opened_by_diffusers(family, folder):
+    pipe = getattr(diffusers, diffusers.DiffusionPipeline.load_config(folder)["_class_name"])
+    absent = {"text_encoder_3": None, "tokenizer_3": None} if family == "sd3-no-t5" else {}
+    pipe = pipe.from_pretrained(folder, **absent)
+    if family.startswith("flux"):
+        pipe.tokens_read = 512 if pipe.transformer.config.guidance_embeds else 256
+    return pipe
+
+
+def told_to_the_denoiser(model, stimuli, conditioning):
+    """What extraction gives the denoiser, for one picture: sequence, pooled, mask."""
+    calls = []
+    hook = model.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(k), with_kwargs=True)
+    store = lk.extract(model, stimuli[:1], noise_levels=[0.3], conditioning=conditioning, progress=False)
+    hook.remove()
+    (told,) = calls
+    pooled = told.get("pooled_projections", (told.get("added_cond_kwargs") or {}).get("text_embeds"))
+    return store, (told["encoder_hidden_states"], pooled, told.get("encoder_attention_mask"))
+
+
+def assert_same_text(got, expected):
+    for ours, theirs in zip(got, expected, strict=True):
+        if theirs is None:
+            assert ours is None
+        else:
+            torch.testing.assert_close(ours.float(), theirs.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_none_is_what_diffusers_takes_for_guidance_and_empty_is_the_empty_prompt(
+    family, model, folders, stimuli
+):
+    pipe = opened_by_diffusers(family, folders(family))
+    with torch.no_grad():
+        guidance, empty = for_guidance(family, pipe), of_the_empty_prompt(family, pipe)
+    store, told = told_to_the_denoiser(model, stimuli, "none")
+    assert_same_text(told, guidance)
+    # The store says what `none` was: no prompt that was encoded, or the empty one.
+    assert store.prompts("none") == (("(zeros)",) if family.startswith("sdxl") else ("",))
+    store, told = told_to_the_denoiser(model, stimuli, "empty")
+    assert_same_text(told, empty)
+    assert store.prompts("empty") == ("",)
+
+
+@pytest.mark.parametrize("says", [False, None, "nothing"])
+def test_sdxls_own_configuration_says_what_none_is(says, folders, tmp_path, stimuli):
+    folder = shutil.copytree(folders("sdxl"), tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["force_zeros_for_empty_prompt"] = says
+    if says == "nothing":  # then the pipeline's own default stands
+        del index["force_zeros_for_empty_prompt"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with torch.no_grad():
+        guidance = for_guidance("sdxl", opened_by_diffusers("sdxl", folder))
+    store, told = told_to_the_denoiser(lk.load_model(folder, device="cpu"), stimuli, "none")
+    assert_same_text(told, guidance)
+    assert store.prompts("none") == (("(zeros)",) if says == "nothing" else ("",))
+
+
+def test_a_store_in_which_none_meant_the_empty_prompt_is_not_added_to(folders, stimuli, tmp_path):
+    model = lk.load_model(folders("sdxl"), device="cpu")
+    ask = {"noise_levels": [0.3], "out": tmp_path / "out", "progress": False}
+    lk.extract(model, stimuli[:2], **ask)
+    root = zarr.open_group(str(tmp_path / "out"))
+    about = dict(root.attrs["ldm_kit"])
+    about["prompts"] = {"none": ["", ""]}  # as version 0.1 made it
+    root.attrs["ldm_kit"] = about
+    with pytest.raises(MismatchError, match=r"for 'none' is '' in the store .* and '\(zeros\)' here"):
+        lk.extract(model, stimuli, **ask)
+
+
+def test_a_picture_is_looked_at_without_a_prompt_as_it_is_extracted(folders, stimuli):
+    model = lk.load_model(folders("sdxl"), device="cpu")
+    block = "up_blocks.1"
+    store = lk.extract(
+        model, stimuli[:1], blocks=block, noise_levels=[0.3], conditioning=["none", "empty"], progress=False
+    )
+    for prompt, conditioning in ((None, "none"), ("", "empty")):
+        (view,) = lk.look(model, stimuli, NAMES[0], [0.3], block, prompt=prompt)
+        assert_same(view.maps.mean(axis=(1, 2)), store[block, 0.3, conditioning][0])
+    (view,) = lk.look(model, stimuli, NAMES[0], [0.3], block)
+    assert_same(view.maps.mean(axis=(1, 2)), store[block, 0.3, "none"][0])
 
 
 # Levels -----------------------------------------------------------------------------------------------

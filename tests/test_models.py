@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import socket
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from tiny_models import save_tiny_stable_diffusion
 
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, ModelNotFoundError, UnknownNameError
+from ldm_kit.models import hub
 from ldm_kit.models.noise import draw_noise, variance_preserving_level
 from ldm_kit.models.outputs import image_part, pool
 from ldm_kit.models.prompts import prompts_for, shuffled_concepts
@@ -186,9 +191,20 @@ def test_shuffled_labels_are_a_derangement_that_subsets_keep():
     assert prompts_for("shuffled", part, seed=3) == [whole[name] for name in part.names]
 
 
+def test_none_and_empty_are_both_the_encoded_empty_prompt_as_in_diffusers_guidance(model, folder):
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    with torch.no_grad():
+        _, theirs = pipe.encode_prompt("a cat", "cpu", 1, True)
+    for prompt in (None, ""):
+        torch.testing.assert_close(model.text(prompt)["sequence"], theirs)
+    assert model.unconditional == ""
+
+
 def test_prompts_say_what_they_should():
     stimuli = lk.Stimuli(("ice_cream.png",), captions=("a cone",), labels=("ice cream",))
-    assert prompts_for("none", stimuli) == [""]
+    assert prompts_for("none", stimuli) == prompts_for("empty", stimuli) == [""]
     assert prompts_for("label", stimuli) == ["a photo of a ice cream"]
     assert prompts_for("label", stimuli, template="{name}!") == ["ice cream!"]
     assert prompts_for("caption", stimuli) == ["a cone"]
@@ -279,3 +295,225 @@ def test_the_table_of_models_can_be_edited(monkeypatch, tmp_path, folder):
     own.write_text("mine:\n  sauce: x\n")
     with pytest.raises(BadInputError, match="row 'mine'"):
         lk.load_model("mine")
+
+
+# Identity ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A folder with one weight file that is large enough to be remembered, and the memory's own place."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub, "SMALL", 1000)
+    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(bytes(range(256)) * 16_384)  # 4 MiB
+    os.utime(weights, (1_000_000_000, 1_000_000_000))
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    return weights
+
+
+def reads(monkeypatch):
+    """Note which files are hashed."""
+    hashed, really = [], hub.hashlib.file_digest
+
+    def noting(file, name):
+        hashed.append(Path(file.name).name)
+        return really(file, name)
+
+    monkeypatch.setattr(hub.hashlib, "file_digest", noting)
+    return hashed
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "merges.txt", "bpe.codes", "source.spm", "t.tiktoken"])
+def test_a_byte_in_the_middle_of_a_file_is_another_model(large, name):
+    path = large.with_name(name)
+    path.write_bytes(large.read_bytes())
+    before = hub.fingerprint(large.parents[1])
+    with path.open("r+b") as file:
+        file.seek(2 << 20)
+        file.write(b"other")
+    assert hub.fingerprint(large.parents[1]) != before
+
+
+def test_a_component_that_is_a_link_counts(large, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "model.safetensors").write_bytes(b"one")
+    (large.parents[1] / "vae").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "back").symlink_to(large.parents[1], target_is_directory=True)  # no end of walking
+    before = hub.fingerprint(large.parents[1])
+    (elsewhere / "model.safetensors").write_bytes(b"two")
+    assert hub.fingerprint(large.parents[1]) != before
+
+
+def test_a_large_file_is_hashed_once_and_again_when_it_was_replaced(large, monkeypatch):
+    hashed = reads(monkeypatch)
+    first = hub.fingerprint(large.parents[1])
+    assert large.name in hashed
+    hashed.clear()
+    assert hub.fingerprint(large.parents[1]) == first
+    assert hashed == ["model_index.json"]  # what is small is read anyway
+    # Replaced by a tool that keeps size and time, as `cp -p` does.
+    other = bytes(reversed(large.read_bytes()))
+    large.write_bytes(other)
+    os.utime(large, (1_000_000_000, 1_000_000_000))
+    assert hub.fingerprint(large.parents[1]) != first
+    # A file written a moment ago may be written again within the clock's tick: it is not remembered.
+    os.utime(large)
+    hub.fingerprint(large.parents[1])
+    hashed.clear()
+    hub.fingerprint(large.parents[1])
+    assert large.name in hashed
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", "[]", '{"%s": 1}', '{"%s": [4194304, 1, 2, 3, "x"]}', b"\xff\xfe", None]
+)
+def test_a_damaged_memory_is_not_believed(large, damage, tmp_path, monkeypatch):
+    right = hub.fingerprint(large.parents[1])
+    (memory,) = (tmp_path / "cache").rglob("*.json")
+    if damage is None:
+        memory.unlink()
+        memory.mkdir()  # cannot be read, nor written
+    elif isinstance(damage, bytes):
+        memory.write_bytes(damage)
+    else:
+        memory.write_text(damage.replace("%s", str(large.resolve())))
+    hashed = reads(monkeypatch)
+    assert hub.fingerprint(large.parents[1]) == right
+    assert large.name in hashed
+
+
+def test_a_memory_that_cannot_be_written_costs_only_time(large, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert hub.fingerprint(large.parents[1]) == hub.fingerprint(large.parents[1])
+
+
+def test_a_file_that_cannot_be_read_is_named(large, monkeypatch):
+    def refuse(file, name):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(hub.hashlib, "file_digest", refuse)
+    with pytest.raises(ModelNotFoundError, match=r"'.*model_index\.json'.*Input/output error"):
+        hub.fingerprint(large.parents[1])
+
+
+# What a user sees -------------------------------------------------------------------------------------
+
+
+def test_a_model_is_shown_in_ten_lines(model, folder):
+    shown = repr(model)
+    assert len(shown.splitlines()) <= 10
+    total = sum(
+        parameter.numel()
+        for part in ("unet", "vae", "text_encoder")
+        for parameter in model.parts[part].parameters()
+    )
+    for told in (
+        "StableDiffusion",
+        "source: model (sha256:",
+        f"{total:,} parameters",
+        "float32 on cpu",
+        "stages: 2 down, 1 mid, 2 up",
+    ):
+        assert told in shown
+    assert str(model) == shown
+
+
+@pytest.mark.parametrize("asked", ["latent:", "text:", "untrained:"])
+def test_an_encoder_is_shown_in_ten_lines(asked, folder):
+    shown = repr(lk.load_model(f"{asked}{folder}", device="cpu"))
+    assert len(shown.splitlines()) <= 10 and "float32 on cpu" in shown and "stages: " in shown
+
+
+def test_a_model_that_cannot_be_looked_into_is_shown_all_the_same(model):
+    odd = replace(model, parts={**model.parts, "scheduler": None})
+    assert "stages: The scheduler NoneType has no" in repr(odd)
+    assert "0 parameters" in repr(lk.load_model("pixels:8"))
+
+
+def progress_bars():
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    return diffusers.utils.logging, transformers.utils.logging
+
+
+@pytest.fixture
+def libraries():
+    """Both libraries' logging, left as it was."""
+    both = progress_bars()
+    were = [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in both]
+    yield both
+    for one, (verbosity, enabled) in zip(both, were, strict=True):
+        one.set_verbosity(verbosity)
+        (one.enable_progress_bar if enabled else one.disable_progress_bar)()
+
+
+def state_of(both):
+    return [(one.get_verbosity(), one.is_progress_bar_enabled()) for one in both]
+
+
+@pytest.mark.parametrize("disabled", [(), (0,), (1,), (0, 1)])
+@pytest.mark.parametrize("local", [True, False])
+def test_loading_leaves_the_libraries_as_the_user_had_them(libraries, disabled, local):
+    for i, one in enumerate(libraries):
+        one.set_verbosity_info() if i else one.set_verbosity_debug()
+        (one.disable_progress_bar if i in disabled else one.enable_progress_bar)()
+    before = state_of(libraries)
+    with pytest.raises(KeyError), hub.quiet(local):
+        for i, one in enumerate(libraries):
+            assert one.is_progress_bar_enabled() == (i not in disabled and not local)
+        within = state_of(libraries)
+        with hub.quiet(True):
+            pass
+        assert state_of(libraries) == within
+        raise KeyError
+    assert state_of(libraries) == before
+
+
+def test_a_bar_that_the_user_disabled_stays_disabled_after_loading(libraries, folder):
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    for one in libraries:
+        one.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        lk.load_model(folder, device="cpu")
+        assert [one.is_progress_bar_enabled() for one in libraries] == [False, False]
+        assert are_progress_bars_disabled()
+    finally:
+        enable_progress_bars()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, r"LDM_KIT_MODELS.*'{path}'.*does not exist"),
+        ("folder", r"LDM_KIT_MODELS.*'{path}'.*(is a folder|Is a directory)"),
+        (b"mine:\n  source: [x\n", r"LDM_KIT_MODELS.*'{path}'.*line 3"),
+        (b"mine: {source: x}\nmine: {source: y}\n", r"LDM_KIT_MODELS.*'{path}'.*line 2.*'mine'.*twice"),
+        (b"mine:\n  source: x\n\xff\n", r"LDM_KIT_MODELS.*'{path}'.*line 3.*UTF-8"),
+        (b"- mine\n", r"LDM_KIT_MODELS.*'{path}'.*list.*name:"),
+        (b"text\n", r"LDM_KIT_MODELS.*'{path}'.*str.*name:"),
+        (b"\nmine: x\n", r"LDM_KIT_MODELS.*'{path}'.*line 2.*row 'mine'.*source"),
+        (b"a: {source: x}\nmine:\n", r"LDM_KIT_MODELS.*'{path}'.*line 2.*row 'mine'.*source"),
+        (
+            b"mine:\n  sauce: x\n",
+            r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*'sauce'.*Did you mean 'source'",
+        ),
+        (b"mine:\n  licence: x\n", r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*source"),
+        (b"mine:\n  source: 5\n", r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*source.*5.*text"),
+    ],
+)
+def test_a_table_of_models_that_cannot_be_used_says_where_and_why(content, says, tmp_path, monkeypatch):
+    own = tmp_path / "models.yaml"
+    if content == "folder":
+        own.mkdir()
+    elif content is not None:
+        own.write_bytes(content)
+    monkeypatch.setenv("LDM_KIT_MODELS", str(own))
+    with pytest.raises(BadInputError, match="(?s)" + says.replace("{path}", re.escape(str(own)))):
+        lk.load_model("tiny-ldm")

@@ -9,6 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+import zarr
 from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
@@ -19,6 +20,7 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     UNet2DConditionModel,
 )
+from tiny_families import save_tiny_sd3
 from tiny_models import save_tiny_stable_diffusion
 
 import ldm_kit as lk
@@ -130,6 +132,53 @@ def test_errors_of_levels_say_what_to_do(model, monkeypatch):
         odd.level(0.3)
     with pytest.raises(BadInputError, match="predicts 'score'; known are epsilon"):
         clean_from_prediction("score", torch.zeros(1), torch.zeros(1), model.level(0.3))
+
+
+def share_of_the_signal(model, level):
+    """Measured: how much of the variance of noised latents is explained by the clean ones, both of variance 1."""
+    rng = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(4, 200_000, generator=rng, dtype=torch.float64) for _ in range(2))
+    noised = model.add_noise(clean, noise, level)
+    return float(torch.corrcoef(torch.stack([clean.ravel(), noised.ravel()]))[0, 1] ** 2)
+
+
+def test_the_signals_share_is_that_of_the_variance_in_both_kinds_of_schedule(model, tmp_path):
+    flow = lk.load_model(save_tiny_sd3(tmp_path), device="cpu")
+    for one in (model, flow):
+        for level in (0.0, 0.1, 0.3, 0.5, 0.9, 1.0):
+            placed = one.level(level)
+            assert placed.signal_share == pytest.approx(share_of_the_signal(one, placed), abs=2e-3)
+    # What the words "clean" and "noise" would claim is true of flow matching alone.
+    assert (flow.level(0).signal_share, flow.level(1).signal_share) == (1, 0)
+    alphas = model.parts["scheduler"].alphas_cumprod
+    assert model.level(0).signal_share == pytest.approx(float(alphas[0]))
+    assert model.level(1).signal_share == pytest.approx(float(alphas[999]))
+    assert model.level(0).signal_share < 1 and model.level(1).signal_share > 0.004
+
+
+def test_tables_tell_the_signals_share(model, tmp_path):
+    stimuli = lk.load_dataset("toybox").stimuli[:4]
+    ask = {"blocks": ["mid_block", "up_blocks.1"], "noise_levels": [0.1, 0.9], "progress": False}
+    store = lk.extract(model, stimuli, out=tmp_path / "out", **ask)
+    triplets = lk.Triplets(np.array([[0, 1, 2], [1, 2, 3], [0, 3, 1]]), names=store.names)
+    shares = {level: model.level(level).signal_share for level in (0.1, 0.9)}
+    table = lk.odd_one_out(store, triplets)
+    assert dict(zip(table["noise_level"], table["signal_share"], strict=False)) == shares
+    # A store that was begun by an older version tells it of its newer cells alone; cells are compared all the same.
+    array = zarr.open_array(str(tmp_path / "out" / "mid_block" / "0.1" / "none"))
+    del array.attrs["signal_share"]
+    grown = lk.extract(model, stimuli, out=tmp_path / "out", conditioning=["none", "label"], **ask)
+    gains = lk.compare(grown, triplets, by="conditioning", reference="none")
+    assert len(gains) == 4
+    assert len(lk.compare(store, triplets, by="noise_level")) == 2
+    assert len(lk.compare(store, triplets, by="block", average=("noise_level",))) == 1
+
+
+@pytest.mark.parametrize("level", [30, "0.3"])
+def test_errors_of_levels_claim_nothing_of_clean_and_noise(model, level):
+    with pytest.raises(BadInputError) as caught:
+        model.level(level)
+    assert "clean" not in str(caught.value)
 
 
 # The real sizes, without weights ------------------------------------------------------------------------

@@ -181,20 +181,20 @@ def test_the_pictures_own_embedding_is_a_control_that_must_be_asked_for(kandinsk
     level = kandinsky.level(0.5)
     latents = kandinsky.encode(pictures)
     seen = kandinsky.watch(latents, level, text, ["mid_block"]).seen["mid_block"]
-    other = kandinsky.watch(latents, level, kandinsky.texts([""] * 3), ["mid_block"]).seen["mid_block"]
+    other = kandinsky.watch(latents, level, kandinsky.texts([None] * 3), ["mid_block"]).seen["mid_block"]
     assert not torch.allclose(seen, other, atol=1e-3)
 
 
 def test_without_words_the_image_encoder_alone_is_loaded(kandinsky_folder):
     model = lk.load_model(kandinsky_folder, device="cpu")
     assert not model.parts["prior"]._loaded
-    model.text("")
+    model.text(None)
     assert list(model.parts["prior"]._loaded) == ["image_encoder"]
 
 
 def test_a_combined_pipeline_brings_its_own_prior(tmp_path, kandinsky):
     model = lk.load_model(save_tiny_combined(tmp_path), device="cpu")
-    for prompt in ("", "a cat"):
+    for prompt in (None, "", "a cat"):
         assert_same(model.text(prompt)["image_embedding"], kandinsky.text(prompt)["image_embedding"])
     picture = [Image.linear_gradient("L").convert("RGB")]
     assert_same(
@@ -232,7 +232,7 @@ def test_a_card_that_names_no_prior(tmp_path, head):
 def test_without_a_prior_words_are_an_error_that_says_where_it_goes(tmp_path):
     model = lk.load_model(save_tiny_kandinsky(tmp_path), device="cpu")
     assert model.select_blocks() == STAGES
-    for ask in (lambda: model.text("a cat"), lambda: model.text(""), lambda: model.text_of_pictures([])):
+    for ask in (lambda: model.text("a cat"), lambda: model.text(None), lambda: model.text_of_pictures([])):
         with pytest.raises(ModelNotFoundError, match="came without a prior.*'prior'.*LDM_KIT_MODELS"):
             ask()
 
@@ -351,6 +351,77 @@ def test_karlo_equals_a_forward_pass_by_hand(karlo, karlo_folder, stimuli):
             hidden = ((1 - mask.float()) * -10000.0)[:, None]
             for block, maps in stages_by_hand(decoder, x, time, sequence, hidden).items():
                 assert_same(store[block, 0.5, conditioning][3], maps.mean(dim=(2, 3))[0])
+
+
+# No prompt ----------------------------------------------------------------------------------------------
+
+
+def told_to_the_denoiser(model, stimuli, conditioning):
+    """What extraction gives the denoiser, for one picture, and what the store says of it."""
+    calls = []
+    hook = model.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(k), with_kwargs=True)
+    store = lk.extract(model, stimuli[:1], noise_levels=[0.3], conditioning=conditioning, progress=False)
+    hook.remove()
+    (told,) = calls
+    return told, store.prompts(conditioning)[0]
+
+
+def test_kandinskys_none_is_its_priors_negative_embedding_and_empty_an_empty_prompts(
+    kandinsky, kandinsky_folder, stimuli
+):
+    from diffusers import KandinskyV22PriorPipeline
+
+    pipeline = KandinskyV22PriorPipeline.from_pretrained(kandinsky_folder / "prior")
+    with torch.no_grad():
+        theirs = pipeline("a cat", num_inference_steps=2).negative_image_embeds
+        empty = embedding_by_hand(kandinsky_folder / "prior", "")
+    told, recorded = told_to_the_denoiser(kandinsky, stimuli, "none")
+    assert_same(told["added_cond_kwargs"]["image_embeds"], theirs)
+    assert recorded == "(embedding of an image of zeros)"
+    told, recorded = told_to_the_denoiser(kandinsky, stimuli, "empty")
+    assert_same(told["added_cond_kwargs"]["image_embeds"], empty)
+    assert recorded == ""
+
+
+def test_karlos_none_has_the_learnt_embedding_and_empty_that_of_its_prior(karlo, karlo_folder, stimuli):
+    from types import SimpleNamespace
+
+    from diffusers import PriorTransformer, UnCLIPScheduler
+    from diffusers.pipelines.deprecated.unclip.pipeline_unclip import UnCLIPPipeline
+
+    encoder, tokenizer, project = (karlo.parts[name] for name in ("text_encoder", "tokenizer", "text_proj"))
+    stand_in = SimpleNamespace(text_encoder=encoder, tokenizer=tokenizer)
+    with torch.no_grad():
+        # The first row is the unconditional one, the second that of the prompt, here an empty one.
+        vectors, hidden, mask = UnCLIPPipeline._encode_prompt(stand_in, [""], "cpu", 1, True)
+        text = SimpleNamespace(text_embeds=vectors[1:], last_hidden_state=hidden[1:])
+        prior = PriorTransformer.from_pretrained(karlo_folder, subfolder="prior")
+        scheduler = UnCLIPScheduler.from_pretrained(karlo_folder, subfolder="prior_scheduler")
+        image = sampled_by_hand(prior, scheduler, text, mask[1:], "")
+        sequence, time = project(
+            image_embeddings=image,
+            prompt_embeds=vectors,
+            text_encoder_hidden_states=hidden,
+            do_classifier_free_guidance=True,
+        )
+    for row, conditioning in ((0, "none"), (1, "empty")):
+        told, recorded = told_to_the_denoiser(karlo, stimuli, conditioning)
+        assert_same(told["encoder_hidden_states"][0], sequence[row])
+        assert_same(told["class_labels"][0], time[row])
+        assert told["attention_mask"][0].tolist() == [True] * 4 + mask[row].tolist()
+        assert recorded == ("" if row else "(empty prompt, learnt image embedding)")
+
+
+def test_deepfloyds_none_is_what_its_pipeline_takes_for_guidance(deepfloyd, if_folder, stimuli):
+    from diffusers import IFPipeline
+
+    pipeline = IFPipeline.from_pretrained(if_folder, watermarker=None)
+    with torch.no_grad():
+        _, theirs = pipeline.encode_prompt("a cat", do_classifier_free_guidance=True)
+    for conditioning in ("none", "empty"):
+        told, recorded = told_to_the_denoiser(deepfloyd, stimuli, conditioning)
+        assert_same(told["encoder_hidden_states"], theirs)
+        assert recorded == ""
 
 
 # Several ------------------------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ class Conditioning:
     name : str
         ``"none"``, ``"label"``, …
     prompts : sequence of str
-        One a stimulus: the words; for ``"embedding"`` the vectors' hash; for ``"image"`` a remark. A store keeps
-        them, and refuses a prompt that has changed.
+        One a stimulus: the words; for ``"embedding"`` the vectors' hash; for ``"image"``, and for a ``"none"`` that
+        is not the empty prompt, a remark. A store keeps them, and refuses a prompt that has changed.
     vectors : mapping of str to Text
         The encoded vectors by their hash, for ``"embedding"``.
     """
@@ -41,6 +41,8 @@ class Conditioning:
         """Give what the denoiser is conditioned on, for the stimuli at `rows`, whose pictures are `pictures`."""
         if self.name == "image":
             return model.text_of_pictures(pictures)
+        if self.name == "none":
+            return model.texts([None] * len(rows))
         given = [self.prompts[row] for row in rows]
         if not self.vectors:
             return model.texts(given)
@@ -91,6 +93,8 @@ def conditionings_for(
     for name in names:
         if name == "embedding":
             made.append(_of_vectors(model, stimuli, embedding))
+        elif name == "none":
+            made.append(Conditioning(name, [model.unconditional] * len(stimuli)))
         else:
             made.append(Conditioning(name, prompts_for(name, stimuli, template=template, seed=seed)))
     return made

@@ -65,9 +65,13 @@ def extract(
         Paths, patterns or kinds; see `model.blocks()`. By default the stages (down, mid, up).
     noise_levels : sequence of float, optional
         Positions in the training schedule, 0–1 (sigma, for flow matching); by default 0.1, 0.3, … 0.9,
-        and 0 for an encoder, which takes no noise.
+        and 0 for an encoder, which takes no noise. In a variance-preserving schedule 0 is timestep 0, not a clean
+        image, and 1 may leave some signal: the tables' column ``signal_share`` tells how much.
     conditioning : str or sequence of str
-        Among ``"none"``, ``"label"``, ``"caption"``, ``"shuffled"``, ``"embedding"`` (vectors given by
+        Among ``"none"`` (the family's own unconditional input, what its diffusers pipeline sets against the prompt
+        for guidance: the encoded empty prompt, but zeros for SDXL if its configuration says so, and for unCLIP models
+        no image's embedding; ``store.prompts("none")`` tells which), ``"empty"`` (the encoded empty prompt, for
+        every family), ``"label"``, ``"caption"``, ``"shuffled"``, ``"embedding"`` (vectors given by
         `embedding`) and ``"image"`` (for models like DALL·E 2 only: the stimulus's own image embedding,
         a control, since it tells the model what it is to see).
     out : path-like, optional
@@ -159,7 +163,7 @@ def extract(
     levels = _distinct_levels(model, noise_levels, timesteps)
     asked_for = [conditioning] if isinstance(conditioning, str) else list(conditioning)
     if not asked_for:
-        raise BadInputError("No conditioning was given. Name at least one; 'none' is the empty prompt.")
+        raise BadInputError("No conditioning was given. Name at least one, for example 'none'.")
     conditionings = conditionings_for(
         asked_for, model, stimuli, template=template, seed=seed, embedding=embedding
     )
@@ -229,6 +233,7 @@ def _cells(
                 "noise_level": level.level,
                 "timestep": level.timestep,
                 "sigma": level.sigma,
+                "signal_share": level.signal_share,
                 "conditioning": conditioning,
                 "pooling": pooling,
             },
@@ -265,7 +270,9 @@ def _distinct_levels(
         for found in (model.level(x, timesteps) for x in given)
     ]
     if not levels:
-        raise BadInputError("No noise level was given. Give numbers from 0 (clean) to 1 (noise).")
+        raise BadInputError(
+            "No noise level was given. Give numbers from 0 to 1, positions in the training schedule."
+        )
     seen: dict[float, float] = {}
     for level in levels:
         if level.timestep in seen:

@@ -49,7 +49,7 @@ def look(
     name: str,
     noise_levels: Sequence[float],
     block: str,
-    prompt: str = "",
+    prompt: str | None = None,
     seed: int = 0,
 ) -> list[Look]:
     """Look at a stimulus at some noise levels, with the very noise that `extract` adds.
@@ -63,8 +63,8 @@ def look(
     noise_levels : sequence of float
     block : str
         One block.
-    prompt : str
-        What the text encoder is given.
+    prompt : str, optional
+        What the text encoder is given; None is the conditioning ``"none"``.
     seed : int
 
     Returns
@@ -91,7 +91,7 @@ def looks_at(
     name: str,
     noise_levels: Sequence[float],
     block: str,
-    prompt: str = "",
+    prompt: str | None = None,
     seed: int = 0,
 ) -> Iterator[Look]:
     """Look at any picture, one noise level at a time, so that one may stop in between.
@@ -106,7 +106,8 @@ def looks_at(
     noise_levels : sequence of float
     block : str
         One block.
-    prompt : str
+    prompt : str, optional
+        As for `look`.
     seed : int
 
     Yields

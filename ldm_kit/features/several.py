@@ -45,7 +45,8 @@ def extract_models(
     noise_levels : sequence of float, optional
         For models that take noise; the others are given the clean picture.
     conditioning : str
-        For models that read text. For ``"none"`` a text encoder, which sees nothing else, is given the label.
+        For models that read text. For ``"none"`` and ``"empty"`` a text encoder, which sees nothing else, is given the
+        label.
     missing : {"error", "skip"}
         What to do about a model that is not to be had (gated, not downloaded): raise, or say so and go on.
     device, dtype
@@ -105,7 +106,7 @@ def extract_models(
 def _conditioning(model: Any, wanted: str) -> str:
     if not model.reads_text:
         return "none"
-    return "label" if not model.takes_noise and wanted == "none" else wanted
+    return "label" if not model.takes_noise and wanted in ("none", "empty") else wanted
 
 
 def alignment_of_models(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

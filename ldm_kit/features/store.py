@@ -57,7 +57,7 @@ class FeatureStore:
     ``stimulus``. A row of NaN was not computed yet, one of infinity was computed and not finite. The root's
     attribute ``ldm_kit`` holds the request, the stimuli's names, concepts and fingerprints, the prompts,
     pictures that were refused and the package versions; each array's attributes hold its block, depth,
-    noise level, timestep, sigma, conditioning and pooling. So it can be read without ldm_kit:
+    noise level, timestep, sigma, signal share, conditioning and pooling. So it can be read without ldm_kit:
 
     >>> array = zarr.open_array("outputs/run/features/mid_block/0.3/none")  # doctest: +SKIP
     >>> names = zarr.open_group("outputs/run/features").attrs["ldm_kit"]["stimuli"]["names"]  # doctest: +SKIP

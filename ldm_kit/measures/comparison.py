@@ -22,7 +22,12 @@ from ldm_kit.tables import COLUMNS, tidy
 
 CORRECTIONS = ("holm", "bh", "none")
 # Labels that say the same thing as another one: they follow it.
-FOLLOWS = {"depth": "block", "timestep": "noise_level", "sigma": "noise_level"}
+FOLLOWS = {
+    "depth": "block",
+    "timestep": "noise_level",
+    "sigma": "noise_level",
+    "signal_share": "noise_level",
+}
 
 
 def compare(
@@ -195,7 +200,8 @@ def _families(
     families: dict[tuple[Any, ...], tuple[dict[str, Any], dict[Any, list[_Measured]]]] = {}
     for cell in measured:
         shared = {name: value for name, value in cell.labels.items() if name not in apart}
-        key = tuple(sorted((name, str(value)) for name, value in shared.items()))
+        # Sigma tells cells apart already, and a store begun by version 0.1 tells the share of its newer cells alone.
+        key = tuple(sorted((name, str(value)) for name, value in shared.items() if name != "signal_share"))
         families.setdefault(key, (shared, {}))[1].setdefault(cell.labels[by], []).append(cell)
     for _, members in families.values():
         grids = {

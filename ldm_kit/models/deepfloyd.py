@@ -14,7 +14,7 @@ from ldm_kit.models.pixel_diffusion import PixelDiffusion
 from ldm_kit.models.prompt_encoding import tokens_of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DeepFloydIF(PixelDiffusion):
     """DeepFloyd IF's first stage: noise is added to pixels themselves, there is no VAE.
 

@@ -67,7 +67,7 @@ class Readouts(nn.Module):
             self.get_submodule(path)(tensors[path])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Encoder(OpenedModel):
     """A model without noise: its only noise level is 0, and `add_noise` gives the pictures back.
 
@@ -84,7 +84,7 @@ class Encoder(OpenedModel):
 
     @property
     def reads_text(self) -> bool:
-        """False, but for the text encoder: only the empty prompt is allowed."""
+        """False, but for the text encoder: the only conditioning is ``"none"``."""
         return False
 
     @property

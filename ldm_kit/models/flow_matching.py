@@ -11,7 +11,7 @@ from ldm_kit.models.noise import NoiseLevel, clean_from_prediction, flow_matchin
 from ldm_kit.models.paper_timesteps import check_timesteps
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FlowMatching(LatentDiffusion):
     """A latent diffusion model trained by flow matching: on the straight line between picture and noise."""
 

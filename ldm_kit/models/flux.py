@@ -18,7 +18,7 @@ from ldm_kit.models.prompt_encoding import tokens_of
 GUIDANCE = 3.5
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Flux(FlowMatching):
     """Flux.1 schnell, dev, and everything of their shape.
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import re
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ldm_kit.atomic import write_text
 from ldm_kit.errors import LdmKitError, ModelNotFoundError
+
+log = logging.getLogger(__name__)
+# Weights, configurations, and the vocabularies of transformers' tokenizers; pickles are never loaded.
+LOADABLE = {".safetensors", ".json", ".txt", ".model", ".spm", ".codes", ".tokenizer", ".tiktoken"}
+SMALL = 16 << 20  # bytes that are hashed in no time
+SETTLED = 2_000_000_000  # ns, the coarsest clock of a file system (FAT's)
 
 
 def pipeline_index(source: str, revision: str | None, offline: bool) -> dict[str, Any]:
@@ -52,26 +62,93 @@ def pipeline_index(source: str, revision: str | None, offline: bool) -> dict[str
 
 
 def fingerprint(folder: Path) -> str:
-    """Tell one folder of weights from another: a hash over names, sizes and both ends of each file.
+    """Tell one folder of weights from another: a hash over the names and contents of all files that a loader may read.
+
+    Large files are hashed once: their digests are cached in the user's cache folder
+    (``pooch.os_cache("ldm_kit")/digests.json``), by path, size and times. A file that was changed since is hashed again.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If a file cannot be read; it is named.
 
     Examples
     --------
     >>> fingerprint(packaged("tiny-ldm"))  # doctest: +SKIP
-    'sha256:0c5b…'
+    'sha256:e11d…'
     """
     digest = hashlib.sha256()
-    ends = 1 << 20
-    for path in sorted(folder.rglob("*")):
-        if path.suffix not in (".safetensors", ".json", ".txt", ".model") or not path.is_file():
-            continue
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\n{size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(ends))
-            if size > 2 * ends:
-                file.seek(-ends, os.SEEK_END)
-            digest.update(file.read(ends))
+    cache = _cached()
+    found: dict[str, Any] = {}
+    for path in _loadable(folder):
+        try:
+            content = _digest(path, cache, found)
+        except OSError as error:
+            raise ModelNotFoundError(
+                f"The file {str(path)!r} of the model cannot be read ({error.strerror or error}), so that it cannot be "
+                "told which model this is. Make it readable, or download or save the model again."
+            ) from error
+        digest.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode(errors="surrogateescape"))
+    if found:
+        _cache({**cache, **found})
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _loadable(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """List the files that a loader may read, links followed, in one order."""
+    here = folder.resolve()
+    if here in above:  # a link to where we came from
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _loadable(path, (*above, here))
+        elif path.suffix in LOADABLE and path.is_file():
+            yield path
+
+
+def _digest(path: Path, cache: dict[str, Any], found: dict[str, Any]) -> str:
+    """Hash a file, or give its hash from the cache; what shall be cached is put into `found`."""
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        # A tool that keeps size and time of what it replaces (`cp -p`) does not keep the other two.
+        stamp = [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
+        key = str(path.resolve())
+        held = cache.get(key)
+        if isinstance(held, list) and held[:-1] == stamp and re.fullmatch("[0-9a-f]{64}", str(held[-1])):
+            return str(held[-1])
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        after = os.fstat(file.fileno())
+    # What was written a moment ago may be written again before the file system's clock has moved on.
+    settled = time.time_ns() - about.st_mtime_ns > SETTLED and after.st_mtime_ns == about.st_mtime_ns
+    if about.st_size > SMALL and settled:
+        found[key] = [*stamp, digest]
+    return digest
+
+
+def _cached() -> dict[str, Any]:
+    """Read the digests of large files; a cache that is damaged holds none."""
+    try:
+        held = json.loads(_cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _cache(digests: dict[str, Any]) -> None:
+    """Write the digests of the files that are still there; where that is impossible they are hashed again."""
+    kept = {path: digest for path, digest in digests.items() if Path(path).exists()}
+    try:
+        write_text(_cache_file(), json.dumps(kept, indent=1))
+    except (OSError, LdmKitError) as error:
+        log.info("The digests of the model's files were not cached: %s", error)
+
+
+def _cache_file() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("ldm_kit")) / "digests.json"
 
 
 def commit(source: str, revision: str | None, file: str = "model_index.json") -> str:
@@ -86,19 +163,22 @@ def commit(source: str, revision: str | None, file: str = "model_index.json") ->
 def quiet(local: bool) -> Iterator[None]:
     """Keep the libraries' remarks on missing torchvision and deprecated settings off the notebook's page.
 
-    Bars stay for what is downloaded, and are dropped for a folder that loads in a second.
+    Bars stay for what is downloaded, and are dropped for a folder that loads in a second. Afterwards all is as it was found.
     """
     import diffusers.utils.logging
+    import huggingface_hub.utils
     import transformers.utils.logging
 
+    of_the_hub: Any = huggingface_hub.utils
     of_diffusers: Any = diffusers.utils.logging
     of_transformers: Any = transformers.utils.logging
     verbosity = of_diffusers.get_verbosity(), of_transformers.get_verbosity()
     of_diffusers.set_verbosity_error()
     of_transformers.set_verbosity_error()
-    if local:
-        of_diffusers.disable_progress_bar()
-        of_transformers.disable_progress_bar()
+    dropped = [one for one in (of_diffusers, of_transformers) if local and one.is_progress_bar_enabled()]
+    no_downloads = of_the_hub.are_progress_bars_disabled()
+    for one in dropped:
+        one.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -106,8 +186,12 @@ def quiet(local: bool) -> Iterator[None]:
     finally:
         of_diffusers.set_verbosity(verbosity[0])
         of_transformers.set_verbosity(verbosity[1])
-        of_diffusers.enable_progress_bar()
-        of_transformers.enable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where the environment decides about the hub's bars
+            for one in dropped:
+                one.enable_progress_bar()
+            if no_downloads and dropped:  # transformers' switch turns those of the hub's client as well
+                of_the_hub.disable_progress_bars()
 
 
 @contextmanager

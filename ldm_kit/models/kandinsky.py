@@ -18,14 +18,14 @@ from ldm_kit.models.parts import Place
 from ldm_kit.models.raw import to_pictures, to_pixels
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Kandinsky22(OpenedModel):
     """Kandinsky 2.2: its denoiser is told a CLIP *image* embedding, which a prior makes of the prompt.
 
     Notes
     -----
-    The empty prompt is told by the embedding of a picture of zeros, as when diffusers leaves a condition out,
-    and not by what the prior makes of no words. `text_of_pictures` tells the denoiser the embedding of the stimulus itself: a control.
+    The unconditional input is the embedding of an image of zeros, as in diffusers, and not what the prior makes of the
+    empty prompt. `text_of_pictures` tells the denoiser the embedding of the stimulus itself: a control.
 
     The prior is looked for in the registry's `prior:`, in the model's folder (a combined pipeline's parts, or
     a subfolder ``prior``), and at the head of its README.md, as diffusers does.
@@ -103,8 +103,17 @@ class Kandinsky22(OpenedModel):
     def encode_prompt(self, prompt: str) -> Text:
         """Give the image embedding that the prior makes of a prompt, (1, channels)."""
         prior = self.parts["prior"]
-        embedding: Tensor = prior.of_prompt(prompt) if prompt else prior.of_nothing()
+        embedding: Tensor = prior.of_prompt(prompt)
         return {"image_embedding": embedding.to(self.dtype)}
+
+    @property
+    def unconditional(self) -> str:
+        """The embedding of an image of zeros."""
+        return "(embedding of an image of zeros)"
+
+    def encode_unconditional(self) -> Text:
+        """Give the embedding that stands for no condition, (1, channels)."""
+        return {"image_embedding": self.parts["prior"].of_nothing().to(self.dtype)}
 
     def text_of_pictures(self, pictures: Sequence[Image.Image]) -> Text:
         """Give the pictures' own image embeddings, (n, channels): the flagged control ``"image"``."""

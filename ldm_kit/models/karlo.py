@@ -19,7 +19,7 @@ from ldm_kit.models.pixel_diffusion import PixelDiffusion
 from ldm_kit.models.prompt_encoding import tokens_of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Karlo(PixelDiffusion):
     """Karlo's decoder of 64 × 64 pixels, without the networks that enlarge its pictures.
 
@@ -27,7 +27,7 @@ class Karlo(PixelDiffusion):
     -----
     diffusers no longer opens Karlo's pipeline, since one of its parts has moved; the parts themselves still
     open. As with Kandinsky the prior's noise is seeded by the prompt alone, it takes 25 steps and no
-    guidance; the empty prompt is told by the embedding that Karlo learnt for it.
+    guidance. The unconditional input is the empty prompt beside the image embedding that Karlo learnt for no condition.
     """
 
     NEEDED = ("decoder", "text_encoder", "tokenizer", "prior", "prior_scheduler")
@@ -52,13 +52,28 @@ class Karlo(PixelDiffusion):
 
     def encode_prompt(self, prompt: str) -> Text:
         """Encode one prompt: words, and the image embedding that the prior makes of them."""
-        tokenizer, projection = self.parts["tokenizer"], self.parts["text_proj"]
+        words, mask = self._read(prompt)
+        return self._told(words, mask, self._of_prompt(prompt, words, mask))
+
+    @property
+    def unconditional(self) -> str:
+        """The empty prompt, beside what was learnt in place of an image embedding."""
+        return "(empty prompt, learnt image embedding)"
+
+    def encode_unconditional(self) -> Text:
+        """Encode the empty prompt, beside the image embedding that stands for no condition."""
+        learnt: Tensor = self.parts["text_proj"].learned_classifier_free_guidance_embeddings
+        return self._told(*self._read(""), learnt[None])
+
+    def _read(self, prompt: str) -> tuple[Any, Tensor]:
+        """Run the text encoder; gives its output, and the mask that hides padding."""
+        tokenizer = self.parts["tokenizer"]
         ids, mask = tokens_of(tokenizer, prompt, tokenizer.model_max_length, self.device)
-        words = self.parts["text_encoder"](ids)
-        if prompt:
-            embedding = self._of_prompt(prompt, words, mask)
-        else:
-            embedding = projection.learned_classifier_free_guidance_embeddings[None]
+        return self.parts["text_encoder"](ids), mask
+
+    def _told(self, words: Any, mask: Tensor, embedding: Tensor) -> Text:
+        """Project words and image embedding to what the decoder is told."""
+        projection = self.parts["text_proj"]
         sequence, time = projection(
             image_embeddings=embedding,
             prompt_embeds=words.text_embeds,

@@ -18,7 +18,7 @@ from ldm_kit.models.opened import OpenedModel
 CPU_PIXELS = 2**17  # as many as are encoded at once on a CPU: two pictures of 256 pixels on a side
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LatentDiffusion(OpenedModel):
     """A denoiser over a VAE's latents; a family adds its text encoders and how its denoiser is called.
 

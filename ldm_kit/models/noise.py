@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """One noise level told three ways.
+    """One noise level told four ways.
 
     Parameters
     ----------
     level : float
-        Position in the training schedule, 0 (clean) to 1 (noise).
+        Position in the training schedule, 0 (its least noise) to 1 (its most). In a variance-preserving schedule level 0
+        is timestep 0, which has a little noise, and level 1 may leave some signal; with flow matching, where the level
+        is sigma, 0 is clean and 1 is noise. `signal_share` tells how much is left.
     timestep : int or float
         The denoiser's own step, 0 to T - 1; with flow matching ``sigma * T``, which need not be whole.
     sigma : float
@@ -45,6 +47,15 @@ class NoiseLevel:
     sigma: float
     signal: float
     noise: float
+
+    @property
+    def signal_share(self) -> float:
+        """The signal's share of the variance of what the denoiser is shown, 0 to 1.
+
+        ``signal² / (signal² + noise²)``, for latents and noise of variance 1: ᾱ in a variance-preserving schedule,
+        and comparable between kinds of schedule.
+        """
+        return self.signal**2 / (self.signal**2 + self.noise**2)
 
 
 def draw_noise(name: str, shape: Sequence[int], seed: int = 0, draw: int = 0) -> npt.NDArray[np.float32]:
@@ -202,15 +213,15 @@ def check_level(level: float) -> None:
     >>> check_level(30)
     Traceback (most recent call last):
         ...
-    ldm_kit.errors.BadInputError: Noise level 30 is outside 0 to 1. It is a share of the training \
-schedule: for 30 percent write 0.3, for timestep 30 of 1000 write 0.03.
+    ldm_kit.errors.BadInputError: Noise level 30 is outside 0 to 1. It is a position in the \
+training schedule: for 30 percent write 0.3, for timestep 30 of 1000 write 0.03.
     """
     if isinstance(level, bool) or not isinstance(level, (int, float, np.number)):
         raise BadInputError(
-            f"Noise level {level!r} is not a number. Give numbers from 0 (clean) to 1 (noise)."
+            f"Noise level {level!r} is not a number. Give numbers from 0 to 1, positions in the training schedule."
         )
     if not 0 <= level <= 1:
         raise BadInputError(
-            f"Noise level {level:g} is outside 0 to 1. It is a share of the training schedule: "
+            f"Noise level {level:g} is outside 0 to 1. It is a position in the training schedule: "
             f"for {level:g} percent write {level / 100:g}, for timestep {level:g} of 1000 write {level / 1000:g}."
         )

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ldm_kit.errors import BadInputError
+from ldm_kit.errors import BadInputError, LdmKitError
 from ldm_kit.models.blocks import block_table, select_blocks
 from ldm_kit.models.noise import (
     NoiseLevel,
@@ -60,7 +60,7 @@ class Identity:
         return dict(vars(self))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OpenedModel:
     """A denoiser with what it needs: made by `load_model`, one small subclass a family.
 
@@ -99,7 +99,7 @@ class OpenedModel:
     parts: Mapping[str, Any]
     device: torch.device
     folder: Path | None = None
-    _prompts: dict[str, Text] = field(default_factory=dict, repr=False)
+    _prompts: dict[str | None, Text] = field(default_factory=dict, repr=False)
 
     @classmethod
     def more_parts(
@@ -125,6 +125,27 @@ class OpenedModel:
         """
         return {}
 
+    def __repr__(self) -> str:
+        """Show what it is in ten lines; the networks themselves are `denoiser` and `parts`, the blocks `blocks()`."""
+        networks = {name: part for name, part in self.parts.items() if isinstance(part, nn.Module)}
+        if not any(part is self.denoiser for part in networks.values()):
+            networks = {"network": self.denoiser, **networks}
+        sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in networks.items()}
+        each = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
+        try:
+            kinds = self._table.loc[self._table["stage"], "kind"]
+            stages = ", ".join(f"{n} {kind}" for kind, n in kinds.value_counts(sort=False).items())
+        except (LdmKitError, RuntimeError) as error:  # a model that cannot be looked into can still be shown
+            stages = str(error).splitlines()[0]
+        lines = {
+            "source": f"{self.identity.source} ({self.identity.revision})",
+            "size": f"{sum(sizes.values()):,} parameters" + (f" ({each})" if each else ""),
+            "dtype": f"{self.identity.dtype} on {self.device}",
+            "stages": stages,
+        }
+        told = "".join(f"\n  {name}: {line}" for name, line in lines.items())
+        return f"{type(self).__name__} {self.identity.model!r}{told}"
+
     # What a family answers ------------------------------------------------------------------------
 
     @property
@@ -134,8 +155,13 @@ class OpenedModel:
 
     @property
     def reads_text(self) -> bool:
-        """Whether the network is told anything by a prompt; if not, only the empty one is allowed."""
+        """Whether the network is told anything by a prompt; if not, ``"none"`` is its only conditioning."""
         return True
+
+    @property
+    def unconditional(self) -> str:
+        """What the conditioning ``"none"`` stands for, as stores record it: empty for the encoded empty prompt."""
+        return ""
 
     @property
     def picture_size(self) -> int:
@@ -161,6 +187,13 @@ class OpenedModel:
     def encode_prompt(self, prompt: str) -> Text:
         """Encode one prompt, alone, so that the result depends on nothing else."""
         raise NotImplementedError
+
+    def encode_unconditional(self) -> Text:
+        """Give the family's own unconditional input: what its diffusers pipeline sets against the prompt for guidance.
+
+        By default the encoded empty prompt.
+        """
+        return self.encode_prompt("")
 
     def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
         """Run `denoiser` once and return its prediction."""
@@ -277,19 +310,19 @@ class OpenedModel:
         draws = np.stack([draw_noise(name, self.latent_shape, seed, draw) for name in names])
         return torch.from_numpy(draws).to(self.device)
 
-    def text(self, prompt: str) -> Text:
-        """Encode a prompt, or give it from among the latest that were encoded and fit in `TEXT_BYTES`."""
+    def text(self, prompt: str | None) -> Text:
+        """Encode a prompt (None: the unconditional input); the latest are kept, as many as fit in `TEXT_BYTES`."""
         if prompt not in self._prompts:
             with torch.inference_mode():
-                text = self.encode_prompt(prompt)
+                text = self.encode_unconditional() if prompt is None else self.encode_prompt(prompt)
             size = sum(part.numel() * part.element_size() for part in text.values())
             while self._prompts and (len(self._prompts) + 1) * size > TEXT_BYTES:
                 self._prompts.pop(next(iter(self._prompts)))  # the oldest
             self._prompts[prompt] = text
         return self._prompts[prompt]
 
-    def texts(self, prompts: Sequence[str]) -> Text:
-        """Encode prompts and stack them for a batch."""
+    def texts(self, prompts: Sequence[str | None]) -> Text:
+        """Encode prompts (None: the unconditional input) and stack them for a batch."""
         encoded = [self.text(prompt) for prompt in prompts]
         return {key: torch.cat([text[key] for text in encoded]) for key in encoded[0]}
 
@@ -317,13 +350,13 @@ class OpenedModel:
         >>> model.embedded(torch.zeros(3, 768))["sequence"].shape  # doctest: +SKIP
         torch.Size([1, 3, 768])
         """
-        empty = self.text("")
-        if "sequence" not in empty:
+        beside = self.text(None)
+        if "sequence" not in beside:
             raise BadInputError(
                 f"A {type(self).__name__} attends to no sequence of vectors; give prompts instead."
             )
         given = torch.as_tensor(vectors).to(self.device, self.dtype)
-        channels = empty["sequence"].shape[-1]
+        channels = beside["sequence"].shape[-1]
         if given.ndim != 2 or not len(given) or given.shape[1] != channels:
             raise BadInputError(
                 f"The embedding has shape {tuple(given.shape)}; this model takes (tokens, {channels}), one row a "
@@ -333,7 +366,8 @@ class OpenedModel:
             raise BadInputError(
                 f"The embedding holds NaN or infinity in {self.identity.dtype}. Mend it first."
             )
-        text = {**empty, "sequence": given[None]}
+        # SDXL's unconditional pooled vector would be zeros.
+        text = {**(self.text("") if "pooled" in beside else beside), "sequence": given[None]}
         if "mask" in text:
             text["mask"] = torch.ones(1, len(given), dtype=text["mask"].dtype, device=self.device)
         return text

@@ -14,7 +14,7 @@ from ldm_kit.models.opened import Text
 from ldm_kit.models.prompt_encoding import tokens_of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PixArt(LatentDiffusion):
     """PixArt-α.
 
@@ -62,7 +62,7 @@ class PixArt(LatentDiffusion):
         return prediction[:, :channels]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PixArtSigma(PixArt):
     """PixArt-Σ, which reads longer prompts."""
 

@@ -15,7 +15,7 @@ from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.raw import to_pictures, to_pixels
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PixelDiffusion(OpenedModel):
     """A U-Net over small pictures; a family adds its text encoders and how its U-Net is called."""
 

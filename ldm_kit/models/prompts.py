@@ -9,7 +9,7 @@ import numpy as np
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, unknown_name
 
-CONDITIONINGS = ("none", "label", "caption", "shuffled", "embedding", "image")
+CONDITIONINGS = ("none", "empty", "label", "caption", "shuffled", "embedding", "image")
 # Recorded as the prompt of "image", a control: the model is told what it is to see.
 OWN_PICTURE = "(its own picture)"
 TEMPLATE = "a photo of a {name}"
@@ -20,8 +20,9 @@ def prompts_for(conditioning: str, stimuli: Stimuli, *, template: str = TEMPLATE
 
     Parameters
     ----------
-    conditioning : {"none", "label", "caption", "shuffled", "image"}
-        ``"none"`` is the empty prompt; ``"label"`` the template with the object's name; ``"caption"``
+    conditioning : {"none", "empty", "label", "caption", "shuffled", "image"}
+        ``"none"`` and ``"empty"`` are empty here; what a model is given for ``"none"``, its own unconditional input,
+        may be something else (see `ldm_kit.extract`); ``"label"`` is the template with the object's name; ``"caption"``
         the stimulus's own caption; ``"shuffled"`` the label of another object, a control; ``"image"``
         (models conditioned on an image embedding only) no words: the stimulus's own picture, a control.
     stimuli : Stimuli
@@ -47,8 +48,8 @@ def prompts_for(conditioning: str, stimuli: Stimuli, *, template: str = TEMPLATE
     >>> prompts_for("label", data.stimuli[:1])  # doctest: +SKIP
     ['a photo of a apple']
     """
-    if conditioning in ("none", "image"):
-        return ["" if conditioning == "none" else OWN_PICTURE] * len(stimuli)
+    if conditioning in ("none", "empty", "image"):
+        return [OWN_PICTURE if conditioning == "image" else ""] * len(stimuli)
     if conditioning == "caption":
         missing = [n for n, c in zip(stimuli.names, stimuli.captions, strict=True) if not c]
         if missing:

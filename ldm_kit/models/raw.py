@@ -19,7 +19,7 @@ from ldm_kit.models.opened import Identity, Text
 PIXELS = 64
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pixels(Encoder):
     """Raw pixels in −1…1, one block ``pixels`` of 3 × 64 × 64 values by default.
 
@@ -55,7 +55,7 @@ class Pixels(Encoder):
         return noised
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Latent(Encoder):
     """What a latent diffusion model's VAE makes of a picture, without noise: one block, ``latent``.
 

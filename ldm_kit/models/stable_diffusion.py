@@ -13,7 +13,7 @@ from ldm_kit.models.opened import Text
 from ldm_kit.models.prompt_encoding import tokens_of
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StableDiffusion(LatentDiffusion):
     """Stable Diffusion 1.x, 2.x, Turbo, and everything of their shape.
 

@@ -17,7 +17,7 @@ from ldm_kit.models.prompt_encoding import clip_penultimate, tokens_of
 T5_TOKENS = 256
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StableDiffusion3(FlowMatching):
     """Stable Diffusion 3 and 3.5.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,24 +13,54 @@ from ldm_kit.errors import BadInputError
 from ldm_kit.models.latent_diffusion import LatentDiffusion
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import Text
+from ldm_kit.models.parts import Place
 from ldm_kit.models.prompt_encoding import clip_penultimate, tokens_of
 
 # What the refiner is told of a picture's beauty; diffusers' default.
 AESTHETIC_SCORE = 6.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StableDiffusionXL(LatentDiffusion):
     """Stable Diffusion XL, its Turbo, and its refiner, which has the second text encoder alone.
 
     Notes
     -----
-    The size conditions are constant: original and target size are the model's own, nothing is cropped.
+    The size conditions are constant: original and target size are the model's own, nothing is cropped. So is the
+    refiner's score, under ``"none"`` as well, where diffusers' guidance would give a lower one.
+
+    The unconditional input is zeros in place of the encoded prompt where the model's configuration has
+    ``force_zeros_for_empty_prompt`` (SDXL and its Turbo do), and the encoded empty prompt where it has not.
     """
 
     NEEDED = ("vae", "text_encoder_2", "tokenizer_2", "unet", "scheduler")
     OPTIONAL = ("text_encoder", "tokenizer")
     IMG2IMG = True
+
+    @classmethod
+    def more_parts(
+        cls,
+        index: Mapping[str, Any],
+        place: Place,
+        prior: str | None,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> dict[str, Any]:
+        """Read what stands for no prompt; the default is that of diffusers' pipelines."""
+        name = "force_zeros_for_empty_prompt"
+        return {name: bool(index.get(name, True))}
+
+    @property
+    def unconditional(self) -> str:
+        """Zeros, or the empty prompt."""
+        return "(zeros)" if self.parts["force_zeros_for_empty_prompt"] else ""
+
+    def encode_unconditional(self) -> Text:
+        """Give zeros in the shape of an encoded prompt, or the encoded empty prompt."""
+        text = self.encode_prompt("")
+        if not self.unconditional:
+            return text
+        return {key: torch.zeros_like(vectors) for key, vectors in text.items()}
 
     def encode_prompt(self, prompt: str) -> Text:
         """Encode one prompt: both encoders' penultimate states side by side, and the second's pooled vector."""

@@ -18,7 +18,7 @@ from ldm_kit.models.opened import Text
 LONGEST = 512
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TextEncoder(Encoder):
     """What a text encoder makes of the prompt; pictures are not looked at.
 

@@ -22,7 +22,7 @@ from ldm_kit.models.parts import Place, find_file, seeded
 UNUSED = ("pooler.", "mask_token", "num_batches_tracked", "text_", "logit_")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class VisionEncoder(Encoder):
     """A vision model: blocks are its layers or stages, and ``embedding``, its vector for the picture.
 

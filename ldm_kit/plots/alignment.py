@@ -122,7 +122,8 @@ def block_noise_heatmap(
     columns: list[object] = list(grid.columns)
     for letter, (block, level) in (marked or {}).items():
         _frame(fig, letter, columns.index(level), blocks.index(block))
-    fig.update_xaxes(title="noise level (share of the training schedule)", type="category")
+    fig.update_xaxes(type="category")
+    noise_axis(fig, part)
     fig.update_yaxes(title="block, input at the top", autorange="reversed")
     return fig
 
@@ -197,13 +198,14 @@ def block_curves(
     part = one_conditioning(table, conditioning)
     blocks = in_network_order(part)
     fig = figure(title, f"odd-one-out accuracy with 95 % intervals, {judged_by(part)}")
+    shares = signal_shares(part)
     for i, (level, rows) in enumerate(part.groupby("noise_level")):
         rows = rows.set_index("block").reindex(blocks)
         fig.add_scatter(
             x=blocks,
             y=rows["accuracy"],
             error_y=error_bars(rows),
-            name=f"{level:g}",
+            name=f"{level:g} ({percent(shares[level])})" if shares else f"{level:g}",
             mode="lines+markers",
             marker={"symbol": i, "size": 9},
             line={"color": COLOURS[i % len(COLOURS)]},
@@ -213,7 +215,7 @@ def block_curves(
         fig.add_annotation(x="mid_block", y=1, yref="paper", text="bottleneck", showarrow=False, font_size=12)
     add_chance(fig, part)
     add_ceiling(fig, part)
-    fig.update_layout(legend_title_text="noise level")
+    fig.update_layout(legend_title_text="noise level" + ("<br>(signal's share)" if shares else ""))
     fig.update_xaxes(title="block, in network order", type="category", categoryarray=blocks)
     fig.update_yaxes(title="odd-one-out accuracy", tickformat=".2f")
     return fig
@@ -257,9 +259,66 @@ def noise_curves(table: pd.DataFrame, blocks: list[str] | None = None) -> go.Fig
             )
     add_chance(fig, table)
     add_ceiling(fig, table)
-    fig.update_xaxes(title="noise level (share of the training schedule)", range=[-0.03, 1.03])
+    fig.update_xaxes(range=[-0.03, 1.03])
+    noise_axis(fig, table)
     fig.update_yaxes(title="odd-one-out accuracy", tickformat=".2f")
     return fig
+
+
+def noise_axis(fig: go.Figure, table: pd.DataFrame) -> None:
+    """Label an axis of noise levels; each tells the signal's share below, where the table has one for it.
+
+    Examples
+    --------
+    >>> fig = figure("")
+    >>> noise_axis(fig, pd.DataFrame({"noise_level": [0.3], "signal_share": [0.6]}))
+    >>> fig.layout.xaxis.ticktext
+    ('0.3<br>60',)
+    """
+    shares = signal_shares(table)
+    if not shares:
+        fig.update_xaxes(title="noise level (position in the training schedule)")
+        return
+    by_category = fig.layout.xaxis.type == "category"
+    shown: list[float] = []
+    for level in shares:  # on an axis of numbers, as many as have room
+        if by_category or not shown or level - shown[-1] > 0.09:
+            shown.append(level)
+    fig.update_xaxes(
+        title="noise level<br>signal's share of the variance in %",
+        tickvals=[f"{level:g}" if by_category else level for level in shown],
+        ticktext=[f"{level:g}<br>{percent(shares[level]).removesuffix(' %')}" for level in shown],
+        tickangle=0,
+    )
+
+
+def signal_shares(table: pd.DataFrame) -> dict[Any, float]:
+    """Give each noise level's share of the signal; nothing if one is not known, or models differ in theirs.
+
+    Examples
+    --------
+    >>> signal_shares(pd.DataFrame({"noise_level": [0.9, 0.3], "signal_share": [0.1, 0.6]}))
+    {0.3: 0.6, 0.9: 0.1}
+    """
+    if "signal_share" not in table or not len(table):
+        return {}
+    shares = table.groupby("noise_level")["signal_share"].agg(["min", "max"])
+    one = (shares["max"] - shares["min"] < 1e-6).all()  # false for NaN
+    return dict(zip(shares.index.astype(float), shares["max"].astype(float), strict=True)) if one else {}
+
+
+def percent(share: float) -> str:
+    """Write a share so that neither a little noise nor a little signal is rounded away.
+
+    Examples
+    --------
+    >>> [percent(share) for share in (1, 0.99915, 0.6, 0.0047, 2e-9, 0)]
+    ['100 %', '99.9 %', '60 %', '0.47 %', '<0.1 %', '0 %']
+    """
+    value = 100 * share
+    if 0 < value < 0.1 or 99.95 <= value < 100:
+        return "<0.1 %" if value < 1 else ">99.9 %"
+    return f"{value:.2g} %" if value < 10 else f"{value:.1f} %" if 99.5 < value < 100 else f"{value:.0f} %"
 
 
 def error_bars(rows: pd.DataFrame, value: str = "accuracy") -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from ldm_kit.plots.alignment import error_bars, in_network_order
+from ldm_kit.plots.alignment import error_bars, in_network_order, noise_axis
 from ldm_kit.plots.template import (
     CHANCE,
     COLOURS,
@@ -68,6 +68,8 @@ def gain_curves(
     fig.add_hline(y=0, line={"color": CHANCE, "dash": "dash", "width": 1.5})
     fig.update_layout(legend_title_text=legend or by.replace("_", " "))
     fig.update_xaxes(title=x.replace("_", " "))
+    if x == "noise_level":
+        noise_axis(fig, table)
     fig.update_yaxes(title="gain in accuracy", tickformat="+.2f")
     return fig
 
@@ -292,7 +294,8 @@ def gain_heatmap(table: pd.DataFrame, *, title: str = "What words add", subtitle
         colorbar={"title": {"text": "gain"}, "tickformat": "+.2f"},
         hovertemplate="%{y}<br>noise level %{x}<br>gain %{z:+.3f}<extra></extra>",
     )
-    fig.update_xaxes(title="noise level (share of the training schedule)", type="category")
+    fig.update_xaxes(type="category")
+    noise_axis(fig, table)
     fig.update_yaxes(title="block, input at the top", autorange="reversed")
     return fig
 

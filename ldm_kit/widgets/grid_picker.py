@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import ipywidgets
 
 from ldm_kit.errors import BadInputError
+from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.prompts import CONDITIONINGS
+from ldm_kit.plots.alignment import percent
 
 LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
@@ -65,7 +67,7 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
         self._blocks = _many("blocks", sorted(offered, key=order.index), chosen)
         self._levels = _many(
             "noise levels",
-            [(f"{level:g}  (timestep {model.level(level).timestep})", level) for level in levels],
+            [(_placed(model.level(level)), level) for level in levels],
             [float(level) for level in noise_levels],
         )
         self._conditioning = _many("conditioning", list(CONDITIONINGS), words)
@@ -93,6 +95,10 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
                 f"{', '.join(self._needed)}. Add {'it' if len(missing) == 1 else 'them'} to `conditioning`."
             )
         return picked
+
+
+def _placed(level: NoiseLevel) -> str:
+    return f"{level.level:g}  (timestep {level.timestep}, {percent(level.signal_share)} signal)"
 
 
 def _many(title: str, options: Sequence[object], value: Sequence[object]) -> ipywidgets.SelectMultiple:

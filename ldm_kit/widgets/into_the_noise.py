@@ -12,6 +12,7 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import UnreadableImageError
 from ldm_kit.features.looking import Look, looks_at
 from ldm_kit.models.opened import OpenedModel
+from ldm_kit.plots.alignment import percent
 from ldm_kit.plots.pictures import film_strip, picture_grid, space_colours
 from ldm_kit.plots.tokens import token_maps, token_norms, token_similarity
 from ldm_kit.widgets.explorer import FIGURE_WIDTH, Explorer, Progress, Shown, control
@@ -115,7 +116,7 @@ class IntoTheNoise(Explorer):
             value=self.levels[len(self.levels) // 3],
         )
         self.prompt = control(
-            ipywidgets.Text, "prompt", placeholder="empty: no words", continuous_update=False
+            ipywidgets.Text, "prompt", placeholder="empty: no prompt", continuous_update=False
         )
         self.block = control(
             ipywidgets.Dropdown, "block", options=list(dict.fromkeys([*chosen, first])), value=first
@@ -222,7 +223,8 @@ class IntoTheNoise(Explorer):
         key = (name, level, state.prompt, state.block)
         if key not in self._looks:
             picture = self._open(name)
-            (view,) = looks_at(self._model, picture, name, [level], state.block, state.prompt, self._seed)
+            prompt = state.prompt or None
+            (view,) = looks_at(self._model, picture, name, [level], state.block, prompt, self._seed)
             self._looks.put(key, view, view.maps.nbytes + 6 * view.noised.width * view.noised.height)
         return self._looks[key]
 
@@ -233,13 +235,14 @@ class IntoTheNoise(Explorer):
         return name.split("/")[-1] if name in self._own else self._stimuli[self._stimuli.index(name)].label
 
     def _words(self, state: State) -> str:
-        return f", prompt “{state.prompt}”" if state.prompt else ", no words"
+        return f", prompt “{state.prompt}”" if state.prompt else ", no prompt"
 
     def _said(self, state: State) -> str:
         level = self._model.level(state.level)
         return (
             f"{self._label(state.stimulus)} at noise level {level.level:g} (timestep {level.timestep:g} of "
-            f"{self._model.steps}, σ = {level.sigma:.2f}){self._words(state)}."
+            f"{self._model.steps}, σ = {level.sigma:.2f}, {percent(level.signal_share)} of the variance signal)"
+            f"{self._words(state)}."
         )
 
     def _map_shape(self) -> tuple[int, int]:
