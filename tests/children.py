@@ -32,6 +32,7 @@ import ldm_kit as lk
 import ldm_kit.features  # for the fork server, too: `lk` imports it when it is first used
 from ldm_kit.models.noise import NoiseLevel, variance_preserving_level
 from ldm_kit.models.opened import Identity, OpenedModel
+from ldm_kit.models.paper_timesteps import check_timesteps
 from ldm_kit.models.watch import Watch
 
 PATIENCE = 120  # seconds; a child that takes longer prints what it was at and fails
@@ -99,6 +100,7 @@ class Sums(OpenedModel):
         return pd.DataFrame(blocks)
 
     def level(self, level: float, timesteps: str = "exact") -> NoiseLevel:
+        check_timesteps(timesteps, False, "Sums")
         return variance_preserving_level(level, np.linspace(1, 0.01, self.steps))
 
     def encode(self, pictures: Sequence[Image.Image], *, posterior: Any = None) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import random
-import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from ldm_kit.errors import (
 )
 from ldm_kit.features.passes import CHUNK
 from ldm_kit.models.noise import draw_noise
-from tests.children import Sums, drawn_stimuli, extract_in_child, moves_counted
+from tests.children import extract_in_child
 
 LEVELS = [0.1, 0.5]
 BOTH = ["none", "label"]
@@ -278,53 +277,6 @@ def test_killed_at_random_instants_it_ends_with_the_same_bytes(folder, tmp_path)
     extract_in_child(folder, stimuli, out, **ask).finish()
     assert digest(out) == digest(tmp_path / "whole")
     assert not list(out.rglob("*.partial"))
-
-
-# One conditioning: each group then holds one array, and nothing that is made later mends a group that was lost.
-BEGUN = {"blocks": ["a", "b"], "noise_levels": [0.5]}
-GROWN = {"blocks": ["a", "c"], "noise_levels": [0.5]}
-
-
-@pytest.fixture(scope="module", params=["creating", "growing"])
-def write(request, tmp_path_factory):
-    """A store before and after an extraction, and what is asked for."""
-    folder = tmp_path_factory.mktemp("stores")
-    before, after = folder / "before", folder / "after"
-    if request.param == "growing":
-        lk.extract(Sums.opened(), drawn_stimuli(20), out=before, progress=False, **BEGUN)
-        shutil.copytree(before, after)
-    stimuli, ask = (drawn_stimuli(40), GROWN) if request.param == "growing" else (drawn_stimuli(33), BEGUN)
-    with moves_counted() as moves:
-        lk.extract(Sums.opened(), stimuli, out=after, progress=False, **ask)
-    return before, after, moves.count, (stimuli, ask)
-
-
-def assert_resumes(out, after, stimuli, ask):
-    store = lk.extract(Sums.opened(), stimuli, out=out, progress=False, **ask)
-    assert len(store.cells()) == len(ask["blocks"]) * len(ask["noise_levels"])
-    assert digest(out) == digest(after)
-    assert lk.FeatureStore.open(out).table()["done"].eq(lk.FeatureStore.open(after).table()["done"]).all()
-
-
-def test_killed_at_every_file_move_it_resumes(write, tmp_path):
-    before, after, moves, (stimuli, ask) = write
-    for at in range(1, moves + 1):
-        out = tmp_path / str(at)
-        if before.exists():
-            shutil.copytree(before, out)
-        assert extract_in_child(None, stimuli, out, kill_at_move=at, **ask).was_killed()
-        assert_resumes(out, after, stimuli, ask)
-
-
-def test_with_the_disk_full_at_every_file_move_it_resumes(write, tmp_path):
-    before, after, moves, (stimuli, ask) = write
-    for at in range(1, moves + 1):
-        out = tmp_path / str(at)
-        if before.exists():
-            shutil.copytree(before, out)
-        with moves_counted(at, errno.ENOSPC), pytest.raises(BadInputError, match="No space left on device"):
-            lk.extract(Sums.opened(), stimuli, out=out, progress=False, **ask)
-        assert_resumes(out, after, stimuli, ask)
 
 
 def test_a_resumed_run_repeats_at_most_the_chunk_it_was_in(model, tmp_path, monkeypatch):

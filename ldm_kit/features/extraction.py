@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -158,7 +158,7 @@ def extract(
         "errors": errors,
     }
     for name, value in given.items():
-        if value not in CHOICES[name]:
+        if not isinstance(value, str) or value not in CHOICES[name]:
             raise unknown_name(name, value, CHOICES[name], "Choose one of these.")
     if not isinstance(model, OpenedModel):
         raise BadInputError(f"The model is a {type(model).__name__}. Open one with `lk.load_model`.")
@@ -176,10 +176,12 @@ def extract(
     seed = whole_number("seed", seed, 0)
     batch = _batch_size(batch_size, model)
     _check_applies(model, n_noise, posterior)
+    if not isinstance(template, str):
+        raise BadInputError(f"template={template!r}: give a text that holds {{name}}, such as {TEMPLATE!r}.")
     prompts_for("label", stimuli[:0], template=template)
-    paths = model.select_blocks(blocks)
+    paths = model.select_blocks(None if blocks is None else _named("blocks", blocks))
     levels = _distinct_levels(model, noise_levels, timesteps)
-    asked_for = [conditioning] if isinstance(conditioning, str) else list(dict.fromkeys(conditioning))
+    asked_for = _named("conditioning", conditioning)
     if not asked_for:
         raise BadInputError("No conditioning was given. Name at least one; 'none' is the empty prompt.")
     cells = _cells(model, paths, levels, asked_for, pooling)
@@ -187,7 +189,7 @@ def extract(
     fingerprints = _fingerprints(stimuli, errors, refused)
     if refused and not fingerprints:
         name, reason = next(iter(refused.items()))
-        raise BadInputError(f"None of the {len(refused)} pictures can be opened; {name}: {reason}")
+        raise BadInputError(f"None of the {len(refused)} images can be used; {name}: {reason}")
     if not fingerprints:
         raise BadInputError("There are no stimuli to extract. Check the dataset or the selection.")
     stimuli = stimuli.select(fingerprints) if refused else stimuli
@@ -236,7 +238,7 @@ def extract(
         note_refused(group, stimuli.names, refused)
     if refused:
         listed = "\n".join(f"- {name}: {reason}" for name, reason in sorted(refused.items()))
-        logger.warning("Skipped %d pictures that could not be used:\n%s", len(refused), listed)
+        logger.warning("Skipped %d images that could not be used:\n%s", len(refused), listed)
     store = FeatureStore(group, where)
     lost = [key.path for key in arrays if key not in store.cells()]
     if lost:
@@ -342,6 +344,14 @@ def _check_applies(model: OpenedModel, n_noise: Any, posterior: str) -> None:
             f"posterior='sample': {model.identity.model!r} has no autoencoder with a posterior to sample. "
             "Leave it at 'mean'."
         )
+
+
+def _named(parameter: str, given: str | Sequence[str]) -> list[str]:
+    """Give the names in a parameter that takes one or several, each once."""
+    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    if not all(isinstance(name, str) for name in names):
+        raise BadInputError(f"{parameter}={given!r}: give a name, or a list of names.")
+    return list(dict.fromkeys(names))
 
 
 def _batch_size(batch_size: int | str, model: OpenedModel) -> int:
