@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import errno
 import io
+import itertools
 import json
 import logging
 import os
@@ -143,7 +144,7 @@ def test_what_the_system_cannot_read_is_named_and_never_deleted(out, monkeypatch
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", failing)
-    with pytest.raises(BadInputError, match="none/c/1/0' is damaged: it cannot be read: Input/output error"):
+    with pytest.raises(BadInputError, match="Cannot read the store's file .*none/c/1/0': Input/output error"):
         ask(out, repair=True)
     assert len(lk.FeatureStore.open(out).verify()) == 1
     assert file.exists()
@@ -159,15 +160,23 @@ def test_a_missing_chunk_is_not_computed_yet(sound, out):
     assert digest(out) == digest(sound)
 
 
-@pytest.mark.parametrize("harm", [flipped, truncated, emptied, None])
-@pytest.mark.parametrize("folder", ["a", "a/0.5", "a/0.5/none"])
+@pytest.mark.parametrize(
+    ("folder", "harm"),
+    [
+        *itertools.product(["a", "a/0.5", "a/0.5/none"], [truncated, emptied, None]),
+        ("a", lambda old: old.replace(b"node_type", b"node_typd")),
+        ("a/0.5", lambda old: old.replace(b"group", b"gsoup")),
+        ("a/0.5/none", lambda old: old.replace(b"crc32c", b"crc32b")),
+        ("a/0.5/none", lambda old: old.replace(b"float32", b"gloat32")),
+        ("a/0.5/none", lambda old: old.replace(b"utf", b"\xf5tf").replace(b"a", b"\xe1")),
+    ],
+)
 def test_damaged_or_lost_metadata_is_named_and_made_anew_when_asked(sound, out, folder, harm, monkeypatch):
     file = out / folder / "zarr.json"
     if harm is None:
         file.unlink()
     else:
-        old = file.read_bytes()
-        file.write_bytes(harm(old) if harm is not flipped else old.replace(b"node_type", b"node_typd"))
+        file.write_bytes(harm(file.read_bytes()))
     for use in (lk.FeatureStore.open, ask):
         with pytest.raises(BadInputError, match=f"{folder}/zarr.json' is damaged.*`repair=True`"):
             use(out)

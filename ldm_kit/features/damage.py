@@ -13,10 +13,9 @@ import zarr
 
 from ldm_kit.errors import BadInputError
 
-UNSOUND = (
-    ValueError,
-    RuntimeError,
-)  # what zarr and its codecs raise for chunks that are not what was written
+# What zarr and its codecs raise for chunks, and for descriptions, that are not what was written.
+UNSOUND = (ValueError, RuntimeError)
+METADATA_ERRORS = (ValueError, LookupError, TypeError, AttributeError)
 
 
 def read(array: zarr.Array[Any], *selection: Any) -> npt.NDArray[np.floating]:
@@ -31,6 +30,8 @@ def read(array: zarr.Array[Any], *selection: Any) -> npt.NDArray[np.floating]:
         return np.asarray(array[selection or slice(None)])
     except (*UNSOUND, OSError) as error:
         for file, problem in bad_chunks(array):
+            if isinstance(problem, OSError):
+                raise unreadable_file(file, problem) from error
             raise damaged(file, told(problem)) from error
         raise
 
@@ -60,7 +61,7 @@ def told(problem: Exception) -> str:
     'its checksum does not match'
     """
     if isinstance(problem, OSError):
-        return f"it cannot be read: {problem.strerror or problem}"
+        return f"it cannot be read ({problem.strerror or problem})"
     return "its checksum does not match" if "checksum" in str(problem) else str(problem)
 
 
@@ -90,8 +91,24 @@ def damaged(file: str | Path, problem: str, mend: str = "") -> BadInputError:
     return BadInputError(f"The store's file {str(file)!r} is damaged: {problem}. {mend}")
 
 
-def check_metadata(path: Path, *, sweep: bool = False) -> None:
+def unreadable_file(file: str | Path, error: OSError) -> BadInputError:
+    """Build the error for a file of a store that the system does not give; it may be sound.
+
+    Examples
+    --------
+    >>> str(unreadable_file("out/a/zarr.json", PermissionError(13, "Permission denied")))[:72]
+    "Cannot read the store's file 'out/a/zarr.json': Permission denied. Check"
+    """
+    return BadInputError(
+        f"Cannot read the store's file {str(file)!r}: {error.strerror or error}. Check the disk or network share and "
+        "your permission to read it, and run again."
+    )
+
+
+def check_metadata(path: Path, *, thorough: bool = False, sweep: bool = False) -> None:
     """Raise if a ``zarr.json`` of the store at `path` is damaged or missing; or delete damaged ones, except the root's.
+
+    Zarr's own errors do not name the file; `thorough` finds, more slowly, all that zarr would stumble over.
 
     Examples
     --------
@@ -105,12 +122,22 @@ def check_metadata(path: Path, *, sweep: bool = False) -> None:
                 raise damaged(file, "it is missing")
             continue
         try:
-            sound = json.loads(file.read_bytes()).get("node_type") in ("group", "array")
-        except (ValueError, AttributeError):
-            sound = False
-        if not sound and folder == path:
-            raise damaged(file, "it is no whole JSON of zarr version 3", "Extract again into another folder.")
-        if not sound and not sweep:
-            raise damaged(file, "it is no whole JSON of zarr version 3")
-        if not sound:
+            content = file.read_bytes()
+        except OSError as error:
+            raise unreadable_file(file, error) from error
+        problem = ""
+        try:
+            if json.loads(content)["node_type"] not in ("group", "array"):
+                problem = "it is of no kind that zarr version 3 knows"
+            if thorough:
+                zarr.open(str(folder), mode="r", zarr_format=3)
+        except (*METADATA_ERRORS, FileNotFoundError) as error:
+            problem = f"it is no whole description of an array or group ({error})"
+        if problem and folder == path:
+            raise damaged(
+                file, problem, "Extract again into another folder, or put the file back from a copy."
+            )
+        if problem and not sweep:
+            raise damaged(file, problem)
+        if problem:
             file.unlink()

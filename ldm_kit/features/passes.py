@@ -30,7 +30,8 @@ from ldm_kit.models.outputs import pool
 logger = logging.getLogger(__name__)
 
 CHUNK = 32
-UNUSABLE = (OSError, MemoryError)  # what opening an image raises; UnreadableImageError is an OSError
+# What opening an image may raise; UnreadableImageError is an OSError.
+UNUSABLE = (OSError, MemoryError)
 POSTERIOR_DRAW = -1  # the number of the draw that samples the posterior; noise draws count from 0
 
 Rows = npt.NDArray[np.int64]

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from ldm_kit.errors import BadInputError, MismatchError, unknown_name
-from ldm_kit.features.damage import bad_chunks, check_metadata, damaged, file_of, read, told
+from ldm_kit.errors import BadInputError, LdmKitError, MismatchError, unknown_name
+from ldm_kit.features.damage import METADATA_ERRORS, bad_chunks, check_metadata, damaged, file_of, read, told
 
 FORMAT = 2  # 1 had no checksums
 SAME_LEVEL = 1e-6  # noise levels closer than this are one: a path names six digits
@@ -97,7 +97,12 @@ class FeatureStore:
             raise _no_store(path) from error
         if not description(group, str(path)):
             raise _no_store(path)
-        return cls(group, str(path))
+        try:
+            return cls(group, str(path))
+        except METADATA_ERRORS as error:
+            if not isinstance(error, LdmKitError):
+                check_metadata(Path(path), thorough=True)
+            raise
 
     # What is there --------------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from ldm_kit.atomic import CANNOT_WRITE, cannot_write
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.errors import BadInputError, MismatchError
-from ldm_kit.features.damage import UNSOUND, bad_chunks, check_metadata, damaged, file_of
+from ldm_kit.errors import BadInputError, LdmKitError, MismatchError
+from ldm_kit.features.damage import METADATA_ERRORS, UNSOUND, bad_chunks, check_metadata, damaged, file_of
 from ldm_kit.features.request import check_same_request, package_versions, warn_of_other_versions
 from ldm_kit.features.store import FORMAT, CellKey, _first_column, description
 
@@ -72,14 +72,28 @@ def opened_for_writing(
                 "empty folder as `out`; nothing was changed."
             )
         with _locked(path) as locked:
-            for orphan in path.rglob("*.partial") if locked else ():
-                orphan.unlink(missing_ok=True)
-            check_metadata(path, sweep=repair)
+            if locked:
+                _sweep(path)
+            check_metadata(path, thorough=repair, sweep=repair)
             yield zarr.open_group(str(path), mode="a" if locked else "r", zarr_format=3), str(path)
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
         raise cannot_write(path, error) from error
+    except METADATA_ERRORS as error:
+        if not isinstance(error, LdmKitError):
+            check_metadata(path, thorough=True)
+        raise
+
+
+def _sweep(path: Path) -> None:
+    """Delete what a write that was killed left behind: half-written files, and folders that hold nothing yet."""
+    for orphan in path.rglob("*.partial"):
+        orphan.unlink(missing_ok=True)
+    for depth in ("*/*/*", "*/*", "*"):
+        for folder in path.glob(depth):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 @contextmanager
@@ -110,7 +124,7 @@ def writable(node: Node) -> Node:
     """
     if node.read_only:
         raise BadInputError(
-            f"Cannot write {file_of(node, '')!r}: the disk or the folder is read-only, and not all that was asked for is "
+            f"Cannot write {file_of(node, '').rstrip('/')!r}: the disk or the folder is read-only, and not all that was asked for is "
             "in the store. Ask for what is there, or choose an `out` folder that you may write to."
         )
     return node
