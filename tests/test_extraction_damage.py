@@ -167,6 +167,7 @@ def test_a_missing_chunk_is_not_computed_yet(sound, out):
         ("a", lambda old: old.replace(b"node_type", b"node_typd")),
         ("a/0.5", lambda old: old.replace(b"group", b"gsoup")),
         ("a/0.5/none", lambda old: old.replace(b"crc32c", b"crc32b")),
+        ("a/0.5/none", lambda old: old.replace(b"data_type", b"data_typu")),
         ("a/0.5/none", lambda old: old.replace(b"float32", b"gloat32")),
         ("a/0.5/none", lambda old: old.replace(b"utf", b"\xf5tf").replace(b"a", b"\xe1")),
     ],
@@ -214,11 +215,32 @@ def test_arrays_whose_root_says_nothing_of_them_get_no_new_identity(out, lost):
     assert digest(out) == before
 
 
-def test_an_array_under_anothers_path_is_named(out):
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (b"40,\n    2", b"40,\n    3", "a stimulus has the shape .3,., and in its chunks .2,."),
+        (b"depth", b"dapth", "lack 'depth'"),
+        (b'"none"', b'"nove"', "those of another array"),
+    ],
+)
+def test_an_array_that_is_described_wrongly_is_named_and_computed_anew_when_asked(sound, out, old, new, says):
+    file = out / "a" / "0.5" / "none" / "zarr.json"
+    file.write_bytes(file.read_bytes().replace(old, new))
+    for use in (lk.FeatureStore.open, ask):
+        with pytest.raises(BadInputError, match=f"none/zarr.json' is damaged: .*{says}"):
+            use(out)
+    ask(out, repair=True)
+    assert digest(out) == digest(sound)
+
+
+def test_an_array_under_anothers_path_is_not_taken_for_it(sound, out):
     shutil.rmtree(out / "b")
     shutil.copytree(out / "a", out / "b")
-    with pytest.raises(BadInputError, match="b/0.5/none/zarr.json' is damaged: .* of 'a/0.5/none'"):
-        lk.FeatureStore.open(out)
+    for use in (lk.FeatureStore.open, ask):
+        with pytest.raises(BadInputError, match="b/0.5/none/zarr.json' is damaged: .* of another array"):
+            use(out)
+    ask(out, repair=True)
+    assert digest(out) == digest(sound)
 
 
 def test_another_format_is_refused_alike_by_reading_and_extracting(out):

@@ -105,15 +105,22 @@ def unreadable_file(file: str | Path, error: OSError) -> BadInputError:
     )
 
 
-def check_metadata(path: Path, *, thorough: bool = False, sweep: bool = False) -> None:
+def check_metadata(path: Path, *, thorough: bool = False, sweep: bool = False) -> int:
     """Raise if a ``zarr.json`` of the store at `path` is damaged or missing; or delete damaged ones, except the root's.
 
     Zarr's own errors do not name the file; `thorough` finds, more slowly, all that zarr would stumble over.
 
+    Returns
+    -------
+    int
+        How many arrays there are.
+
     Examples
     --------
     >>> check_metadata(Path("outputs/nothing/here"))
+    0
     """
+    arrays = 0
     for folder in (path, *(entry for depth in ("*", "*/*", "*/*/*") for entry in path.glob(depth))):
         file = folder / "zarr.json"
         if not file.exists():
@@ -127,7 +134,9 @@ def check_metadata(path: Path, *, thorough: bool = False, sweep: bool = False) -
             raise unreadable_file(file, error) from error
         problem = ""
         try:
-            if json.loads(content)["node_type"] not in ("group", "array"):
+            kind = json.loads(content)["node_type"]
+            arrays += kind == "array"
+            if kind not in ("group", "array"):
                 problem = "it is of no kind that zarr version 3 knows"
             if thorough:
                 zarr.open(str(folder), mode="r", zarr_format=3)
@@ -141,3 +150,4 @@ def check_metadata(path: Path, *, thorough: bool = False, sweep: bool = False) -
             raise damaged(file, problem)
         if problem:
             file.unlink()
+    return arrays

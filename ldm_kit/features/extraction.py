@@ -213,7 +213,7 @@ def extract(
         names = prepare(group, where, request, stimuli, fingerprints, prompts)
         make_groups(group, [key for key, *_ in cells])
         arrays = {
-            key: array_for(group, key, len(names), shape, CHUNK, about, store_dtype)
+            key: array_for(group, key, len(names), shape, CHUNK, about, store_dtype, repair)
             for key, shape, about in cells
         }
         for array in arrays.values() if repair else ():

@@ -16,6 +16,7 @@ from ldm_kit.errors import BadInputError, LdmKitError, MismatchError, unknown_na
 from ldm_kit.features.damage import METADATA_ERRORS, bad_chunks, check_metadata, damaged, file_of, read, told
 
 FORMAT = 2  # 1 had no checksums
+LABELS = ("block", "depth", "noise_level", "timestep", "sigma", "conditioning", "pooling")
 SAME_LEVEL = 1e-6  # noise levels closer than this are one: a path names six digits
 
 
@@ -90,7 +91,7 @@ class FeatureStore:
         BadInputError
             If there is none at `path`, it has another format, or a ``zarr.json`` is damaged or missing.
         """
-        check_metadata(Path(path))
+        arrays = check_metadata(Path(path))
         try:
             group = zarr.open_group(str(path), mode="r", zarr_format=3)
         except (FileNotFoundError, ValueError) as error:
@@ -98,11 +99,14 @@ class FeatureStore:
         if not description(group, str(path)):
             raise _no_store(path)
         try:
-            return cls(group, str(path))
+            store = cls(group, str(path))
         except METADATA_ERRORS as error:
             if not isinstance(error, LdmKitError):
                 check_metadata(Path(path), thorough=True)
             raise
+        if len(store.cells()) < arrays:  # zarr passes over some descriptions that it cannot use
+            check_metadata(Path(path), thorough=True)
+        return store
 
     # What is there --------------------------------------------------------------------------------
 
@@ -373,12 +377,26 @@ def _keys_in(group: zarr.Group) -> list[CellKey]:
     order = list(group.attrs["ldm_kit"]["prompts"])  # type: ignore[index, call-overload, arg-type]
     for _, member in group.members(max_depth=None):
         if isinstance(member, zarr.Array):
-            about: Any = dict(member.attrs)
+            problem = label_problem(member)
+            if problem:
+                raise damaged(file_of(member, "zarr.json"), problem)
+            about: Any = member.attrs
             key = CellKey(about["block"], float(about["noise_level"]), about["conditioning"])
-            if key.path != member.path:
-                raise damaged(file_of(member, "zarr.json"), f"its attributes are those of {key.path!r}")
             found.append((about["depth"], key.noise_level, order.index(key.conditioning), key))
     return [key for *_, key in sorted(found)]
+
+
+def label_problem(array: zarr.Array[Any]) -> str:
+    """Say what is wrong with an array's attributes and shape, which its path and chunks say as well; or nothing."""
+    about: Any = dict(array.attrs)
+    lacking = [name for name in LABELS if name not in about]
+    if lacking:
+        return f"its attributes lack {lacking[0]!r}"
+    if f"{about['block']}/{about['noise_level']:.6g}/{about['conditioning']}" != array.path:
+        return "its attributes are those of another array"
+    if array.shape[1:] != array.chunks[1:]:
+        return f"a stimulus has the shape {array.shape[1:]}, and in its chunks {array.chunks[1:]}"
+    return ""
 
 
 def _whole(rows: npt.NDArray[np.floating], n: int) -> npt.NDArray[np.floating]:
@@ -414,7 +432,11 @@ def description(group: zarr.Group, where: str) -> dict[str, Any]:
             f"The store {where!r} has format {about.get('format')!r}; this version reads format {FORMAT}. "
             "Extract again into another folder."
         )
-    if about is None or not {"request", "versions", "stimuli", "prompts"} <= set(about):
+    if (
+        about is None
+        or not {"request", "versions", "stimuli", "prompts"} <= set(about)
+        or not {"model", "dataset", "seed"} <= set(about["request"])
+    ):
         raise damaged(
             file_of(group, "zarr.json"),
             "what it says of the arrays below was lost",

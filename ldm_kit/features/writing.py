@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, LdmKitError, MismatchError
 from ldm_kit.features.damage import METADATA_ERRORS, UNSOUND, bad_chunks, check_metadata, damaged, file_of
 from ldm_kit.features.request import check_same_request, package_versions, warn_of_other_versions
-from ldm_kit.features.store import FORMAT, CellKey, _first_column, description
+from ldm_kit.features.store import FORMAT, CellKey, _first_column, description, label_problem
 
 logger = logging.getLogger(__name__)
 
@@ -221,17 +222,25 @@ def array_for(
     chunk: int,
     attributes: Mapping[str, Any],
     dtype: str = "float32",
+    repair: bool = False,
 ) -> zarr.Array[Any]:
-    """Open the array of a cell, make it, or lengthen it to `n` stimuli."""
+    """Open the array of a cell, make it, or lengthen it to `n` stimuli; `repair` makes a damaged description anew."""
     if key.path in group:
         array = group[key.path]
         assert isinstance(array, zarr.Array)
-        if (array.shape[1:], array.dtype) != (tuple(shape), np.dtype(dtype)):
+        file, problem = file_of(array, "zarr.json"), label_problem(array)
+        if not problem and (array.shape[1:], array.dtype) != (tuple(shape), np.dtype(dtype)):
             problem = f"it says {array.shape[1:]} {array.dtype} a stimulus, which are {tuple(shape)} {dtype}"
-            raise damaged(file_of(array, "zarr.json"), problem)
-        if array.shape[0] < n:
-            writable(array).resize((n, *array.shape[1:]))
-        return array
+        if problem and not repair:
+            raise damaged(file, problem)
+        if not problem:
+            if array.shape[0] < n:
+                writable(array).resize((n, *array.shape[1:]))
+            return array
+        writable(array)
+        # Whose chunks they are is not known. They go first, so that a kill leaves none behind for the array that is made.
+        shutil.rmtree(Path(file).with_name("c"), ignore_errors=True)
+        Path(file).unlink()
     # Named per block: other blocks have other channels, and a reader such as xarray gives each name one size.
     channels = f"{key.block} channel"
     dimensions = {
