@@ -233,6 +233,15 @@ def test_an_array_that_is_described_wrongly_is_named_and_computed_anew_when_aske
     assert digest(out) == digest(sound)
 
 
+def test_another_request_mends_nothing(out):
+    file = out / "a" / "zarr.json"
+    file.write_bytes(b"")
+    before = digest(out)
+    with pytest.raises(MismatchError, match="seed is 0 there and 1 here.*nothing was changed"):
+        ask(out, seed=1, repair=True)
+    assert digest(out) == before
+
+
 def test_an_array_under_anothers_path_is_not_taken_for_it(sound, out):
     shutil.rmtree(out / "b")
     shutil.copytree(out / "a", out / "b")

@@ -207,7 +207,7 @@ def extract(
         "n_noise": int(n_noise),
         "store_dtype": store_dtype,
     }
-    with opened_for_writing(out, repair) as (group, where):
+    with opened_for_writing(out, request, repair) as (group, where):
         _check_timesteps_distinct(group, levels)
         prompts = {c.name: c.prompts for c in conditionings}
         names = prepare(group, where, request, stimuli, fingerprints, prompts)
@@ -240,7 +240,8 @@ def extract(
         listed = "\n".join(f"- {name}: {reason}" for name, reason in sorted(refused.items()))
         logger.warning("Skipped %d images that could not be used:\n%s", len(refused), listed)
     store = FeatureStore(group, where)
-    lost = [key.path for key in arrays if key not in store.cells()]
+    shown = set(store.cells())
+    lost = [key.path for key in arrays if key not in shown]
     if lost:
         raise MismatchError(
             f"{len(lost)} of the {len(arrays)} cells that were asked for are not in the store {where!r}, the first is "

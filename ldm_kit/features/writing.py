@@ -34,9 +34,9 @@ Node = TypeVar("Node", zarr.Group, zarr.Array[Any])
 
 @contextmanager
 def opened_for_writing(
-    out: str | os.PathLike[str] | None, repair: bool = False
+    out: str | os.PathLike[str] | None, request: Mapping[str, Any], repair: bool = False
 ) -> Iterator[tuple[zarr.Group, str]]:
-    """Open (or begin) a store under a lock, and sweep what a killed write left behind.
+    """Open (or begin) a store of a request under a lock, and sweep what a killed write left behind.
 
     Where no lock can be made (a read-only disk), a store that is there is opened for reading.
 
@@ -44,6 +44,8 @@ def opened_for_writing(
     ----------
     out : path-like, optional
         None keeps the store in memory.
+    request : mapping
+        The identity that the store has, or gets.
     repair : bool
         Whether to delete damaged ``zarr.json`` files, which are then made anew.
 
@@ -56,6 +58,8 @@ def opened_for_writing(
     ------
     BadInputError
         If the folder cannot be written to, or holds something else or a store that is damaged.
+    MismatchError
+        If the store was made by another request.
     """
     if out is None:
         yield zarr.group(store=zarr.storage.MemoryStore(), zarr_format=3), "memory"
@@ -75,8 +79,16 @@ def opened_for_writing(
         with _locked(path) as locked:
             if locked:
                 _sweep(path)
-            check_metadata(path, thorough=repair, sweep=repair)
-            yield zarr.open_group(str(path), mode="a" if locked else "r", zarr_format=3), str(path)
+            if not repair:
+                check_metadata(path)
+            group = zarr.open_group(str(path), mode="a" if locked else "r", zarr_format=3)
+            about = description(group, str(path))
+            if about:
+                check_same_request(about["request"], dict(request), str(path))
+                warn_of_other_versions(about["versions"], str(path))
+            if repair:
+                check_metadata(path, thorough=True, sweep=True)
+            yield group, str(path)
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
@@ -139,7 +151,7 @@ def prepare(
     fingerprints: Mapping[str, str],
     prompts: Mapping[str, Sequence[str]],
 ) -> list[str]:
-    """Check a store against a request, or begin it; add stimuli and prompts that are new.
+    """Begin a store, if it is new; add stimuli and prompts that are new.
 
     Returns
     -------
@@ -149,14 +161,11 @@ def prepare(
     Raises
     ------
     MismatchError
-        If the store was made by another request, or a picture or prompt has changed since.
+        If an image or prompt has changed since.
     """
     # A copy, all the way down: it is compared with what is stored to see whether anything changed.
     about: Any = copy.deepcopy(description(group, where))
-    if about:
-        check_same_request(about["request"], dict(request), where)
-        warn_of_other_versions(about["versions"], where)
-    else:
+    if not about:
         about = {
             "format": FORMAT,
             "request": dict(request),
