@@ -20,7 +20,10 @@ CANNOT_WRITE = {
     errno.EDQUOT,
     errno.ENOTDIR,
     errno.EEXIST,
+    errno.EIO,
+    errno.ESTALE,
 }
+FAILED = {errno.EIO, errno.ESTALE}  # of these: the disk or the network share itself has failed
 
 
 @contextmanager
@@ -85,9 +88,14 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> BadInputError:
     >>> str(cannot_write("/out/a.csv", PermissionError(13, "Permission denied")))[:27]
     "Cannot write '/out/a.csv': "
     """
+    mend = "Free some space there, or choose an `out` folder that you may write to, and run again."
+    if error.errno in FAILED:
+        mend = (
+            "The disk or network share has failed: check that it is connected and sound, or choose an `out` folder on "
+            "another one, and run again."
+        )
     return BadInputError(
-        f"Cannot write {str(path)!r}: {error.strerror or error}. What was there before is unchanged. "
-        "Free some space there, or choose an `out` folder that you may write to, and run again."
+        f"Cannot write {str(path)!r}: {error.strerror or error}. What was there before is unchanged. {mend}"
     )
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +15,20 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from test_extraction import LEVELS, assert_same, some_stimuli
+from test_extraction import BOTH, LEVELS, assert_same, digest, some_stimuli
 from tiny_models import save_tiny_stable_diffusion
 
 import ldm_kit as lk
-from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError, UnknownNameError
+from ldm_kit.errors import (
+    BadInputError,
+    LdmKitError,
+    MismatchError,
+    NonFiniteError,
+    UnknownNameError,
+    UnreadableImageError,
+)
 from ldm_kit.models.noise import draw_noise
+from tests.children import Sums, drawn_stimuli
 
 ASK = {"blocks": "mid_block", "noise_levels": [0.5], "progress": False}
 CELL = ("mid_block", 0.5, "none")
@@ -161,19 +173,6 @@ def test_half_precision_on_disk(model, stimuli, once, tmp_path):
         lk.extract(model, stimuli, out=out, **ASK)
 
 
-def test_an_older_store_without_the_new_fields_is_the_same_request(model, stimuli, tmp_path):
-    out = tmp_path / "features"
-    lk.extract(model, stimuli, out=out, **ASK)
-    group = zarr.open_group(str(out))
-    about = dict(group.attrs["ldm_kit"])
-    for name in ("timesteps", "n_noise", "store_dtype"):
-        del about["request"][name]
-    group.attrs["ldm_kit"] = about
-    lk.extract(model, stimuli, out=out, **ASK)
-    with pytest.raises(MismatchError, match="n_noise is 1 there and 2 here"):
-        lk.extract(model, stimuli, out=out, n_noise=2, **ASK)
-
-
 # Skipping ----------------------------------------------------------------------------------------------
 
 
@@ -222,7 +221,7 @@ def test_too_large_for_half_precision_on_disk(model, stimuli, monkeypatch):
     lk.extract(model, stimuli, **ASK)
 
 
-def test_refused_pictures_are_listed_at_the_end_when_asked(model, once, tmp_path, capsys):
+def test_refused_pictures_are_listed_at_the_end_when_asked(model, once, tmp_path, capsys, caplog):
     stimuli = some_stimuli(tmp_path / "pictures", 6)
     (tmp_path / "pictures" / "thing01.png").write_bytes(b"")
     (tmp_path / "pictures" / "thing03.png").write_text("no picture")
@@ -230,10 +229,71 @@ def test_refused_pictures_are_listed_at_the_end_when_asked(model, once, tmp_path
     store = lk.extract(model, stimuli, errors="skip", out=tmp_path / "features", **ASK)
     assert store.names == ("thing00.png", "thing02.png", "thing04.png")
     assert_same(store[CELL], once[[0, 2, 4]])
-    said = capsys.readouterr().out
-    assert "Skipped 3 pictures" in said
+    assert "Skipped 3 images" in caplog.text and capsys.readouterr().out == ""
     for name in ("thing01.png", "thing03.png", "thing05.png"):
-        assert f"- {name}: " in said
+        assert f"- {name}: " in caplog.text
+
+
+def refusing(stimuli, where, error, monkeypatch):
+    """Make the third stimulus one that cannot be fingerprinted, opened or encoded."""
+    name = stimuli.names[2]
+
+    def failing(given):
+        if given == name:
+            raise error
+        return stimuli.fingerprint(given) if where == "fingerprint" else stimuli.open(given)
+
+    if where == "encode":
+        odd, encode = stimuli.open(name).tobytes(), Sums.encode
+
+        def encoded(self, pictures, **options):
+            if any(picture.tobytes() == odd for picture in pictures):
+                raise error
+            return encode(self, pictures, **options)
+
+        monkeypatch.setattr(Sums, "encode", encoded)
+        return stimuli
+    hook = {"fingerprint": "fingerprinter", "open": "opener"}[where]
+    return dataclasses.replace(stimuli, **{hook: failing})
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "says"),
+    [
+        ("fingerprint", PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        ("open", PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        ("open", MemoryError(), "more memory than there is"),
+        ("encode", MemoryError(), "more memory than there is"),
+        ("encode", UnreadableImageError("its sides are 2 and 20,000"), "p2.*2 and 20,000"),
+    ],
+)
+def test_every_image_that_cannot_be_used_can_be_skipped(where, error, says, tmp_path, monkeypatch):
+    whole, model = drawn_stimuli(6), Sums.opened()
+    kept = [0, 1, 3, 4, 5]
+    expected = lk.extract(model, whole[kept], blocks="a", noise_levels=[0.5], progress=False)[
+        "a", 0.5, "none"
+    ]
+    stimuli = refusing(whole, where, error, monkeypatch)
+    ask = {"blocks": "a", "noise_levels": [0.5], "progress": False, "out": tmp_path / "features"}
+    with pytest.raises(UnreadableImageError, match=says):
+        lk.extract(model, stimuli, **ask)
+    store = lk.extract(model, stimuli, errors="skip", **ask)
+    assert store.names == tuple(whole.names[row] for row in kept)
+    assert re.search(says, store.refused["p2"])
+    np.testing.assert_array_equal(store["a", 0.5, "none"], expected)
+
+
+def test_memory_that_no_single_image_fills_is_nobodys_fault(monkeypatch):
+    encode = Sums.encode
+
+    def encoded(self, pictures, **options):
+        if len(pictures) > 1:
+            raise MemoryError("too many at once")
+        return encode(self, pictures, **options)
+
+    monkeypatch.setattr(Sums, "encode", encoded)
+    with pytest.raises(MemoryError, match="too many at once"):
+        lk.extract(Sums.opened(), drawn_stimuli(6), errors="skip", progress=False)
 
 
 # Others can read it, and it stays small -----------------------------------------------------------------
@@ -302,6 +362,37 @@ def test_a_chunk_whose_last_picture_is_refused_keeps_the_rest(model, tmp_path):
     assert_same(lk.FeatureStore.open(out).select(names=store.names)[CELL], whole[CELL][kept])
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_features_are_named_by_the_word_that_their_own_seed_gave_them(seed):
+    stimuli = lk.Stimuli(
+        tuple(f"p{i}" for i in range(9)),
+        concepts=("owl", "emu", "yak", "ape", "bat", "cow", "dog", "eel", "fox"),
+        opener=drawn_stimuli(9).opener,
+        fingerprinter=str,
+    )
+    store = lk.extract(
+        Sums.opened(),
+        stimuli,
+        conditioning=[*BOTH[1:], "shuffled"],
+        seed=seed,
+        noise_levels=[0.5],
+        progress=False,
+    )
+    shuffled = store.select(conditioning="shuffled")
+    picture_of = {
+        f"a photo of a {concept}": name for name, concept in zip(stimuli.names, stimuli.concepts, strict=True)
+    }
+    said = [picture_of[prompt] for prompt in shuffled.prompts("shuffled")]
+    assert lk.named_by_word(shuffled, stimuli).names == tuple(said)
+    with pytest.raises(BadInputError, match="conditioning='shuffled'"):
+        lk.named_by_word(store, stimuli)
+    others = dataclasses.replace(
+        stimuli, all_concepts=(*stimuli.concepts[::-1], "gnu"), all_labels=(*stimuli.labels[::-1], "gnu")
+    )
+    with pytest.raises((MismatchError, BadInputError), match="was shown with|has no picture"):
+        lk.named_by_word(shuffled, others)
+
+
 def test_stimuli_that_joined_later_are_missing_where_they_were_not_asked_for(model, stimuli, once, tmp_path):
     out = tmp_path / "features"
     lk.extract(model, stimuli[:2], blocks="mid_block", noise_levels=[0.5], out=out, progress=False)
@@ -360,6 +451,63 @@ def test_an_untrained_twin_of_another_autoencoder_is_another_model(stimuli, tmp_
 def test_options_that_mean_nothing_are_refused(stimuli, ask, says):
     with pytest.raises((BadInputError, UnknownNameError), match=says):
         lk.extract(lk.load_model("pixels"), stimuli, progress=False, **ask)
+
+
+JUNK = {
+    "blocks": [[], "nowhere", 3, [["a"]]],
+    "noise_levels": [[], [2], ["0.5"], [float("nan")], "x", [[0.1, 0.5]], [None], [True]],
+    "conditioning": [[], "lable", 3, None, [None]],
+    "out": [3, "", b"here"],
+    "pooling": ["median", None, 3, np.zeros(2)],
+    "seed": [-1, 1.5, True, None, "0"],
+    "template": ["a photo", "", None, 3],
+    "embedding": [np.zeros((2, 16)), "vectors"],
+    "timesteps": ["papers", None, "paper"],
+    "n_noise": [0, 1.5, "2", True],
+    "posterior": ["mode", None],
+    "store_dtype": ["float64", np.float32, None],
+    "nan": ["raise", None],
+    "errors": ["error", None],
+    "repair": ["yes", None],
+    "batch_size": [0, "many", 1.5, True, None],
+    "progress": ["no", None],
+    "model": ["tiny-ldm", None],
+    "stimuli": [["p0"], None],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in JUNK.items() for value in values]
+)
+def test_every_parameter_is_checked_before_anything_is_computed_or_written(
+    name, value, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Sums, "encode", None)
+    monkeypatch.setattr(Sums, "watch", None)
+    given = {
+        "model": Sums.opened(),
+        "stimuli": drawn_stimuli(3),
+        "out": "features",
+        "progress": False,
+        name: value,
+    }
+    with pytest.raises(LdmKitError):
+        lk.extract(given.pop("model"), given.pop("stimuli"), **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_parameter_of_extract_is_tried_with_junk():
+    assert set(JUNK) == set(inspect.signature(lk.extract).parameters)
+
+
+def test_levels_that_a_store_holds_otherwise_leave_it_as_it_was(tmp_path):
+    ask = {"blocks": "a", "progress": False, "out": tmp_path / "features"}
+    lk.extract(Sums.opened(), drawn_stimuli(3), noise_levels=[0.3332], **ask)
+    before = digest(tmp_path / "features")
+    with pytest.raises(BadInputError, match="timestep 333, which the store holds as 0.3332"):
+        lk.extract(Sums.opened(), drawn_stimuli(4), noise_levels=[1 / 3], **ask)
+    assert digest(tmp_path / "features") == before
 
 
 def test_the_dataset_itself_is_not_its_stimuli(model):

@@ -37,14 +37,14 @@ def test_each_model_gets_what_it_takes(stimuli, tmp_path):
     assert_same(again[names[0]]["mid_block", 0.5, "none"], plain["mid_block", 0.5, "none"], 0)
 
 
-def test_models_that_are_not_to_be_had(stimuli, tmp_path, capsys):
+def test_models_that_are_not_to_be_had(stimuli, tmp_path, caplog):
     (tmp_path / "empty").mkdir()
     names = [str(tmp_path / "empty"), "pixels:16"]
     with pytest.raises(ModelNotFoundError, match="model_index.json"):
         lk.extract_models(names, stimuli, out=tmp_path / "stores", progress=False)
     stores = lk.extract_models(names, stimuli, out=tmp_path / "stores", missing="skip", progress=False)
     assert list(stores) == ["pixels:16"]
-    assert f"Skipped {names[0]}: " in capsys.readouterr().out
+    assert f"Skipped {names[0]}: " in caplog.text
     with pytest.raises(ModelNotFoundError, match="None of the models"):
         lk.extract_models(names[:1], stimuli, out=tmp_path / "stores", missing="skip", progress=False)
     with pytest.raises(UnknownNameError, match="'ignore'"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +12,25 @@ import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.errors import BadInputError, UnreadableImageError, unknown_name
+from ldm_kit.errors import BadInputError, MismatchError, unknown_name
 from ldm_kit.features.conditioning import conditionings_for
-from ldm_kit.features.passes import CHUNK, Plan, fill
+from ldm_kit.features.passes import CHUNK, UNUSABLE, Plan, fill, refuse
 from ldm_kit.features.store import SAME_LEVEL, CellKey, FeatureStore
-from ldm_kit.features.writing import array_for, note_refused, opened_for_writing, prepare
+from ldm_kit.features.writing import (
+    array_for,
+    drop_bad_chunks,
+    make_groups,
+    note_refused,
+    opened_for_writing,
+    prepare,
+)
 from ldm_kit.given_numbers import whole_number
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.outputs import POOLINGS, pooled_shape
-from ldm_kit.models.prompts import TEMPLATE
+from ldm_kit.models.prompts import TEMPLATE, prompts_for
+
+logger = logging.getLogger(__name__)
 
 NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 CHOICES = {
@@ -50,6 +60,7 @@ def extract(
     store_dtype: str = "float32",
     nan: str = "error",
     errors: str = "raise",
+    repair: bool = False,
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> FeatureStore:
@@ -100,8 +111,11 @@ def extract(
         What to do about activations that are NaN or infinite: raise, or note them in the store
         (`store.table()` counts them, `store.finite()` shows the rest).
     errors : {"raise", "skip"}
-        What to do about a picture that cannot be opened: raise, or go on and list those at the end
+        What to do about an image that cannot be used: raise, or go on and list those at the end
         (`store.refused` keeps the list, and the store does not show them).
+    repair : bool
+        Whether to compute anew what is damaged in the store, for the stimuli and cells asked for (`store.verify()`
+        lists damaged chunks). By default it is an error.
     batch_size : int or "auto"
         Images a forward pass. Speed only: the features are the same within 1e-5.
     progress : bool
@@ -118,13 +132,13 @@ def extract(
         For an unknown block, conditioning, pooling or other choice.
     BadInputError
         For a noise level outside 0–1, two levels with the same timestep, no stimuli, a folder that cannot
-        be written to.
+        be written to, a store that is damaged.
     MismatchError
         If `out` holds a store of another request; the difference is named.
     NonFiniteError
         For NaN or infinite activations; block, noise level and image are named.
     UnreadableImageError
-        For a picture that cannot be opened. The batches that were finished before it are kept.
+        For an image that cannot be used. The batches that were finished before it are kept.
 
     Examples
     --------
@@ -132,6 +146,9 @@ def extract(
 
     Notes
     -----
+    All parameters are checked before anything is computed or written. A store that has all that is asked for is
+    not written to, so it may lie on a read-only disk.
+
     One pass a picture, noise level and conditioning: activations of a single forward pass, without
     classifier-free guidance. Chunks of 32 stimuli are written as they are finished; a run that was killed
     repeats at most the chunk it was in, in the same batches, so that the bytes come out the same. An error or
@@ -145,25 +162,41 @@ def extract(
         "errors": errors,
     }
     for name, value in given.items():
-        if value not in CHOICES[name]:
+        if not isinstance(value, str) or value not in CHOICES[name]:
             raise unknown_name(name, value, CHOICES[name], "Choose one of these.")
+    if not isinstance(model, OpenedModel):
+        raise BadInputError(f"The model is a {type(model).__name__}. Open one with `lk.load_model`.")
     if not isinstance(stimuli, Stimuli):
         raise BadInputError(
             f"The stimuli are a {type(stimuli).__name__}. Give `data.stimuli`, or a part of it."
         )
+    for name, flag in (("repair", repair), ("progress", progress)):
+        if not isinstance(flag, bool):
+            raise BadInputError(f"{name}={flag!r}: give True or False.")
+    if out is not None and (not isinstance(out, (str, os.PathLike)) or not str(out)):
+        raise BadInputError(
+            f"out={out!r}: give the path of a folder, or None to keep the features in memory."
+        )
+    seed = whole_number("seed", seed, 0)
+    batch = _batch_size(batch_size, model)
     _check_applies(model, n_noise, posterior)
-    refused: dict[str, str] = {}
-    stimuli = _readable(stimuli, refused) if errors == "skip" else stimuli
-    if refused and not len(stimuli):
-        name, reason = next(iter(refused.items()))
-        raise BadInputError(f"None of the {len(refused)} pictures can be opened; {name}: {reason}")
-    if not len(stimuli):
-        raise BadInputError("There are no stimuli to extract. Check the dataset or the selection.")
-    paths = model.select_blocks(blocks)
+    if not isinstance(template, str):
+        raise BadInputError(f"template={template!r}: give a text that holds {{name}}, such as {TEMPLATE!r}.")
+    prompts_for("label", stimuli[:0], template=template)
+    paths = model.select_blocks(None if blocks is None else _named("blocks", blocks))
     levels = _distinct_levels(model, noise_levels, timesteps)
-    asked_for = [conditioning] if isinstance(conditioning, str) else list(conditioning)
+    asked_for = _named("conditioning", conditioning)
     if not asked_for:
         raise BadInputError("No conditioning was given. Name at least one, for example 'none'.")
+    cells = _cells(model, paths, levels, asked_for, pooling)
+    refused: dict[str, str] = {}
+    fingerprints = _fingerprints(stimuli, errors, refused)
+    if refused and not fingerprints:
+        name, reason = next(iter(refused.items()))
+        raise BadInputError(f"None of the {len(refused)} images can be used; {name}: {reason}")
+    if not fingerprints:
+        raise BadInputError("There are no stimuli to extract. Check the dataset or the selection.")
+    stimuli = stimuli.select(fingerprints) if refused else stimuli
     conditionings = conditionings_for(
         asked_for, model, stimuli, template=template, seed=seed, embedding=embedding
     )
@@ -172,19 +205,23 @@ def extract(
         "dataset": stimuli.dataset,
         "pooling": pooling,
         "preprocessing": {**model.preprocessing, **({"posterior": posterior} if posterior != "mean" else {})},
-        "seed": whole_number("seed", seed, 0),
+        "seed": seed,
         "template": template,
         "timesteps": timesteps,
         "n_noise": int(n_noise),
         "store_dtype": store_dtype,
     }
-    with opened_for_writing(out) as (group, where):
-        names = prepare(group, where, request, stimuli, {c.name: c.prompts for c in conditionings})
+    with opened_for_writing(out, request, repair) as (group, where):
         _check_timesteps_distinct(group, levels)
+        prompts = {c.name: c.prompts for c in conditionings}
+        names = prepare(group, where, request, stimuli, fingerprints, prompts)
+        make_groups(group, [key for key, *_ in cells])
         arrays = {
-            key: array_for(group, key, len(names), shape, CHUNK, about, store_dtype)
-            for key, shape, about in _cells(model, paths, levels, asked_for, pooling)
+            key: array_for(group, key, len(names), shape, CHUNK, about, store_dtype, repair)
+            for key, shape, about in cells
         }
+        for array in arrays.values() if repair else ():
+            drop_bad_chunks(array)
         plan = Plan(
             model=model,
             stimuli=stimuli,
@@ -196,7 +233,7 @@ def extract(
             seed=seed,
             n_noise=n_noise,
             posterior=posterior,
-            batch=_batch_size(batch_size, model),
+            batch=batch,
             nan=nan,
             errors=errors,
             refused=refused,
@@ -205,8 +242,16 @@ def extract(
         note_refused(group, stimuli.names, refused)
     if refused:
         listed = "\n".join(f"- {name}: {reason}" for name, reason in sorted(refused.items()))
-        print(f"Skipped {len(refused)} pictures that could not be opened:\n{listed}")
-    return FeatureStore(group, where).select(
+        logger.warning("Skipped %d images that could not be used:\n%s", len(refused), listed)
+    store = FeatureStore(group, where)
+    shown = set(store.cells())
+    lost = [key.path for key in arrays if key not in shown]
+    if lost:
+        raise MismatchError(
+            f"{len(lost)} of the {len(arrays)} cells that were asked for are not in the store {where!r}, the first is "
+            f"{lost[0]!r}. Something else changed its files meanwhile: run the same `lk.extract` again."
+        )
+    return store.select(
         blocks=paths,
         noise_levels=[level.level for level in levels],
         conditioning=asked_for,
@@ -244,18 +289,15 @@ def _cells(
     ]
 
 
-def _readable(stimuli: Stimuli, refused: dict[str, str]) -> Stimuli:
-    """Leave out the pictures that are not even there, noting why."""
+def _fingerprints(stimuli: Stimuli, errors: str, refused: dict[str, str]) -> dict[str, str]:
+    """Fingerprint the images, leaving out those that are not even there, if they may be skipped."""
+    found = {}
     for name in stimuli.names:
         try:
-            stimuli.fingerprint(name)
-        except UnreadableImageError as error:
-            refused[name] = str(error)
-    return (
-        stimuli[[row for row, name in enumerate(stimuli.names) if name not in refused]]
-        if refused
-        else stimuli
-    )
+            found[name] = stimuli.fingerprint(name)
+        except UNUSABLE as error:
+            refuse(name, error, errors, refused)
+    return found
 
 
 def _distinct_levels(
@@ -310,6 +352,14 @@ def _check_applies(model: OpenedModel, n_noise: Any, posterior: str) -> None:
             f"posterior='sample': {model.identity.model!r} has no autoencoder with a posterior to sample. "
             "Leave it at 'mean'."
         )
+
+
+def _named(parameter: str, given: str | Sequence[str]) -> list[str]:
+    """Give the names in a parameter that takes one or several, each once."""
+    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    if not all(isinstance(name, str) for name in names):
+        raise BadInputError(f"{parameter}={given!r}: give a name, or a list of names.")
+    return list(dict.fromkeys(names))
 
 
 def _batch_size(batch_size: int | str, model: OpenedModel) -> int:

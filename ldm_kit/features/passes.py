@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,16 +16,22 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ldm_kit.datasets.images import unreadable
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import NonFiniteError, UnreadableImageError
 from ldm_kit.features.conditioning import Conditioning
+from ldm_kit.features.damage import read
 from ldm_kit.features.store import CellKey
-from ldm_kit.features.writing import NOT_FINITE, missing_rows
+from ldm_kit.features.writing import NOT_FINITE, missing_rows, writable
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.outputs import pool
 
+logger = logging.getLogger(__name__)
+
 CHUNK = 32
+# What opening an image may raise; UnreadableImageError is an OSError.
+UNUSABLE = (OSError, MemoryError)
 POSTERIOR_DRAW = -1  # the number of the draw that samples the posterior; noise draws count from 0
 
 Rows = npt.NDArray[np.int64]
@@ -114,13 +121,12 @@ def fill(plan: Plan, progress: bool) -> None:
         passes[key.noise_level, key.conditioning] |= rows
     todo = sum(int(rows.sum()) for rows in passes.values())
     total = len(plan.stimuli) * len(passes)
-    if not todo and progress:
-        print(f"All {total:,} passes are in the store: nothing is computed.")
-    elif 0 < todo < total:
-        print(f"Resuming: {total - todo:,} of {total:,} passes are in the store, {todo:,} are missing.")
+    logger.info("%s of %s passes are in the store, %s are missing.", total - todo, total, todo)
+    for array in plan.arrays.values() if todo else ():
+        writable(array)
     chunk = _Chunk(plan.arrays)
     with (
-        tqdm(total=todo, unit="pass", desc="extracting", disable=not progress or not todo) as bar,
+        tqdm(total=total, initial=total - todo, unit="pass", desc="extracting", disable=not progress) as bar,
         closing(chunk),
     ):
         for batch in _batches(plan, np.any(list(missing.values()), axis=0)):
@@ -146,7 +152,7 @@ class _Chunk:
 
     def put(self, key: CellKey, start: int, rows: Rows, values: Values) -> None:
         if key not in self.held:
-            self.held[key] = start, np.asarray(self.arrays[key][start : start + CHUNK], np.float32)
+            self.held[key] = start, read(self.arrays[key], slice(start, start + CHUNK)).astype(np.float32)
         self.held[key][1][rows - start] = values
 
     def close(self) -> None:
@@ -229,23 +235,67 @@ def _cut(wanted: npt.NDArray[np.bool_], batch: int) -> Iterator[tuple[Rows, int,
 
 def _made_ready(plan: Plan, rows: Rows, chunk: int, ends_chunk: bool) -> _Batch:
     """Open the pictures of some rows, encode them and draw their noise."""
-    kept, pictures = [], []
+    opened: dict[int, Image.Image] = {}
     for row in rows:
         try:
-            pictures.append(plan.stimuli.open(plan.names[row]))
-            kept.append(row)
-        except UnreadableImageError as error:
-            if plan.errors == "raise":
-                raise
-            plan.refused[plan.names[row]] = str(error)
-    names = [plan.names[row] for row in kept]
-    if not names:
-        return _Batch(np.array([], np.int64), [], [], torch.empty(0), [], chunk, ends_chunk)
-    model = plan.model
-    draw = model.noise(names, plan.seed, POSTERIOR_DRAW) if plan.posterior == "sample" else None
-    latents = model.encode(pictures, posterior=draw)
-    noise = [model.noise(names, plan.seed, number) for number in range(plan.n_noise)]
-    return _Batch(np.array(kept), names, pictures, latents, noise, chunk, ends_chunk)
+            opened[row] = plan.stimuli.open(plan.names[row])
+        except UNUSABLE as error:
+            refuse(plan.names[row], error, plan.errors, plan.refused)
+    try:
+        latents = _latents(plan, opened)
+    except (UnreadableImageError, MemoryError):
+        together = len(opened)
+        for row in list(opened):  # alone, each shows whether it was the one
+            try:
+                _latents(plan, {row: opened[row]})
+            except UnreadableImageError as error:
+                refuse(plan.names[row], unreadable(plan.names[row], str(error)), plan.errors, plan.refused)
+                del opened[row]
+            except MemoryError as error:
+                refuse(plan.names[row], error, plan.errors, plan.refused)
+                del opened[row]
+        if len(opened) == together:
+            raise
+        latents = _latents(plan, opened)
+    names = [plan.names[row] for row in opened]
+    noise = [plan.model.noise(names, plan.seed, number) for number in range(plan.n_noise)] if names else []
+    return _Batch(
+        np.array(list(opened), np.int64), names, list(opened.values()), latents, noise, chunk, ends_chunk
+    )
+
+
+def _latents(plan: Plan, opened: dict[int, Image.Image]) -> torch.Tensor:
+    """Encode the pictures of some rows."""
+    if not opened:
+        return torch.empty(0)
+    draw = None
+    if plan.posterior == "sample":
+        draw = plan.model.noise([plan.names[row] for row in opened], plan.seed, POSTERIOR_DRAW)
+    return plan.model.encode(list(opened.values()), posterior=draw)
+
+
+def refuse(name: str, error: Exception, errors: str, refused: dict[str, str]) -> None:
+    """Note an image that cannot be used among the `refused`, or raise, whichever `errors` says.
+
+    Raises
+    ------
+    UnreadableImageError
+        If `errors` is ``"raise"``; it names the image.
+
+    Examples
+    --------
+    >>> refused = {}
+    >>> refuse("a.png", MemoryError(), "skip", refused)
+    >>> list(refused)
+    ['a.png']
+    """
+    if isinstance(error, MemoryError):
+        error = unreadable(name, "it takes more memory than there is")
+    elif not isinstance(error, UnreadableImageError):
+        error = unreadable(name, f"the system refuses it ({getattr(error, 'strerror', None) or error})")
+    if errors == "raise":
+        raise error
+    refused[name] = str(error)
 
 
 def _checked(values: Values, key: CellKey, names: Sequence[str], plan: Plan) -> Values:

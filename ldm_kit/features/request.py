@@ -9,8 +9,6 @@ from typing import Any
 
 from ldm_kit.errors import MismatchError
 
-# Fields that stores of version 0.1 do not have yet, and what they stood at then.
-DEFAULTS = {"timesteps": "exact", "n_noise": 1, "store_dtype": "float32"}
 PACKAGES = ("ldm_kit", "torch", "diffusers", "transformers", "numpy", "zarr")
 
 
@@ -54,7 +52,6 @@ def check_same_request(stored: Mapping[str, Any], asked: Mapping[str, Any], wher
     ldm_kit.errors.MismatchError: The store 'out/features' was made by another request: seed is 0 there \
 and 1 here. Choose another `out`, or ask for what is there; nothing was changed.
     """
-    stored, asked = {**DEFAULTS, **stored}, {**DEFAULTS, **asked}
     fields = [*stored, *(name for name in asked if name not in stored)]
     differences = [
         f"{name} is {stored.get(name)!r} there and {asked.get(name)!r} here"

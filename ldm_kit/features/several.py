@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from ldm_kit.errors import BadInputError, ModelNotFoundError, unknown_name
 from ldm_kit.features.extraction import extract
 from ldm_kit.features.store import FeatureStore
 from ldm_kit.models.loading import load_model
+
+logger = logging.getLogger(__name__)
 
 # Blocks that are whole pictures: their mean over space is a colour, so all their numbers are kept.
 WHOLE = ("pixels", "latent")
@@ -82,7 +85,7 @@ def extract_models(
         except ModelNotFoundError as error:
             if missing == "error":
                 raise
-            print(f"Skipped {name}: {error}")
+            logger.warning("Skipped %s: %s", name, error)
             continue
         whole = set(model.select_blocks()) <= set(WHOLE)
         stores[name] = extract(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from ldm_kit.errors import BadInputError, MismatchError, unknown_name
+from ldm_kit.errors import BadInputError, LdmKitError, MismatchError, unknown_name
+from ldm_kit.features.damage import METADATA_ERRORS, bad_chunks, check_metadata, damaged, file_of, read, told
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksums
+LABELS = ("block", "depth", "noise_level", "timestep", "sigma", "conditioning", "pooling")
 SAME_LEVEL = 1e-6  # noise levels closer than this are one: a path names six digits
 
 
@@ -52,7 +55,7 @@ class FeatureStore:
     Notes
     -----
     On disk it is a plain zarr v3 hierarchy, ``BLOCK/LEVEL/CONDITIONING``, each array (stimuli, channels)
-    in float32 or float16 with zstd, in chunks of 32 stimuli; with ``pooling="tokens"`` (stimuli, tokens,
+    in float32 or float16 with zstd and a checksum (crc32c), in chunks of 32 stimuli; with ``pooling="tokens"`` (stimuli, tokens,
     channels), with ``"none"`` (stimuli, channels, y, x) for maps. Dimensions are named, per block but for
     ``stimulus``. A row of NaN was not computed yet, one of infinity was computed and not finite. The root's
     attribute ``ldm_kit`` holds the request, the stimuli's names, concepts and fingerprints, the prompts,
@@ -71,7 +74,7 @@ class FeatureStore:
         keys: Sequence[CellKey] | None = None,
     ) -> None:
         self._group = group
-        self._about: dict[str, Any] = dict(group.attrs["ldm_kit"])  # type: ignore[arg-type]
+        self._about = description(group, where)
         self.where = where
         self._keys = tuple(keys) if keys is not None else tuple(_keys_in(group))
         names, refused = self._about["stimuli"]["names"], self.refused
@@ -86,22 +89,24 @@ class FeatureStore:
         Raises
         ------
         BadInputError
-            If there is none at `path`, or it has another format.
+            If there is none at `path`, it has another format, or a ``zarr.json`` is damaged or missing.
         """
+        arrays = check_metadata(Path(path))
         try:
-            group = zarr.open_group(str(path), mode="r")
-            about: Any = group.attrs["ldm_kit"]
-        except (FileNotFoundError, KeyError, ValueError) as error:
-            raise BadInputError(
-                f"There is no feature store at {str(path)!r}. Make one with `lk.extract(..., out={str(path)!r})`, "
-                "or check the path."
-            ) from error
-        if about.get("format") != FORMAT:
-            raise BadInputError(
-                f"The store {str(path)!r} has format {about.get('format')!r}; this version reads format {FORMAT}. "
-                "Extract again into another folder."
-            )
-        return cls(group, str(path))
+            group = zarr.open_group(str(path), mode="r", zarr_format=3)
+        except (FileNotFoundError, ValueError) as error:
+            raise _no_store(path) from error
+        if not description(group, str(path)):
+            raise _no_store(path)
+        try:
+            store = cls(group, str(path))
+        except METADATA_ERRORS as error:
+            if not isinstance(error, LdmKitError):
+                check_metadata(Path(path), thorough=True)
+            raise
+        if len(store.cells()) < arrays:  # zarr passes over some descriptions that it cannot use
+            check_metadata(Path(path), thorough=True)
+        return store
 
     # What is there --------------------------------------------------------------------------------
 
@@ -181,6 +186,26 @@ class FeatureStore:
             rows.append({**self.labels(key), "n": len(self), "shape": shape, **counts})
         return pd.DataFrame(rows)
 
+    def verify(self) -> pd.DataFrame:
+        """Read every chunk of every array shown, and list those that cannot be read or are not what was written.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a bad chunk: block, noise_level, conditioning, file, problem. Empty if all are sound.
+
+        Examples
+        --------
+        >>> store.verify().empty  # doctest: +SKIP
+        True
+        """
+        rows = [
+            {**key._asdict(), "file": file, "problem": told(problem)}
+            for key in self._keys
+            for file, problem in bad_chunks(self._array(key))
+        ]
+        return pd.DataFrame(rows, columns=[*CellKey._fields, "file", "problem"])
+
     def finite(self) -> FeatureStore:
         """Show only the stimuli whose activations were finite in every cell shown (see `extract`'s `nan`).
 
@@ -213,10 +238,10 @@ class FeatureStore:
             If there is no such block, noise level or conditioning; the nearest come first.
         MismatchError
             If some of its stimuli were never computed.
+        BadInputError
+            If one of its files is damaged.
         """
-        array = _whole(np.asarray(self._array(self._find(key))[:]), len(self._about["stimuli"]["names"]))[
-            self._rows
-        ]
+        array = _whole(read(self._array(self._find(key))), len(self._about["stimuli"]["names"]))[self._rows]
         missing = np.isnan(array.reshape(len(array), -1)[:, 0])
         if missing.any():
             first = self._names[int(np.flatnonzero(missing)[0])]
@@ -352,10 +377,26 @@ def _keys_in(group: zarr.Group) -> list[CellKey]:
     order = list(group.attrs["ldm_kit"]["prompts"])  # type: ignore[index, call-overload, arg-type]
     for _, member in group.members(max_depth=None):
         if isinstance(member, zarr.Array):
-            about: Any = dict(member.attrs)
+            problem = label_problem(member)
+            if problem:
+                raise damaged(file_of(member, "zarr.json"), problem)
+            about: Any = member.attrs
             key = CellKey(about["block"], float(about["noise_level"]), about["conditioning"])
             found.append((about["depth"], key.noise_level, order.index(key.conditioning), key))
     return [key for *_, key in sorted(found)]
+
+
+def label_problem(array: zarr.Array[Any]) -> str:
+    """Say what is wrong with an array's attributes and shape, which its path and chunks say as well; or nothing."""
+    about: Any = dict(array.attrs)
+    lacking = [name for name in LABELS if name not in about]
+    if lacking:
+        return f"its attributes lack {lacking[0]!r}"
+    if f"{about['block']}/{about['noise_level']:.6g}/{about['conditioning']}" != array.path:
+        return "its attributes are those of another array"
+    if array.shape[1:] != array.chunks[1:]:
+        return f"a stimulus has the shape {array.shape[1:]}, and in its chunks {array.chunks[1:]}"
+    return ""
 
 
 def _whole(rows: npt.NDArray[np.floating], n: int) -> npt.NDArray[np.floating]:
@@ -366,7 +407,50 @@ def _whole(rows: npt.NDArray[np.floating], n: int) -> npt.NDArray[np.floating]:
 
 def _first_column(array: zarr.Array[Any]) -> npt.NDArray[np.floating]:
     """Read one number a stimulus: NaN there says that nothing was computed."""
-    column: npt.NDArray[np.floating] = (
-        np.asarray(array[:, 0]) if array.ndim == 2 else np.asarray(array[:, 0, 0])
-    )
+    column = read(array, slice(None), *[0] * (array.ndim - 2))
     return column.reshape(len(column), -1)[:, 0]
+
+
+def description(group: zarr.Group, where: str) -> dict[str, Any]:
+    """Give what a store says of itself; nothing if it was only just begun.
+
+    Raises
+    ------
+    BadInputError
+        If it has another format, or has arrays and does not say what they are.
+
+    Examples
+    --------
+    >>> description(zarr.group(store=zarr.storage.MemoryStore()), "memory")
+    {}
+    """
+    about: Any = group.attrs.get("ldm_kit")
+    if about is None and not any(True for _ in group):
+        return {}
+    if about is not None and about.get("format") != FORMAT:
+        raise BadInputError(
+            f"The store {where!r} has format {about.get('format')!r}; this version reads format {FORMAT}. "
+            "Extract again into another folder."
+        )
+    if (
+        about is None
+        or not {"request", "versions", "stimuli", "prompts"} <= set(about)
+        or not {"model", "dataset", "seed"} <= set(about["request"])
+    ):
+        raise damaged(
+            file_of(group, "zarr.json"),
+            "what it says of the arrays below was lost",
+            "Extract again into another folder, or put the file back from a copy.",
+        )
+    return dict(about)
+
+
+def _no_store(path: str | os.PathLike[str]) -> BadInputError:
+    if any((Path(path) / name).exists() for name in (".zgroup", ".zarray")):
+        return BadInputError(
+            f"{str(path)!r} is of zarr version 2; feature stores are of version 3. Extract again into another folder."
+        )
+    return BadInputError(
+        f"There is no feature store at {str(path)!r}. Make one with `lk.extract(..., out={str(path)!r})`, "
+        "or check the path."
+    )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.errors import BadInputError
+from ldm_kit.errors import BadInputError, MismatchError
 from ldm_kit.features.store import FeatureStore
 from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.prompts import shuffled_concepts
@@ -53,7 +53,7 @@ def known_words(model: OpenedModel, prompts: Iterable[str]) -> tuple[float, list
     return share, sorted(unknown, key=lambda word: -unknown[word])
 
 
-def named_by_word(store: FeatureStore, stimuli: Stimuli, seed: int = 0) -> FeatureStore:
+def named_by_word(store: FeatureStore, stimuli: Stimuli) -> FeatureStore:
     """Name features extracted with shuffled labels by the object that the *word* said.
 
     Scored under its own names, a store tells whether a representation follows the picture; under these,
@@ -62,10 +62,9 @@ def named_by_word(store: FeatureStore, stimuli: Stimuli, seed: int = 0) -> Featu
     Parameters
     ----------
     store : FeatureStore
-        With the conditioning ``"shuffled"``, extracted with the same `seed`.
+        With the conditioning ``"shuffled"`` alone, extracted from these stimuli; its seed says who got which word.
     stimuli : Stimuli
         The whole dataset's, one picture a concept.
-    seed : int
 
     Returns
     -------
@@ -75,19 +74,26 @@ def named_by_word(store: FeatureStore, stimuli: Stimuli, seed: int = 0) -> Featu
     Raises
     ------
     BadInputError
-        If a concept has several pictures, so that a word names no single one.
+        If a concept has several pictures, so that a word names no single one, or the store has other conditionings.
+    MismatchError
+        If the prompts in the store are not those of these stimuli.
 
     Examples
     --------
     >>> by_word = lk.named_by_word(store.select(conditioning="shuffled"), data.stimuli)  # doctest: +SKIP
     """
+    if store.conditionings != ("shuffled",):
+        raise BadInputError(
+            f"The store shows the conditionings {store.conditionings}; only shuffled labels can be named by their word. "
+            "Give `store.select(conditioning='shuffled')`."
+        )
     picture_of = dict(zip(stimuli.concepts, stimuli.names, strict=True))
     if len(picture_of) < len(stimuli):
         raise BadInputError(
             f"{len(stimuli)} stimuli show {len(picture_of)} concepts: with several pictures a concept, a word "
             "names no single one. Select one picture a concept first."
         )
-    partner = shuffled_concepts(stimuli.all_concepts, seed)
+    partner = shuffled_concepts(stimuli.all_concepts, store.request["seed"])
     concept_of = dict(zip(stimuli.names, stimuli.concepts, strict=True))
     words = {name: picture_of.get(partner[concept_of[name]]) for name in store.names}
     missing = [name for name, word in words.items() if word is None]
@@ -96,4 +102,12 @@ def named_by_word(store: FeatureStore, stimuli: Stimuli, seed: int = 0) -> Featu
             f"The word shown with {missing[0]!r} is {partner[concept_of[missing[0]]]!r}, which has no picture "
             "among these stimuli. Extract the whole dataset."
         )
+    label_of = dict(zip(stimuli.all_concepts, stimuli.all_labels, strict=True))
+    for name, prompt in zip(store.names, store.prompts("shuffled"), strict=True):
+        expected = store.request["template"].replace("{name}", label_of[partner[concept_of[name]]])
+        if prompt != expected:
+            raise MismatchError(
+                f"{name!r} was shown with {prompt!r} in the store {store.where!r}, and would be with {expected!r} among "
+                "these stimuli. Give the stimuli that the store was extracted from."
+            )
     return store.renamed({name: str(word) for name, word in words.items()})

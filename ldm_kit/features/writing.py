@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 from filelock import FileLock, Timeout
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from ldm_kit.atomic import CANNOT_WRITE, cannot_write
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.errors import BadInputError, MismatchError
+from ldm_kit.errors import BadInputError, LdmKitError, MismatchError
+from ldm_kit.features.damage import METADATA_ERRORS, UNSOUND, bad_chunks, check_metadata, damaged, file_of
 from ldm_kit.features.request import check_same_request, package_versions, warn_of_other_versions
-from ldm_kit.features.store import FORMAT, CellKey, _first_column
+from ldm_kit.features.store import FORMAT, CellKey, _first_column, description, label_problem
+
+logger = logging.getLogger(__name__)
 
 # Fills the row of a stimulus whose activations were NaN or infinite (NaN itself says: not computed yet).
 NOT_FINITE = np.inf
 
+Node = TypeVar("Node", zarr.Group, zarr.Array[Any])
+
 
 @contextmanager
-def opened_for_writing(out: str | os.PathLike[str] | None) -> Iterator[tuple[zarr.Group, str]]:
-    """Open (or begin) a store under a lock, and sweep what a killed write left behind.
+def opened_for_writing(
+    out: str | os.PathLike[str] | None, request: Mapping[str, Any], repair: bool = False
+) -> Iterator[tuple[zarr.Group, str]]:
+    """Open (or begin) a store of a request under a lock, and sweep what a killed write left behind.
+
+    Where no lock can be made (a read-only disk), a store that is there is opened for reading.
 
     Parameters
     ----------
     out : path-like, optional
         None keeps the store in memory.
+    request : mapping
+        The identity that the store has, or gets.
+    repair : bool
+        Whether to delete damaged ``zarr.json`` files, which are then made anew.
 
     Yields
     ------
@@ -41,7 +57,9 @@ def opened_for_writing(out: str | os.PathLike[str] | None) -> Iterator[tuple[zar
     Raises
     ------
     BadInputError
-        If the folder cannot be written to, or holds something else.
+        If the folder cannot be written to, or holds something else or a store that is damaged.
+    MismatchError
+        If the store was made by another request.
     """
     if out is None:
         yield zarr.group(store=zarr.storage.MemoryStore(), zarr_format=3), "memory"
@@ -55,32 +73,74 @@ def opened_for_writing(out: str | os.PathLike[str] | None) -> Iterator[tuple[zar
         others = path.is_dir() and any(entry.suffix != ".partial" for entry in path.iterdir())
         if others and not (path / "zarr.json").exists():
             raise BadInputError(
-                f"The folder {str(path)!r} holds other things than a feature store. Choose a new or empty folder "
-                "as `out`; nothing was changed."
+                f"The folder {str(path)!r} holds other things than a feature store (of zarr version 3). Choose a new or "
+                "empty folder as `out`; nothing was changed."
             )
-        with _locked(path):
-            for orphan in path.rglob("*.partial"):
-                orphan.unlink(missing_ok=True)
-            yield zarr.open_group(str(path), mode="a", zarr_format=3), str(path)
+        with _locked(path) as locked:
+            if locked:
+                _sweep(path)
+            if not repair:
+                check_metadata(path)
+            group = zarr.open_group(str(path), mode="a" if locked else "r", zarr_format=3)
+            about = description(group, str(path))
+            if about:
+                check_same_request(about["request"], dict(request), str(path))
+                warn_of_other_versions(about["versions"], str(path))
+            if repair:
+                check_metadata(path, thorough=True, sweep=True)
+            yield group, str(path)
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
         raise cannot_write(path, error) from error
+    except METADATA_ERRORS as error:
+        if not isinstance(error, LdmKitError):
+            check_metadata(path, thorough=True)
+        raise
+
+
+def _sweep(path: Path) -> None:
+    """Delete what a write that was killed left behind: half-written files, and folders that hold nothing yet."""
+    for orphan in path.rglob("*.partial"):
+        orphan.unlink(missing_ok=True)
+    for depth in ("*/*/*", "*/*", "*"):
+        for folder in path.glob(depth):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[bool]:
     # The lock lies beside the store, which stays pure zarr. The system frees it when a process dies.
     lock = FileLock(path.with_name(path.name + ".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"Another process is writing to {str(path)!r}; waiting for it.")
+        logger.warning("Another process is writing to %r; waiting for it.", str(path))
         lock.acquire()
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE or not (path / "zarr.json").exists():
+            raise
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
+
+
+def writable(node: Node) -> Node:
+    """Return a group or array that may be written to.
+
+    Raises
+    ------
+    BadInputError
+        If the store was opened for reading, because no lock could be made beside it.
+    """
+    if node.read_only:
+        raise BadInputError(
+            f"Cannot write {file_of(node, '').rstrip('/')!r}: the disk or the folder is read-only, and not all that was asked for is "
+            "in the store. Ask for what is there, or choose an `out` folder that you may write to."
+        )
+    return node
 
 
 def prepare(
@@ -88,9 +148,10 @@ def prepare(
     where: str,
     request: Mapping[str, Any],
     stimuli: Stimuli,
+    fingerprints: Mapping[str, str],
     prompts: Mapping[str, Sequence[str]],
 ) -> list[str]:
-    """Check a store against a request, or begin it; add stimuli and prompts that are new.
+    """Begin a store, if it is new; add stimuli and prompts that are new.
 
     Returns
     -------
@@ -100,14 +161,11 @@ def prepare(
     Raises
     ------
     MismatchError
-        If the store was made by another request, or a picture or prompt has changed since.
+        If an image or prompt has changed since.
     """
     # A copy, all the way down: it is compared with what is stored to see whether anything changed.
-    about: Any = copy.deepcopy(group.attrs.get("ldm_kit", {}))
-    if about:
-        check_same_request(about["request"], dict(request), where)
-        warn_of_other_versions(about["versions"], where)
-    else:
+    about: Any = copy.deepcopy(description(group, where))
+    if not about:
         about = {
             "format": FORMAT,
             "request": dict(request),
@@ -117,7 +175,7 @@ def prepare(
         }
     before = {name: row for row, name in enumerate(about["stimuli"]["names"])}
     for i, name in enumerate(stimuli.names):
-        fingerprint = stimuli.fingerprint(name)
+        fingerprint = fingerprints[name]
         if name in before:
             if about["stimuli"]["fingerprints"][before[name]] == fingerprint:
                 continue
@@ -143,8 +201,26 @@ def prepare(
                 )
             known[before[name]] = prompt
     if group.attrs.get("ldm_kit") != about:
-        group.attrs["ldm_kit"] = about
+        writable(group).attrs["ldm_kit"] = about
     return list(before)
+
+
+def make_groups(group: zarr.Group, keys: Iterable[CellKey]) -> None:
+    """Make the groups that arrays will lie in, or open them; zarr sees no array whose group is missing.
+
+    All are there before the first array is made: a run that is killed leaves groups without arrays, never the reverse.
+    """
+    made: dict[str, Any] = {"": group}
+    for key in keys:
+        level = key.path.rpartition("/")[0]
+        for path, parent in ((key.block, ""), (level, key.block)):
+            if path in made:
+                continue
+            name = path.rpartition("/")[2]
+            try:
+                made[path] = made[parent][name]
+            except KeyError:
+                made[path] = writable(made[parent]).create_group(name)
 
 
 def array_for(
@@ -155,14 +231,25 @@ def array_for(
     chunk: int,
     attributes: Mapping[str, Any],
     dtype: str = "float32",
+    repair: bool = False,
 ) -> zarr.Array[Any]:
-    """Open the array of a cell, make it, or lengthen it to `n` stimuli."""
+    """Open the array of a cell, make it, or lengthen it to `n` stimuli; `repair` makes a damaged description anew."""
     if key.path in group:
         array = group[key.path]
         assert isinstance(array, zarr.Array)
-        if array.shape[0] < n:
-            array.resize((n, *array.shape[1:]))
-        return array
+        file, problem = file_of(array, "zarr.json"), label_problem(array)
+        if not problem and (array.shape[1:], array.dtype) != (tuple(shape), np.dtype(dtype)):
+            problem = f"it says {array.shape[1:]} {array.dtype} a stimulus, which are {tuple(shape)} {dtype}"
+        if problem and not repair:
+            raise damaged(file, problem)
+        if not problem:
+            if array.shape[0] < n:
+                writable(array).resize((n, *array.shape[1:]))
+            return array
+        writable(array)
+        # Whose chunks they are is not known. They go first, so that a kill leaves none behind for the array that is made.
+        shutil.rmtree(Path(file).with_name("c"), ignore_errors=True)
+        Path(file).unlink()
     # Named per block: other blocks have other channels, and a reader such as xarray gives each name one size.
     channels = f"{key.block} channel"
     dimensions = {
@@ -170,11 +257,12 @@ def array_for(
         2: [f"{key.block} token", channels],
         3: [channels, f"{key.block} y", f"{key.block} x"],
     }[len(shape)]
-    return group.create_array(
+    return writable(group).create_array(
         key.path,
         shape=(n, *shape),
         chunks=(chunk, *shape),
         dtype=dtype,
+        compressors=[ZstdCodec(), Crc32cCodec()],
         fill_value=float("nan"),
         dimension_names=["stimulus", *dimensions],
         attributes=dict(attributes),
@@ -197,7 +285,16 @@ def note_refused(group: zarr.Group, asked: Iterable[str], refused: Mapping[str, 
     if not noted:
         del about["refused"]
     if group.attrs["ldm_kit"] != about:
-        group.attrs["ldm_kit"] = about
+        writable(group).attrs["ldm_kit"] = about
+
+
+def drop_bad_chunks(array: zarr.Array[Any]) -> None:
+    """Delete the chunks that are not what was written, so that they count as not computed."""
+    for file, problem in bad_chunks(array):
+        if isinstance(problem, UNSOUND):  # what the system could not read just now may be sound
+            writable(array)
+            Path(file).unlink()
+            logger.warning("%r was damaged and is computed anew, for the stimuli asked for.", file)
 
 
 def is_computed(group: zarr.Group, row: int) -> bool:

@@ -259,7 +259,7 @@ class WhatWordsAdd(Explorer):
             return self._worded[state.template]
         if state.words == BY_WORD:
             shuffled = self._store.select(conditioning="shuffled")
-            return named_by_word(shuffled, self._data.stimuli, self._store.request["seed"])
+            return named_by_word(shuffled, self._data.stimuli)
         return self._store.select(conditioning=state.words)
 
     def _words_said(self, state: State) -> str:
