@@ -74,7 +74,7 @@ def test_figures_load_nothing_from_the_network_and_share_plotly(
         page = (tmp_path / place / "figures/f.html").read_text()
         library = "../../plotly.min.js" if place != "alone" else "../plotly.min.js"
         assert f'src="{library}"' in page
-        assert "http" not in page.replace("http://www.w3.org", "").split("<body>")[0]
+        assert "://" not in page.split("<body>")[0]
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("plotly.min.js"))] == [
         "alone/plotly.min.js",
         "series/plotly.min.js",
