@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm_kit.errors import LdmKitError, ModelNotFoundError
+from ldm_kit.offline import hub_shut
 
 
 def pipeline_index(source: str, revision: str | None, offline: bool) -> dict[str, Any]:
@@ -112,11 +113,12 @@ def quiet(local: bool) -> Iterator[None]:
 
 @contextmanager
 def explained(source: str, offline: bool) -> Iterator[None]:
-    """Turn what the hub's client raises into errors that say what to do."""
+    """Turn what the hub's client raises into errors that say what to do; offline, keep it from the network."""
     from huggingface_hub import errors
 
     try:
-        yield
+        with hub_shut(offline):
+            yield
     except LdmKitError:
         raise
     except errors.GatedRepoError as error:
@@ -130,7 +132,8 @@ def explained(source: str, offline: bool) -> Iterator[None]:
             "place in a file of your own (environment variable LDM_KIT_MODELS), or give a local folder."
         ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        why = "the offline switch is on" if offline else "the hub could not be reached"
+        shut = offline or isinstance(error, errors.OfflineModeIsEnabled)
+        why = "the offline switch is on" if shut else "the hub could not be reached"
         raise ModelNotFoundError(
             f"The model {source!r} is not in this machine's cache and {why}. Download it where there is a "
             f"network with `hf download {source}`, or give a local folder. 'tiny-ldm' needs no download."
