@@ -251,19 +251,24 @@ class Results:
         self._manifest["provenance"].update(provenance)
         self._write()
 
-    def close(self) -> None:
-        """Draw the PNGs, unless the report of a series will, and say where things lie.
+    def close(self) -> Results:
+        """Draw the PNGs, unless the report of a series will; why there are none is logged.
+
+        Returns
+        -------
+        Results
+            Itself: shown, it says where things lie.
 
         Examples
         --------
         >>> results.close()  # doctest: +SKIP
-        tables, figures and findings: outputs/02_probing
+        Results('outputs/02_probing': 2 tables, 4 figures, 3 findings)
         """
         if not self._in_series:
             paths = [self.out / "figures" / f"{entry['name']}.json" for entry in self._plotly_figures()]
             if advice := write_pngs(paths):
-                print(advice)
-        print(f"tables, figures and findings: {self.out}")
+                logger.warning(advice)
+        return self
 
     def _plotly_figures(self) -> list[dict[str, Any]]:
         return [entry for entry in self._manifest["figures"] if entry["kind"] == "plotly"]

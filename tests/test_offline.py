@@ -57,7 +57,8 @@ ENTRY_POINTS = {
     "from pathlib import Path\n"
     "voila_command(Path('one.ipynb'), '127.0.0.1', 8866, True), where('127.0.0.1', 8866)",
 }
-KERNEL = f"KERNEL = {REFUSED.format(call='lk.load_model(%r)' % 'sd-turbo')!r}"
+SD_TURBO = REFUSED.format(call="lk.load_model('sd-turbo')")
+KERNEL = f"KERNEL = {SD_TURBO!r}"
 
 
 @functools.cache
@@ -100,7 +101,9 @@ def test_no_entry_point_asks_the_network_with_the_switch_on(tmp_path: Path) -> N
 
 
 def test_the_libraries_are_told_before_they_are_imported() -> None:
-    code = "import ldm_kit, huggingface_hub.constants as c; print(c.HF_HUB_OFFLINE, c.HF_HUB_DISABLE_TELEMETRY)"
+    code = (
+        "import ldm_kit, huggingface_hub.constants as c; print(c.HF_HUB_OFFLINE, c.HF_HUB_DISABLE_TELEMETRY)"
+    )
     environment = {**os.environ, "LDM_KIT_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "True"], done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from html.parser import HTMLParser
@@ -221,6 +222,21 @@ def test_only_headline_findings_open_the_report(series: Path, monkeypatch: pytes
     lines = told([], report).splitlines()
     assert "  - mid_block is most human <script>: 0.400." in lines
     assert lines[-1] == f"Open {series / 'index.html'}"
+
+
+def test_a_full_disk_is_told_and_the_old_report_stays_whole(
+    series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {path: path.read_bytes() for path in series.rglob("*") if path.is_file()}
+    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(BadInputError, match="No space left on device.*Free some space"):
+        build_report(series)
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in series.rglob("*") if path.is_file()} == before
 
 
 def test_no_run_no_report(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ldm_kit.offline import is_offline
 
 DEFAULT = ("names-2020", "choices-2020")  # the two whose hashes are known
 ENVIRONMENT = "LDM_KIT_THINGS_URLS"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def fetch_things(
         A table of addresses of your own (YAML); by default the environment variable
         ``LDM_KIT_THINGS_URLS``, else the package's ``data/things_urls.yaml``.
     progress : bool
-        Show bars, and one line on each file's licence.
+        Show bars, and log one line on each file's licence.
     attempts, wait : int, float
         See `ResumingDownloader`.
 
@@ -115,7 +118,8 @@ def fetch_things(
         _agreed(source, accept_licence, password)
     for source in (table[key] for key in keys):
         if progress:
-            print(f"{source.file}: {source.holds}. Licence: {source.licence}; see {source.terms}")
+            said = f"{source.file}: {source.holds}. Licence: {source.licence}; see {source.terms}"
+            logger.warning(said)  # for all to see, and not an error
         try:
             file = _fetch(source, folder, attempts=attempts, wait=wait, progress=progress)
         except OSError as error:

@@ -81,3 +81,11 @@ def test_nothing_that_comes_from_data_runs_in_jupyterlab(
     assert NAME in shown and all(" ".join(text.split()) in shown for text in TEXTS.values())
     notebook.close()
     visit.check(lab)
+
+
+def test_jupyterlab_asks_nobody_for_news_updates_or_extensions(lab: Server, visit: Visit) -> None:
+    visit.page.goto(f"{lab.base}/lab?token={lab.token}&reset")
+    visit.page.wait_for_function("() => window.jupyterapp && window.jupyterapp.restored.then(() => true)")
+    for what in ("update", "news", "extensions?refresh=1"):  # as the page does, sooner or later
+        visit.page.request.get(f"{lab.base}/lab/api/{what}")
+    visit.check(lab)
