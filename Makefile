@@ -33,8 +33,11 @@ bench: .venv/.stamp  ## time measures and extraction; what was measured: tests/b
 	$(PY) -m tests.benchmarks.measures
 	$(PY) -m tests.benchmarks.extraction
 
-lab: .venv/.stamp  ## open JupyterLab on the first notebook
-	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
+# JupyterLab would look for news, for newer versions of itself and for extensions.
+LAB_FLAGS := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+  --LabApp.extension_manager=readonly
+lab: .venv/.stamp  ## open JupyterLab on the first notebook; it asks nobody on the network
+	$(PY) -m jupyterlab $(LAB_FLAGS) notebooks/00_start_here.ipynb
 
 # `make game IP=0.0.0.0` lets a class in.
 IP ?= 127.0.0.1

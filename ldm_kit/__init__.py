@@ -18,6 +18,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from ldm_kit.offline import tell_the_libraries
+
+tell_the_libraries()
+
 __version__ = "0.1.0"
 
 # Where each public name lives.

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import os
 import re
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,11 +29,42 @@ SERIES_VARIABLE = "LDM_KIT_SERIES"
 MANIFEST = "results.json"
 FORMAT = 1
 
+# Code in Markdown: it begins and ends with as many backticks, and stands for itself.
+CODE = re.compile(r"((?<!`)(`+)(?!`).+?(?<!`)\2(?!`))", re.DOTALL)
+# What would begin HTML, a link, an image, a formula or an escape.
+BEGINNINGS = re.compile(r"[<>&\[\]!$\\~|]|:(?=//)")
+
 AnyFigure = TypeVar("AnyFigure")
+logger = logging.getLogger(__name__)
+
+
+def only_marks(text: str) -> str:
+    r"""Keep Markdown's emphasis and code marks in a sentence; whatever else it holds is shown as it is written.
+
+    Names, labels and prompts from data stand in sentences, and Markdown may hold HTML, links and formulas.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+        Markdown of one line.
+
+    Examples
+    --------
+    >>> only_marks("The odd one is **<b>** of `<b>`.")
+    'The odd one is **&#60;b&#62;** of `<b>`.'
+    """
+    parts = CODE.split(" ".join(text.split()))
+    for place in range(0, len(parts), 3):  # between them: the code, and the backticks that it began with
+        parts[place] = BEGINNINGS.sub(lambda found: f"&#{ord(found[0])};", parts[place])
+    return "".join(part for place, part in enumerate(parts) if place % 3 != 2)
 
 
 class Finding(str):
-    """A sentence with computed numbers; a notebook displays it as Markdown.
+    """A sentence with computed numbers; a notebook displays it as Markdown, of which it has marks alone.
 
     Examples
     --------
@@ -42,7 +75,7 @@ class Finding(str):
     __slots__ = ()
 
     def _repr_markdown_(self) -> str:
-        return f"> {self}"
+        return f"> {only_marks(self)}"
 
 
 class Results:
@@ -218,19 +251,24 @@ class Results:
         self._manifest["provenance"].update(provenance)
         self._write()
 
-    def close(self) -> None:
-        """Draw the PNGs, unless the report of a series will, and say where things lie.
+    def close(self) -> Results:
+        """Draw the PNGs, unless the report of a series will; why there are none is logged.
+
+        Returns
+        -------
+        Results
+            Itself: shown, it says where things lie.
 
         Examples
         --------
         >>> results.close()  # doctest: +SKIP
-        tables, figures and findings: outputs/02_probing
+        Results('outputs/02_probing': 2 tables, 4 figures, 3 findings)
         """
         if not self._in_series:
             paths = [self.out / "figures" / f"{entry['name']}.json" for entry in self._plotly_figures()]
             if advice := write_pngs(paths):
-                print(advice)
-        print(f"tables, figures and findings: {self.out}")
+                logger.warning(advice)
+        return self
 
     def _plotly_figures(self) -> list[dict[str, Any]]:
         return [entry for entry in self._manifest["figures"] if entry["kind"] == "plotly"]
@@ -245,8 +283,10 @@ class Results:
             config={"displaylogo": False, "responsive": True},
         )
         # No tab title and no language otherwise; screen readers begin with both.
-        page = page.replace("<html>", '<html lang="en">', 1)
-        page = page.replace("<head>", f"<head><title>{html.escape(title)}</title>", 1)
+        nonce = secrets.token_urlsafe()
+        page = allow_scripts(page, nonce).replace("<html>", '<html lang="en">', 1)
+        head = f"<head>{content_policy(nonce)}<title>{html.escape(title)}</title>"
+        page = page.replace("<head>", head, 1)
         write_text(path.with_suffix(".html"), page)
         write_text(path.with_suffix(".json"), plotly.io.to_json(figure))
 
@@ -264,6 +304,40 @@ class Results:
 
     def _write(self) -> None:
         write_text(self.out / MANIFEST, json.dumps(self._manifest, indent=1, ensure_ascii=False))
+
+
+def content_policy(nonce: str, more_scripts: str = "") -> str:
+    """Make the rule of a page: scripts that bear the nonce run, no others, and nothing comes from elsewhere.
+
+    Examples
+    --------
+    >>> content_policy("abc").split("; ")[1]
+    "script-src 'nonce-abc'"
+    """
+    here = "'self' file:"
+    rules = {
+        "default-src": "'none'",
+        "script-src": f"'nonce-{nonce}' {more_scripts}".strip(),
+        "style-src": "'unsafe-inline'",
+        "img-src": f"{here} data: blob:",
+        "font-src": "data:",
+        "frame-src": here,
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    content = "; ".join(f"{name} {value}" for name, value in rules.items())
+    return f'<meta http-equiv="Content-Security-Policy" content="{content}">'
+
+
+def allow_scripts(made: str, nonce: str) -> str:
+    """Give the scripts in what plotly or itables made the page's nonce; in the data there, each < is escaped.
+
+    Examples
+    --------
+    >>> allow_scripts("<script>draw()</script>", "abc")
+    '<script nonce="abc">draw()</script>'
+    """
+    return re.sub(r"<script(?=[ >])", f'<script nonce="{nonce}"', made)
 
 
 def write_plotly_library(folder: Path) -> Path:

@@ -128,11 +128,9 @@ def leftovers(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "cache").iterdir() if path.name != "data.bin")
 
 
-def test_downloads_once(
-    fetch: Any, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_downloads_once(fetch: Any, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert fetch(progress=True).read_bytes() == BODY
-    assert "Licence: CC0; see here" in capsys.readouterr().out
+    assert "Licence: CC0; see here" in caplog.text
     assert fetch().read_bytes() == BODY
     assert server.seen == [None] and leftovers(tmp_path) == []
 

@@ -124,6 +124,21 @@ def test_no_code_from_data(module: Path) -> None:
                 assert any(keyword.arg == "allow_pickle" for keyword in node.keywords), ast.unparse(node)
 
 
+# Command lines, and the batch runner's progress.
+PRINTS = {"__main__.py", "demo.py", "judge.py", "runner.py"}
+
+
+def test_library_code_logs_and_does_not_print() -> None:
+    printing = [
+        f"{module.relative_to(ROOT)}:{node.lineno}"
+        for module in MODULES
+        if module.name not in PRINTS and module.parent.name != "features"
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert printing == []
+
+
 def test_no_file_names_a_place_of_one_machine() -> None:
     private = [str(place) + "/" for place in (ROOT, Path.home()) if len(place.parts) > 1]
     private += ["/" + "work/", "/" + "root/", "/" + "tmp/venv"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -50,6 +51,58 @@ WIDGETS = [
     "from tqdm.notebook import tqdm\nfor _ in tqdm(range(2), 'probes'): pass",
     "picker = ipywidgets.HBox(); picker.add_class('ldm-grid-picker'); picker",
     "explorer = ipywidgets.VBox(); explorer.add_class('ldm-explorer'); explorer",
+]
+
+# What runs in a browser if any page takes it for HTML, Markdown, a formula or a script's end. In a file's name
+# no slash can stand; elsewhere all can.
+RUNS = "window.pwned=1"
+NAME = f"<img src=x onerror={RUNS}> & `b`"
+TEXTS = {
+    "image": f"<img src=x onerror={RUNS}>",
+    "script": f"</script><script>{RUNS}</script>",
+    "link": f"[a link](javascript:{RUNS})",
+    "loud": f"![loud](x&quot;onerror={RUNS})",
+    "code": f"`a`<img src=x onerror={RUNS}>`b`",
+    "escape": f"\\`<img src=x onerror={RUNS}>`",
+    "formula": rf"$\text{{<img src=x onerror={RUNS}>}}$",
+    "place": rf"$\href{{javascript:{RUNS}}}{{x}}$",
+    "environment": rf"\begin{{a}}<img src=x onerror={RUNS}>\end{{a}}",
+    "diagram": f"\n```mermaid\n<img src=x onerror={RUNS}>\n```\n",
+    "anchor": f'<a href="javascript:{RUNS}">click</a>',
+}
+HOSTILE = [
+    """
+import logging
+import ipywidgets, pandas as pd
+from IPython.display import Markdown, display
+import ldm_kit as lk
+data = lk.load_dataset("folder", folder)
+label = data.stimuli[0].label
+results = lk.Results(out, title=label, question=f"Is it {label}? {texts['link']}")
+results.record(model=label, judgements=label, **{label: list(texts.values()), "nested": {label: texts}})
+""",
+    """
+rows = [{"block": text, "accuracy": 0.1, label: name, "judgements": label} for name, text in texts.items()]
+results.table(pd.DataFrame(rows), "table", caption=f"{label} {texts['script']}")
+""",
+    """
+figure = lk.plots.figure(label, subtitle=", ".join(texts.values()))
+figure.add_bar(x=list(texts.values()), y=list(range(len(texts))), name=label, hovertext=list(texts.values()))
+results.figure(figure, "bars", caption=f"{label} {texts['link']} {texts['script']}", headline=True)
+""",
+    """
+strip = lk.look(lk.load_model("tiny-ldm"), data.stimuli, data.stimuli.names[0], [0.5], "mid_block", prompt=texts["image"])
+results.figure(lk.plots.film_strip(strip), "strip", caption=data.stimuli.captions[0])
+""",
+    """
+for name, text in texts.items():
+    display(results.finding(f"{name}: **{label}**, `{label}` and {text} {text}.", name=name, headline=True))
+    if name != "loud":  # an image, as Markdown may hold; it is not there
+        display(Markdown(text))
+""",
+    "display({'text/html': texts['image'], 'text/plain': ''}, {'application/javascript': 'window.pwned=1'}, raw=True)",
+    "print(label); logging.getLogger().warning(label); ipywidgets.HTML(label)",
+    "raise ValueError(' '.join([label, *texts.values()]))",
 ]
 
 
@@ -254,6 +307,21 @@ def test_missing_and_damaged_files_are_named_and_the_rest_is_shown(
     assert "cut.parquet" in caplog.text
 
 
+def test_a_full_disk_is_told_and_the_old_report_stays_whole(
+    series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {path: path.read_bytes() for path in series.rglob("*") if path.is_file()}
+    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(BadInputError, match="No space left on device.*Free some space"):
+        build_report(series)
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in series.rglob("*") if path.is_file()} == before
+
+
 def test_no_run_no_report(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="nothing to report"):
         build_report(tmp_path)
@@ -316,3 +384,75 @@ def test_the_browser_that_draws_pngs_asks_nobody(tmp_path: Path, monkeypatch: py
     assert ldm_kit.static_images.write_pngs([figure]) == ""
     assert figure.with_suffix(".png").exists()
     assert gate.asked == []  # without the shut door: MathJax's CDN, and news of the browser's own
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory, browser: object) -> Path:
+    """A report in which each name, label, prompt and parameter wants to run."""
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("hostile")
+    Image.new("RGB", (64, 64), "red").save(folder / f"{NAME}.png")
+    pd.DataFrame({"name": [f"{NAME}.png"], "caption": [" ".join(TEXTS.values())]}).to_csv(
+        folder / "captions.csv", index=False
+    )
+    given = new_code_cell(
+        "out: str = ''\nfolder: str = ''\ntexts: dict = {}", metadata={"tags": ["parameters"]}
+    )
+    cells = [given, *map(new_code_cell, HOSTILE)]
+    nbformat.write(new_notebook(cells=cells), folder / "h.ipynb")
+    run = {
+        "notebook": "h.ipynb",
+        "parameters": {"folder": str(folder), "texts": TEXTS},
+    }
+    series = {"title": TEXTS["script"], "question": f"{TEXTS['image']} {TEXTS['link']}", "runs": [run]}
+    (folder / "s.yaml").write_text(json.dumps(series))  # JSON is YAML
+    (outcome,) = run_series(folder / "s.yaml", folder / "out")
+    assert "ValueError" in str(outcome.error), outcome.error
+    return build_report(folder / "out").index
+
+
+def what_data_made(within: Any) -> list[str]:
+    """Elements within a Playwright locator that can run what stands in `TEXTS`, or that one of them has run."""
+    found: list[str] = within.evaluate_all(
+        """(all) => all.flatMap((part) => [...part.querySelectorAll('*')]).filter((one) => [...one.attributes].some(
+            ({name, value}) => name.startsWith('on') || /^\\s*javascript:/i.test(value)
+            || (name === 'src' && value === 'x')
+        )).map((one) => one.outerHTML.slice(0, 200)).concat(window.pwned ? ['it ran'] : [])"""
+    )
+    return found
+
+
+@pytest.mark.browser
+def test_nothing_that_comes_from_data_runs_in_any_page(hostile: Path, browser: Any) -> None:
+    from tests.browser.driver import watched_page
+
+    pages = sorted(hostile.parent.rglob("*.html"))
+    assert {page.name for page in pages} == {"h.failed.html", "bars.html", "index.html"}
+    for place in pages:
+        with watched_page(browser) as visit:
+            visit.page.goto(place.as_uri())
+            visit.page.locator(".js-plotly-plot .main-svg, table.dataTable tbody td").first.wait_for()
+            visit.page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+            assert what_data_made(visit.page.locator("html")) == [], place.name
+            assert NAME in " ".join(visit.page.locator("body").all_inner_texts()), (
+                "it is shown as it is written"
+            )
+            visit.check()
+
+
+@pytest.mark.browser
+def test_a_script_that_is_not_the_pages_own_does_not_run(hostile: Path, browser: Any) -> None:
+    from tests.browser.driver import watched_page
+
+    for place in hostile.parent.rglob("*.html"):
+        other = place.with_name(f"with a script, {place.name}")
+        stray = f"<body><script>{RUNS}</script><img src=data: onerror={RUNS}><iframe src='javascript:top.{RUNS}'></iframe>"
+        other.write_text(re.sub("<body[^>]*>", stray, place.read_text(), count=1))
+        with watched_page(browser) as visit:
+            visit.page.goto(other.as_uri())
+            visit.page.locator(".js-plotly-plot .main-svg, table.dataTable tbody td").first.wait_for()
+            assert visit.page.evaluate("window.pwned") is None, place.name
+        other.unlink()

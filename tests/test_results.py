@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def test_figures_load_nothing_from_the_network_and_share_plotly(
         page = (tmp_path / place / "figures/f.html").read_text()
         library = "../../plotly.min.js" if place != "alone" else "../plotly.min.js"
         assert f'src="{library}"' in page
-        assert "http" not in page.replace("http://www.w3.org", "").split("<body>")[0]
+        assert "://" not in page.split("<body>")[0]
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("plotly.min.js"))] == [
         "alone/plotly.min.js",
         "series/plotly.min.js",
@@ -106,14 +107,54 @@ def test_what_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
         Results(tmp_path / "file")
 
 
+FULL = [(Path, "write_text"), (Path, "replace"), (pd.DataFrame, "to_parquet"), (Image.Image, "save")]
+
+
+@pytest.mark.parametrize(("kind", "call"), FULL, ids=lambda one: getattr(one, "__name__", one))
+def test_a_full_disk_is_told_and_what_was_there_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, call: str
+) -> None:
+    def write(value: float) -> list[Any]:
+        return [
+            lambda: results.table(pd.DataFrame({"a": [value]}), "t"),
+            lambda: results.figure(go.Figure(go.Bar(y=[value])), "f"),
+            lambda: results.figure(Image.new("L", (2, 2), int(value)), "p"),
+            lambda: results.finding(f"It is {value}.", name="it"),
+            lambda: results.record(value=value),
+        ]
+
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    results = Results(tmp_path / "out")
+    for one in write(1.0):
+        one()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(kind, call, full)
+    told = []
+    for one in write(2.0):
+        try:
+            one()
+        except BadInputError as error:
+            told.append(str(error))
+    monkeypatch.undo()
+    assert len(told) == (5 if call == "replace" else 4 if call == "write_text" else 1)
+    assert all("No space left on device" in one and "Free some space" in one for one in told)
+    if call in ("replace", "write_text"):  # nothing could be written, but the table's own files
+        del before[tmp_path / "out/tables/t.parquet"], before[tmp_path / "out/tables/t.csv"]
+        assert {path: path.read_bytes() for path in before} == before
+    assert not list(tmp_path.rglob("*.partial*"))
+    json.loads((tmp_path / "out/results.json").read_text())
+
+
 def test_without_a_browser_a_line_says_how_to_get_pngs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ldm_kit.static_images, "find_browser", lambda: None)
     results = Results(tmp_path)
     results.figure(go.Figure(), "f")
-    results.close()
-    assert HOW_TO_GET_PNGS in capsys.readouterr().out
+    assert repr(results.close()) == f"Results({str(tmp_path)!r}: 0 tables, 1 figures, 0 findings)"
+    assert HOW_TO_GET_PNGS in caplog.text
     assert not (tmp_path / "figures/f.png").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,14 @@ from ldm_kit.atomic import write_text
 from ldm_kit.batch.provenance import package_versions
 from ldm_kit.batch.state import STATE, locked, read_json, report_locked, sweep
 from ldm_kit.errors import BadInputError
-from ldm_kit.results import MANIFEST, is_file_name, write_plotly_library
+from ldm_kit.results import (
+    MANIFEST,
+    allow_scripts,
+    content_policy,
+    is_file_name,
+    only_marks,
+    write_plotly_library,
+)
 from ldm_kit.static_images import write_pngs
 
 if TYPE_CHECKING:
@@ -38,6 +46,8 @@ WITHOUT_NAN = (
 )
 # Links to itables' site on how to trust a notebook, which a page on disk needs not.
 ITABLES_HELP = re.compile(r"\s*\(need <a [^<]*</a>\?\)|<sup><noscript>.*?</sup>", re.DOTALL)
+# itables imports itself from a blob, and makes WITHOUT_NAN, a text by then, a function.
+ITABLES_SCRIPTS = "blob: 'unsafe-eval'"
 
 
 AnyType = TypeVar("AnyType")
@@ -92,14 +102,19 @@ def build_report(out: str | os.PathLike[str]) -> Report:
         library = write_plotly_library(out)
         advice = write_pngs(_plotly_figures(folders))
         index = out / "index.html"
+        nonce = secrets.token_urlsafe()
         runs = [_read_run(folder, library, index) for folder in folders]
+        for table in (table for run in runs for table in run["tables"]):
+            table["html"] = allow_scripts(table["html"], nonce)
         page = _template().render(
             series=series,
             runs=runs,
             headline=_headline(runs),
             findings=_headline_findings(runs),
             judgements=_judgements(runs),
-            tables_script=_tables_script(),
+            tables_script=allow_scripts(_tables_script(), nonce),
+            nonce=nonce,
+            content_policy=content_policy(nonce, ITABLES_SCRIPTS),
             versions=package_versions(),
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
@@ -345,7 +360,8 @@ def _relative(path: Path, base: Path) -> str:
 
 def _template() -> Any:
     import jinja2
-    import mistune
+
+    from ldm_kit.batch.pages import markdown_as_html
 
     folder = Path(ldm_kit.__path__[0]) / "data" / "report"
     environment = jinja2.Environment(
@@ -355,12 +371,10 @@ def _template() -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    markdown = mistune.create_markdown(escape=True)
 
     def inline(text: str) -> str:
         """Render a sentence's marks, without the paragraph around it."""
-        rendered = str(markdown(text)).strip()
-        return rendered.removeprefix("<p>").removesuffix("</p>")
+        return markdown_as_html(only_marks(text)).removeprefix("<p>").removesuffix("</p>")
 
     environment.filters["markdown"] = inline
     environment.filters["short"] = _short

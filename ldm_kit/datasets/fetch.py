@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from ldm_kit.yaml_text import load_yaml
 
 DEFAULT = ("names-2020", "choices-2020")  # the two whose hashes are known
 ENVIRONMENT = "LDM_KIT_THINGS_URLS"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def fetch_things(
         A table of addresses of your own (YAML); by default the environment variable
         ``LDM_KIT_THINGS_URLS``, else the package's ``data/things_urls.yaml``.
     progress : bool
-        Show bars, and one line on each file's licence.
+        Show bars, and log one line on each file's licence.
     attempts, wait : int, float
         See `ResumingDownloader`.
 
@@ -116,7 +119,8 @@ def fetch_things(
         _agreed(source, accept_licence, password)
     for source in (table[key] for key in keys):
         if progress:
-            print(f"{source.file}: {source.holds}. Licence: {source.licence}; see {source.terms}")
+            said = f"{source.file}: {source.holds}. Licence: {source.licence}; see {source.terms}"
+            logger.warning(said)  # for all to see, and not an error
         try:
             file = _fetch(source, folder, attempts=attempts, wait=wait, progress=progress)
         except OSError as error:

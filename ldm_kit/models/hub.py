@@ -16,6 +16,7 @@ from typing import Any
 
 from ldm_kit.atomic import write_text
 from ldm_kit.errors import LdmKitError, ModelNotFoundError
+from ldm_kit.offline import hub_shut
 
 log = logging.getLogger(__name__)
 # Weights, configurations, and the vocabularies of transformers' tokenizers; pickles are never loaded.
@@ -196,11 +197,12 @@ def quiet(local: bool) -> Iterator[None]:
 
 @contextmanager
 def explained(source: str, offline: bool) -> Iterator[None]:
-    """Turn what the hub's client raises into errors that say what to do."""
+    """Turn what the hub's client raises into errors that say what to do; offline, keep it from the network."""
     from huggingface_hub import errors
 
     try:
-        yield
+        with hub_shut(offline):
+            yield
     except LdmKitError:
         raise
     except errors.GatedRepoError as error:
@@ -214,7 +216,8 @@ def explained(source: str, offline: bool) -> Iterator[None]:
             "place in a file of your own (environment variable LDM_KIT_MODELS), or give a local folder."
         ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        why = "the offline switch is on" if offline else "the hub could not be reached"
+        shut = offline or isinstance(error, errors.OfflineModeIsEnabled)
+        why = "the offline switch is on" if shut else "the hub could not be reached"
         raise ModelNotFoundError(
             f"The model {source!r} is not in this machine's cache and {why}. Download it where there is a "
             f"network with `hf download {source}`, or give a local folder. 'tiny-ldm' needs no download."

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ldm_kit.plots.template import SCALE
+from ldm_kit.plots.template import SCALE, heading
 
 
 def matrices(
@@ -49,7 +49,7 @@ def matrices(
             row=1,
             col=i + 1,
         )
-    text = title if not subtitle else f"{title}<br><sup style='color:#555'>{subtitle}</sup>"
+    text = heading(title, [subtitle] if subtitle else [])
     fig.update_layout(
         template="ldm_kit",
         title={"text": text},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Sequence
+
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -78,9 +81,22 @@ def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
     'Alignment by block'
     """
     lines = _lines(subtitle)
-    text = title + "".join(f"<br><sup style='color:#555'>{line}</sup>" for line in lines)
     room = {"margin": {"t": 80 + 18 * (len(lines) - 1)}} if len(lines) > 1 else {}
-    return go.Figure(layout={"template": "ldm_kit", "title": {"text": text}, **room, **layout})
+    return go.Figure(
+        layout={"template": "ldm_kit", "title": {"text": heading(title, lines)}, **room, **layout}
+    )
+
+
+def heading(title: str, lines: Sequence[str]) -> str:
+    """Write a title and the lines below it as plotly reads them: names in them are text, not tags.
+
+    Examples
+    --------
+    >>> heading("Tokens of <b>", ["at 0.5"])
+    "Tokens of &lt;b&gt;<br><sup style='color:#555'>at 0.5</sup>"
+    """
+    below = (f"<br><sup style='color:#555'>{html.escape(line, quote=False)}</sup>" for line in lines)
+    return html.escape(title, quote=False) + "".join(below)
 
 
 def _lines(text: str) -> list[str]:

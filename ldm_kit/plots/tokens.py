@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ldm_kit.errors import BadInputError
-from ldm_kit.plots.template import DIVERGING, SCALE
+from ldm_kit.plots.template import DIVERGING, SCALE, heading
 
 Map = npt.NDArray[np.floating]
 
@@ -117,7 +117,7 @@ def token_maps(
             row=1,
             col=i + 1,
         )
-    text = title if not subtitle else f"{title}<br><sup style='color:#555'>{subtitle}</sup>"
+    text = heading(title, [subtitle] if subtitle else [])
     fig.update_layout(
         template="ldm_kit", title={"text": text}, width=width, height=380, margin={"t": 110, "l": 40, "r": 20}
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -18,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-QUIET = '{"fetchNews":"false","checkForUpdates":false}'
 # Of the JupyterLab extensions that happen to be installed, those that draw Voilà's page.
 EXTENSIONS = (
     "@voila-dashboards/widgets-manager8",
@@ -26,6 +28,27 @@ EXTENSIONS = (
     "anywidget",
     "jupyterlab-plotly",
 )
+MAKEFILE = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+LAB_FLAGS = re.findall(r"^LAB_FLAGS := (.*)$", MAKEFILE, re.MULTILINE)[0].split()
+# What a Python does that was started with it: asks for no name and no place but its own machine's. Each attempt
+# is written down and refused, in C as well: what `socket` can do raises audit events.
+WATCH = """
+import os, sys
+def watch(event, given):
+    if event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
+        host = given[0]
+    elif event in ("socket.connect", "socket.sendto", "socket.getnameinfo"):
+        address = given[-1] if event != "socket.getnameinfo" else given[0]
+        host = address[0] if isinstance(address, tuple) else None  # a path is on this machine
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else host
+    if host and host not in ("localhost", "::1", "::", "0.0.0.0", "*") and not str(host).startswith("127."):
+        with open(os.environ["NETWORK_LOG"], "a") as log:
+            log.write(f"{event.removeprefix('socket.')} {host}\\n")
+        raise OSError(f"{event} {host}: nobody is asked here")
+sys.addaudithook(watch)
+"""
 EVERY_CELL = '{"windowingMode":"none"}'  # render every cell, also off screen
 
 
@@ -42,11 +65,18 @@ class Server:
 
 @dataclass
 class Gate:
-    """A proxy that lets nobody through: everyone who knocks is written down and turned away."""
+    """A proxy that lets nobody through, and a watch in every Python: who asks is written down and turned away."""
 
-    asked: list[str] = field(default_factory=list)
+    knocked: list[str] = field(default_factory=list)
+
+    @property
+    def asked(self) -> list[str]:
+        log = self._watch / "log"
+        return [*self.knocked, *(log.read_text().splitlines() if log.exists() else [])]
 
     def __post_init__(self) -> None:
+        self._watch = Path(tempfile.mkdtemp())
+        (self._watch / "sitecustomize.py").write_text(WATCH)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         threading.Thread(target=self._turn_away, daemon=True).start()
@@ -60,18 +90,21 @@ class Gate:
             with caller, suppress(OSError):
                 caller.settimeout(2)
                 first = caller.recv(300).split(b"\r\n")[0].decode(errors="replace")
-                self.asked.append(first)
+                self.knocked.append(first)
                 caller.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
 
     def close(self) -> None:
         self._socket.close()
+        shutil.rmtree(self._watch, ignore_errors=True)
 
     def variables(self) -> dict[str, str]:
-        """Environment variables that send every polite library to this proxy."""
+        """Environment variables that send every polite library to this proxy, and set the watch on every Python."""
         here = f"http://127.0.0.1:{self.port}"
         names = ("http_proxy", "https_proxy", "all_proxy")
         both = dict.fromkeys(names, here) | {name.upper(): here for name in names}
-        return both | {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
+        paths = [str(self._watch), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        watch = {"PYTHONPATH": os.pathsep.join(paths), "NETWORK_LOG": str(self._watch / "log")}
+        return both | watch | {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
 
 
 def free_port() -> int:
@@ -86,7 +119,6 @@ def lab_server(folder: Path, state: Path, environment: Mapping[str, str] | None 
     """Start JupyterLab on `folder`; its settings, runtime files and log go to `state`."""
     settings = state / "settings" / "@jupyterlab"
     for name, text in {
-        "apputils-extension/notification": QUIET,
         "notebook-extension/tracker": EVERY_CELL,
     }.items():
         file = settings / f"{name}.jupyterlab-settings"
@@ -97,8 +129,8 @@ def lab_server(folder: Path, state: Path, environment: Mapping[str, str] | None 
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
         *("--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"),
         *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"),
-        *("--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"),
-        *("--ServerApp.terminals_enabled=False",),
+        *("--LabApp.expose_app_in_browser=True", "--ServerApp.terminals_enabled=False"),
+        *LAB_FLAGS,
     ]
     address = f"http://127.0.0.1:{port}"
     with _serving(command, f"{address}/api?token={token}", folder, state, environment) as (log, gate):
@@ -140,10 +172,8 @@ def _serving(
 ) -> Iterator[tuple[Path, Gate]]:
     state.mkdir(parents=True, exist_ok=True)
     log, gate = state / "server.log", Gate()
-    before = os.environ.get("PYTHONPATH")
     variables = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *([before] if before else [])]),
         "JUPYTER_CONFIG_DIR": str(state / "config"),
         "JUPYTER_DATA_DIR": str(state / "data"),
         "JUPYTER_RUNTIME_DIR": str(state / "runtime"),
