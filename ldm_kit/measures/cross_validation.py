@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,11 +42,15 @@ class ProbeResult:
         The fitted probe of each row of `table`; empty if they were not kept.
     pooled : pandas.DataFrame
         The tidy table, one row per cell: all folds' held-out triplets together.
+    folds : mapping of str (or int) to int
+        The fold that each judged object was held out in, by its name, or by its row where objects have no names.
+        An object that nobody judged is not in it: no probe saw it.
     """
 
     table: pd.DataFrame
     probes: tuple[Probe, ...]
     pooled: pd.DataFrame = field(repr=False)
+    folds: Mapping[str | int, int] = field(repr=False)
 
     def summary(self) -> pd.DataFrame:
         """One row per cell, the held-out triplets of all folds together (`pooled`)."""
@@ -129,7 +134,9 @@ def cross_validate_probe(
     rows, pooled, probes = [], [], []
     steps = progress(_steps(features, triplets, n_folds, seed), "probes", total=n_cells(features) * n_folds)
     folds: list[_Fold] = []
-    for labels, X, indices, fold, number, rows_of_it in steps:
+    dealt: dict[str | int, int] = {}
+    for labels, objects, X, indices, fold, number, rows_of_it in steps:
+        dealt.update(zip(objects, fold.tolist(), strict=True))
         fitted, counts, outcome = _one_fold(X, indices, fold, number, rows_of_it, probe, zero_shot, protocol)
         about = {
             **labels,
@@ -147,7 +154,7 @@ def cross_validate_probe(
         if number == n_folds - 1:
             pooled.append({**about, **_columns(folds, len(X), estimand), "n_test_objects": len(X)})
             folds = []
-    return ProbeResult(tidy(rows), tuple(probes), tidy(pooled))
+    return ProbeResult(tidy(rows), tuple(probes), tidy(pooled), dealt)
 
 
 def probe_name(probe: Probe) -> str:
@@ -162,7 +169,7 @@ def probe_name(probe: Probe) -> str:
 
 
 def _steps(features: Any, triplets: Any, n_folds: int, seed: int) -> Any:
-    """Every cell × fold: labels, judged rows, triplets, fold of each object, fold number, rows of its triplets."""
+    """Every cell × fold: labels, judged objects, their rows, triplets, folds, fold number, rows of its triplets."""
     triplets = once(triplets)
     for cell in cells_of(features):
         matched = Matched.of(cell, triplets)
@@ -171,9 +178,11 @@ def _steps(features: Any, triplets: Any, n_folds: int, seed: int) -> Any:
         indices = matched.groups.indices
         if len(used) < matched.groups.n:
             indices = within(indices, np.arange(len(indices)), used, matched.groups.n)
+        names = triplets.names if isinstance(triplets, Triplets) else cell.names
+        objects = used.tolist() if names is None else [names[i] for i in used]
         fold = object_folds(len(used), n_folds, seed)
         for number, rows in enumerate(each_fold(indices, fold)):
-            yield table_labels(cell, triplets), X, indices, fold, number, rows
+            yield table_labels(cell, triplets), objects, X, indices, fold, number, rows
 
 
 def _one_fold(
