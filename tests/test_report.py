@@ -16,10 +16,11 @@ import ldm_kit.static_images
 from ldm_kit.atomic import write_text
 from ldm_kit.batch import build_report, run_series
 from ldm_kit.batch.pages import mathml
-from ldm_kit.batch.report import _figure, split_columns
+from ldm_kit.batch.report import _figure
 from ldm_kit.demo import told
 from ldm_kit.errors import BadInputError
 from ldm_kit.static_images import HOW_TO_GET_PNGS
+from ldm_kit.tables import split_columns
 
 NOTEBOOK = """
 import plotly.graph_objects as go

@@ -162,6 +162,8 @@ def _is_wide(png: Path) -> bool:
 def _table(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     import pandas as pd
 
+    from ldm_kit.tables import split_columns
+
     path = folder / "tables" / f"{entry['name']}.parquet"
     frame = pd.read_parquet(path)
     varying, constant = split_columns(frame)
@@ -172,42 +174,6 @@ def _table(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
         "constant": constant,
         "html": _sortable(varying, f"{folder.name}-{entry['name']}"),
     }
-
-
-def split_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Part a table into the columns that vary and those that say the same in each row, without empty ones.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-
-    Returns
-    -------
-    varying : pandas.DataFrame
-    constant : dict of str to str
-        Column name to its one value.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> frame = pd.DataFrame({"model": "tiny-ldm", "accuracy": [0.4, 0.5], "probe": ""})
-    >>> varying, constant = split_columns(frame)
-    >>> list(varying), constant
-    (['accuracy'], {'model': 'tiny-ldm'})
-    """
-    constant: dict[str, str] = {}
-    varying = []
-    for name in frame.columns:
-        texts = frame[name].astype("object").where(frame[name].notna(), "").map(str).unique()
-        if len(texts) > 1 or (len(frame) == 1 and texts[0]):
-            varying.append(name)
-        elif len(texts) == 1 and texts[0]:
-            constant[str(name)] = _short(frame[name].iloc[0])
-    return frame[varying], constant
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _sortable(frame: pd.DataFrame, identifier: str) -> str:
@@ -274,6 +240,8 @@ def _template() -> Any:
     import jinja2
     import mistune
 
+    from ldm_kit.tables import short
+
     folder = Path(ldm_kit.__path__[0]) / "data" / "report"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -290,5 +258,5 @@ def _template() -> Any:
         return rendered.removeprefix("<p>").removesuffix("</p>")
 
     environment.filters["markdown"] = inline
-    environment.filters["short"] = _short
+    environment.filters["short"] = short
     return environment.get_template("index.html.j2")
