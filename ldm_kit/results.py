@@ -238,15 +238,15 @@ class Results:
     def _write_plotly(self, figure: Any, path: Path, title: str) -> None:
         import plotly.io
 
-        library = write_plotly_library(self._home)
-        page = plotly.io.to_html(
-            figure,
-            include_plotlyjs=Path(os.path.relpath(library, path.parent.resolve())).as_posix(),
-            config={"displaylogo": False, "responsive": True},
+        from ldm_kit.plots.template import figure_html
+
+        library = Path(os.path.relpath(write_plotly_library(self._home), path.parent.resolve())).as_posix()
+        page = (
+            '<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{html.escape(title)}</title><style>body {{ margin: 0; }}</style></head>\n"
+            f"<body>{figure_html(figure, library)}</body>\n</html>\n"
         )
-        # No tab title and no language otherwise; screen readers begin with both.
-        page = page.replace("<html>", '<html lang="en">', 1)
-        page = page.replace("<head>", f"<head><title>{html.escape(title)}</title>", 1)
         write_text(path.with_suffix(".html"), page)
         write_text(path.with_suffix(".json"), plotly.io.to_json(figure))
 

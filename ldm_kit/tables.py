@@ -66,7 +66,9 @@ VALUES = (
     "ci_low",
     "ci_high",
 )
-FIRST = (*LABELS, *VALUES, "model", "metric", "probe", "fold", "gain", "gain_low", "gain_high")
+CORRECTED = ("p_corrected", "low_corrected", "high_corrected")
+GAIN = ("gain", "gain_low", "gain_high", *(f"gain_{name}" for name in CORRECTED))
+FIRST = (*LABELS, *VALUES, *CORRECTED, "model", "metric", "probe", "fold", *GAIN)
 
 JUDGEMENTS = ("human", "human model", "simulated")
 
@@ -88,9 +90,9 @@ class Table(pd.DataFrame, metaclass=_HasTheColumns):
     --------
     >>> tidy({"model": "m", "block": b, "accuracy": 0.4, "ci_low": 0.3, "ci_high": h} for b, h in ("a5", "b6"))
     In every row: accuracy 0.4 · ci_low 0.3 · model m
-      block ci_high
-    0     a       5
-    1     b       6
+      block  ci_high
+    0     a      5.0
+    1     b      6.0
     """
 
     @property
@@ -111,7 +113,8 @@ class Table(pd.DataFrame, metaclass=_HasTheColumns):
         self, how: str, width: int, pair: str, both: str, escape: Callable[[str], str] = str
     ) -> str:
         """Let pandas display the columns that vary, below a line of those that do not."""
-        varying, constant = split_columns(pd.DataFrame(self))
+        frame = pd.DataFrame(self)
+        varying, constant = split_columns(frame) if len(frame) else (frame, {})
         with pd.option_context(
             "display.precision", 4, "display.max_columns", None, "display.width", width or None
         ):

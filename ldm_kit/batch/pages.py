@@ -148,16 +148,9 @@ def _make_static(output: Any, widgets: Mapping[str, Any]) -> None:
     """Put a figure where plotly's data is, and a note where a widget is."""
     data = output["data"]
     if PLOTLY in data:
-        import plotly.io
+        from ldm_kit.plots.template import figure_html
 
-        figure = plotly.io.to_html(
-            {"data": data[PLOTLY]["data"], "layout": data[PLOTLY].get("layout", {})},
-            full_html=False,
-            include_plotlyjs=False,
-            validate=False,
-            config={"displaylogo": False, "responsive": True},
-        )
-        output["data"] = {"text/html": figure}
+        output["data"] = {"text/html": figure_html(data[PLOTLY])}
     elif WIDGET in data:
         classes = _widget(output, widgets).get("state", {}).get("_dom_classes", [])
         told = next((IN_ITS_PLACE[name] for name in classes if name in IN_ITS_PLACE), OTHERWISE)

@@ -138,9 +138,10 @@ def _figure(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     layout = (
         read_json(stem.with_name(f"{stem.name}.json")).get("layout", {}) if entry["kind"] == "plotly" else {}
     )
+    height = layout.get("height") or layout.get("template", {}).get("layout", {}).get("height") or 480
     files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "html")}
     present = {suffix: _relative(file, folder.parent) for suffix, file in files.items() if file.exists()}
-    return {**entry, **present, "height": layout.get("height") or 450, "wide": _is_wide(files["png"])}
+    return {**entry, **present, "height": height, "wide": _is_wide(files["png"])}
 
 
 def _best_first(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from ldm_kit.given_numbers import number_of_folds
 from ldm_kit.measures import objective, protocol_linhardt
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import cells_of, n_cells, table_labels
+from ldm_kit.measures.comparison import corrected
 from ldm_kit.measures.folds import each_fold, object_folds, within
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval
@@ -114,7 +115,8 @@ def cross_validate_probe(
     ProbeResult
         `table` has `accuracy` on held-out triplets, and the columns `cross_entropy`, `zero_shot`,
         `zero_shot_metric`, `gain`, `gain_se`, `gain_low`, `gain_high` (the paired difference), `lam`,
-        `iterations`, `n_train_triplets`, `n_train_objects`, `n_test_objects`. `summary()` pools the folds.
+        `iterations`, `n_train_triplets`, `n_train_objects`, `n_test_objects`. `summary()` pools the folds; there, gains are corrected (Holm) for
+        the number of cells: `gain_p_corrected`, `gain_low_corrected`, `gain_high_corrected`, `n_compared`.
 
     Raises
     ------
@@ -131,7 +133,7 @@ def cross_validate_probe(
         raise unknown_name("protocol", protocol, [protocol_linhardt.NAME], "Pick it, or None for ours.")
     n_folds, estimand = number_of_folds(n_folds), checked_estimand(ci)
     more = ceiling_columns(ceiling)
-    rows, pooled, probes = [], [], []
+    rows, pooled, probes, gains = [], [], [], []
     steps = progress(_steps(features, triplets, n_folds, seed), "probes", total=n_cells(features) * n_folds)
     folds: list[_Fold] = []
     dealt: dict[str | int, int] = {}
@@ -153,7 +155,13 @@ def cross_validate_probe(
         folds.append(outcome)
         if number == n_folds - 1:
             pooled.append({**about, **_columns(folds, len(X), estimand), "n_test_objects": len(X)})
+            held = np.concatenate([outcome.indices for outcome in folds])
+            independent = len(held) if estimand == "these objects" else len(np.unique(held))
+            gains.append((pooled[-1]["gain"], pooled[-1]["gain_se"], independent - 1))
             folds = []
+    for row, columns in zip(pooled, corrected(gains), strict=True):
+        row["n_compared"] = columns.pop("n_compared")
+        row.update({f"gain_{name}": value for name, value in columns.items() if name != "p"})
     return ProbeResult(tidy(rows), tuple(probes), tidy(pooled), dealt)
 
 

@@ -259,14 +259,14 @@ def gain_heatmap(table: pd.DataFrame, *, title: str = "What words add", subtitle
     Parameters
     ----------
     table : pandas.DataFrame
-        From `ldm_kit.compare`: rows with ``block``, ``depth``, ``noise_level``, ``difference``, ``ci_low``
-        and ``ci_high``.
+        From `ldm_kit.compare`: rows with ``block``, ``depth``, ``noise_level``, ``difference``, ``ci_low``,
+        ``ci_high``, and, where they were corrected, ``low_corrected`` and ``high_corrected``.
     title, subtitle : str
 
     Returns
     -------
     plotly.graph_objects.Figure
-        Orange is a gain, blue a loss. A gain is set bold if its interval excludes zero.
+        Orange is a gain, blue a loss. A gain is set bold if its (corrected) interval excludes zero.
 
     Examples
     --------
@@ -300,7 +300,7 @@ def gain_heatmap(table: pd.DataFrame, *, title: str = "What words add", subtitle
 def _gain_said(row: pd.Series, reach: float) -> str:
     half = (row["ci_high"] - row["ci_low"]) / 2
     told = f"{row['difference']:+.3f}"
-    sure = row["ci_low"] > 0 or row["ci_high"] < 0
+    sure = row.get("low_corrected", row["ci_low"]) > 0 or row.get("high_corrected", row["ci_high"]) < 0
     text = (f"<b>{told}</b>" if sure else told) + (f"<br>±{half:.3f}" if half == half else "")
     ink = ink_on((row["difference"] / reach + 1) / 2, DIVERGING)
     return f'<span style="color:{ink}">{text}</span>'

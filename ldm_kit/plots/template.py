@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 import plotly.io as pio
@@ -20,6 +23,25 @@ JUDGES = {
     "human model": "a human model (choices drawn from an embedding fitted to people)",
     "simulated": "simulated observers",
 }
+
+# What plotly.js is told wherever a figure is drawn: else each has a button that uploads it to plotly's cloud.
+CONFIG = {"displaylogo": False, "showSendToCloud": False}
+for _, renderer in pio.renderers.items():
+    if hasattr(renderer, "config"):
+        renderer.config = {**(renderer.config or {}), **CONFIG}
+
+# A page's figure takes the width that it finds, up to its own. On a phone it is drawn as wide as its words need,
+# and scaled down; on paper, which tells nobody how wide it is, as wide as fits.
+NARROWEST, ON_PAPER = 560, 600
+FITTING = f"""<style>
+.ldm-figure {{ max-width: var(--width); container-type: inline-size; overflow-x: auto; overflow-y: hidden; }}
+.ldm-figure > div {{ --scale: min(1, tan(atan2(100cqw, {NARROWEST}px))); width: max(100cqw, {NARROWEST}px) !important;
+  transform: scale(var(--scale)); transform-origin: 0 0; margin-bottom: calc((var(--scale) - 1) * var(--height)); }}
+</style>"""
+PRINTING = f"""
+addEventListener("beforeprint", () => Plotly.relayout("{{plot_id}}", {{width: {ON_PAPER}}}));
+addEventListener("afterprint", () => Plotly.Plots.resize("{{plot_id}}"));
+"""
 
 pio.templates["ldm_kit"] = go.layout.Template(
     layout={
@@ -81,6 +103,48 @@ def figure(title: str, subtitle: str = "", **layout: object) -> go.Figure:
     text = title + "".join(f"<br><sup style='color:#555'>{line}</sup>" for line in lines)
     room = {"margin": {"t": 80 + 18 * (len(lines) - 1)}} if len(lines) > 1 else {}
     return go.Figure(layout={"template": "ldm_kit", "title": {"text": text}, **room, **layout})
+
+
+def figure_html(figure: go.Figure | Mapping[str, Any], library: str | bool = False) -> str:
+    """Give a figure as HTML that fits any page: never wider than what it stands in, on a phone and on paper, too.
+
+    Parameters
+    ----------
+    figure : plotly.graph_objects.Figure, or what its JSON holds
+    library : str or bool
+        Address of the plotly.js that it is drawn with; False where the page has it.
+
+    Returns
+    -------
+    str
+        A ``div`` with its script.
+
+    Examples
+    --------
+    >>> "--width: 900px" in figure_html(figure("Alignment by block"))
+    True
+    """
+    plain = figure.to_plotly_json() if isinstance(figure, go.Figure) else figure
+    layout = dict(plain.get("layout", {}))
+    template = dict(layout.get("template", {}))
+    base = dict(template.get("layout", {}))
+    width, height = (
+        layout.get(name) or base.get(name) or other for name, other in (("width", 900), ("height", 480))
+    )
+    for one in (layout, base):  # plotly.js would go back to it
+        one.pop("width", None)
+    div = pio.to_html(
+        {
+            "data": plain["data"],
+            "layout": {**layout, "height": height, "template": {**template, "layout": base}},
+        },
+        config={**CONFIG, "responsive": True},
+        include_plotlyjs=library,
+        full_html=False,
+        post_script=PRINTING,
+        validate=False,
+    )
+    return f'{FITTING}<div class="ldm-figure" style="--width: {width}px; --height: {height}px">{div}</div>'
 
 
 def _lines(text: str) -> list[str]:

@@ -19,6 +19,7 @@ from ldm_kit.errors import LdmKitError
 from ldm_kit.game.scoring import Consistency, agreement_table, trials_said
 from ldm_kit.game.session import Feedback, Game, Session
 from ldm_kit.plots.agreement import agreement_dots
+from ldm_kit.plots.template import CONFIG
 
 SIDE = 320  # pixels; larger pictures are made smaller before they are sent
 KEYS = "Click a picture, or press 1, 2 or 3. Which is the odd one out?"
@@ -222,6 +223,7 @@ class OddOneOut(ipywidgets.VBox):  # type: ignore[misc]
         )
         if scores["n_triplets"].max() > 0:
             self.figure = go.FigureWidget(agreement_dots(scores, consistency.ceiling))
+            self.figure._config = CONFIG
             self.children = [self.board, self.figure]
 
     def _drop_figure(self) -> None:
