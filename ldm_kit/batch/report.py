@@ -134,14 +134,22 @@ def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
 
 def _figure(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     """Say where a figure's files are; only those that exist are linked."""
+    from ldm_kit.plots.template import NARROWEST, size_of
+
     stem = folder / "figures" / entry["name"]
     layout = (
         read_json(stem.with_name(f"{stem.name}.json")).get("layout", {}) if entry["kind"] == "plotly" else {}
     )
-    height = layout.get("height") or layout.get("template", {}).get("layout", {}).get("height") or 480
+    width, height = size_of(layout)
     files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "html")}
     present = {suffix: _relative(file, folder.parent) for suffix, file in files.items() if file.exists()}
-    return {**entry, **present, "height": height, "wide": _is_wide(files["png"])}
+    return {
+        **entry,
+        **present,
+        "height": height,
+        "least": min(width, NARROWEST),
+        "wide": _is_wide(files["png"]),
+    }
 
 
 def _best_first(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -139,7 +139,7 @@ def category_dots(table: pd.DataFrame, *, title: str = "By category") -> go.Figu
     )
     chance = float(table["chance"].iloc[0])
     fig.add_vline(x=chance, line={"color": CHANCE, "dash": "dash"}, annotation_text=f"chance {chance:.3f}")
-    fig.update_layout(height=max(320, 22 * len(table) + 160), margin={"l": 170})
+    fig.update_layout(height=max(320, 22 * len(table) + 160))
     fig.update_xaxes(title="odd-one-out accuracy", tickformat=".2f")
     return fig
 
@@ -177,7 +177,7 @@ def dimension_heatmap(table: pd.DataFrame, *, title: str = "Human dimensions by 
         zmax=max(0.05, float(grid.max().max())),
         colorbar={"title": {"text": "R²"}},
     )
-    fig.update_layout(height=max(360, 17 * len(grid) + 170), margin={"l": 260})
+    fig.update_layout(height=max(360, 17 * len(grid) + 170))
     fig.update_xaxes(title="block, in network order", type="category")
     fig.update_yaxes(autorange="reversed", tickfont={"size": 11}, dtick=1)
     return fig
@@ -215,7 +215,7 @@ def dimension_dots(
         marker={"size": 9, "color": COLOURS[0]},
     )
     fig.add_vline(x=0, line={"color": CHANCE, "dash": "dash"}, annotation_text="no better than the mean")
-    fig.update_layout(height=max(320, 22 * len(rows) + 160), margin={"l": 190})
+    fig.update_layout(height=max(320, 22 * len(rows) + 160))
     fig.update_xaxes(title="R²", tickformat=".2f")
     return fig
 
@@ -248,7 +248,7 @@ def difference_dots(
         marker={"size": 9, "color": COLOURS[0]},
     )
     fig.add_vline(x=0, line={"color": CHANCE, "dash": "dash"})
-    fig.update_layout(height=max(320, 22 * len(table) + 160), margin={"l": 170})
+    fig.update_layout(height=max(320, 22 * len(table) + 160))
     fig.update_xaxes(title="difference in odd-one-out accuracy", tickformat="+.2f")
     return fig
 

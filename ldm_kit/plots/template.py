@@ -30,17 +30,18 @@ for _, renderer in pio.renderers.items():
     if hasattr(renderer, "config"):
         renderer.config = {**(renderer.config or {}), **CONFIG}
 
-# A page's figure takes the width that it finds, up to its own. On a phone it is drawn as wide as its words need,
-# and scaled down; on paper, which tells nobody how wide it is, as wide as fits.
-NARROWEST, ON_PAPER = 560, 600
-FITTING = f"""<style>
-.ldm-figure {{ max-width: var(--width); container-type: inline-size; overflow-x: auto; overflow-y: hidden; }}
-.ldm-figure > div {{ --scale: min(1, tan(atan2(100cqw, {NARROWEST}px))); width: max(100cqw, {NARROWEST}px) !important;
-  transform: scale(var(--scale)); transform-origin: 0 0; margin-bottom: calc((var(--scale) - 1) * var(--height)); }}
+# A page's figure takes the width that it finds, up to its own. On a phone it is drawn as wide as its words need, and
+# scaled down; so it is on paper, which tells nobody how wide it is.
+NARROWEST = 640
+FITTING = """<style>
+.ldm-figure { max-width: var(--width); container-type: inline-size; overflow-x: auto; overflow-y: hidden; }
+.ldm-figure > div { --scale: min(1, tan(atan2(100cqw, var(--least)))); width: max(100cqw, var(--least)) !important;
+  transform: scale(var(--scale)); transform-origin: 0 0; margin-bottom: calc((var(--scale) - 1) * var(--height)); }
+@media print { .ldm-figure .modebar { display: none; } }
 </style>"""
-PRINTING = f"""
-addEventListener("beforeprint", () => Plotly.relayout("{{plot_id}}", {{width: {ON_PAPER}}}));
-addEventListener("afterprint", () => Plotly.Plots.resize("{{plot_id}}"));
+PRINTING = """
+addEventListener("beforeprint", () => Plotly.relayout("{plot_id}", {width: LEAST}));
+addEventListener("afterprint", () => Plotly.Plots.resize("{plot_id}"));
 """
 
 pio.templates["ldm_kit"] = go.layout.Template(
@@ -51,7 +52,7 @@ pio.templates["ldm_kit"] = go.layout.Template(
             "size": 14,
             "color": "#222222",
         },
-        "title": {"x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 18}},
+        "title": {"x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 16}, "font": {"size": 18}},
         "colorway": COLOURS,
         "colorscale": {"sequential": SCALE, "diverging": DIVERGING},
         "paper_bgcolor": "white",
@@ -128,9 +129,7 @@ def figure_html(figure: go.Figure | Mapping[str, Any], library: str | bool = Fal
     layout = dict(plain.get("layout", {}))
     template = dict(layout.get("template", {}))
     base = dict(template.get("layout", {}))
-    width, height = (
-        layout.get(name) or base.get(name) or other for name, other in (("width", 900), ("height", 480))
-    )
+    width, height = size_of(layout)
     for one in (layout, base):  # plotly.js would go back to it
         one.pop("width", None)
     div = pio.to_html(
@@ -141,10 +140,24 @@ def figure_html(figure: go.Figure | Mapping[str, Any], library: str | bool = Fal
         config={**CONFIG, "responsive": True},
         include_plotlyjs=library,
         full_html=False,
-        post_script=PRINTING,
+        post_script=PRINTING.replace("LEAST", str(min(width, NARROWEST))),
         validate=False,
     )
-    return f'{FITTING}<div class="ldm-figure" style="--width: {width}px; --height: {height}px">{div}</div>'
+    size = f"--width: {width}px; --height: {height}px; --least: {min(width, NARROWEST)}px"
+    return f'{FITTING}<div class="ldm-figure" style="{size}">{div}</div>'
+
+
+def size_of(layout: Mapping[str, Any]) -> tuple[int, int]:
+    """Give the width and height of a figure, which its template may say.
+
+    Examples
+    --------
+    >>> size_of({"height": 300})
+    (900, 300)
+    """
+    base = layout.get("template", {}).get("layout", {})
+    width, height = (layout.get(name) or base.get(name) for name in ("width", "height"))
+    return int(width or 900), int(height or 480)
 
 
 def _lines(text: str) -> list[str]:
