@@ -57,6 +57,7 @@ _HOMES: dict[str, str] = {
     "cka": "measures",
     "accuracy_by_concept": "measures",
     "accuracy_by_category": "measures",
+    "check_parameters": "given_numbers",
     "too_few_to_probe": "probing",
     "accuracy_said": "wording",
     "difference_said": "wording",
