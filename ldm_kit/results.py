@@ -276,17 +276,16 @@ class Results:
     def _write_plotly(self, figure: Any, path: Path, title: str) -> None:
         import plotly.io
 
-        library = write_plotly_library(self._home)
-        page = plotly.io.to_html(
-            figure,
-            include_plotlyjs=Path(os.path.relpath(library, path.parent.resolve())).as_posix(),
-            config={"displaylogo": False, "responsive": True},
-        )
-        # No tab title and no language otherwise; screen readers begin with both.
+        from ldm_kit.plots.template import figure_html
+
+        library = Path(os.path.relpath(write_plotly_library(self._home), path.parent.resolve())).as_posix()
         nonce = secrets.token_urlsafe()
-        page = allow_scripts(page, nonce).replace("<html>", '<html lang="en">', 1)
-        head = f"<head>{content_policy(nonce)}<title>{html.escape(title)}</title>"
-        page = page.replace("<head>", head, 1)
+        page = (
+            f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8">{content_policy(nonce)}'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{html.escape(title)}</title><style>body {{ margin: 0; }}</style></head>\n"
+            f"<body>{allow_scripts(figure_html(figure, library), nonce)}</body>\n</html>\n"
+        )
         write_text(path.with_suffix(".html"), page)
         write_text(path.with_suffix(".json"), plotly.io.to_json(figure))
 

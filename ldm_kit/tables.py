@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +14,174 @@ import pandas as pd
 
 from ldm_kit.atomic import with_ending, written_aside
 
-# name -> dtype; the order is the order of the columns. Strings are empty, numbers NaN, counts <NA>
-# where a column does not apply.
+# name -> dtype. Strings are empty, numbers NaN, counts <NA> where a column does not apply.
 COLUMNS: dict[str, Any] = {
-    "model": "str",
-    "dataset": "str",
-    "judgements": "str",
     "block": "str",
-    "depth": "Int64",
     "noise_level": "float64",
-    "timestep": "float64",
-    "sigma": "float64",
     "conditioning": "str",
-    "pooling": "str",
+    "accuracy": "float64",
+    "ci_low": "float64",
+    "ci_high": "float64",
+    "model": "str",
     "metric": "str",
     "probe": "str",
     "fold": "Int64",
-    "seed": "Int64",
-    "accuracy": "float64",
     "se": "float64",
-    "ci_low": "float64",
-    "ci_high": "float64",
     "n_triplets": "Int64",
     "n_ties": "Int64",
+    "depth": "Int64",
+    "timestep": "float64",
+    "sigma": "float64",
+    "dataset": "str",
+    "judgements": "str",
+    "pooling": "str",
+    "seed": "Int64",
     "chance": "float64",
     "ceiling_low": "float64",
     "ceiling_high": "float64",
     "ceiling_source": "str",
 }
+# What a row is about and what it says, in the order in which it is read: these columns stand at the left.
+LABELS = (
+    "block",
+    "noise_level",
+    "conditioning",
+    "block_b",
+    "a",
+    "b",
+    "category",
+    "concept",
+    "dimension",
+    "other",
+)
+VALUES = (
+    "difference",
+    "correlation",
+    "cka",
+    "r2",
+    "r2_low",
+    "r2_high",
+    "agreed",
+    "accuracy",
+    "ci_low",
+    "ci_high",
+)
+CORRECTED = ("p_corrected", "low_corrected", "high_corrected")
+GAIN = ("gain", "gain_low", "gain_high", *(f"gain_{name}" for name in CORRECTED))
+FIRST = (*LABELS, *VALUES, *CORRECTED, "model", "metric", "probe", "fold", *GAIN)
 
 # What a spreadsheet takes for the beginning of a formula (OWASP's list of CSV injection).
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 JUDGEMENTS = ("human", "human model", "simulated")
 
 
-def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+class _HasTheColumns(type):
+    """Whatever has all columns is a tidy table: pandas' comparisons ask for the type of what was read back."""
+
+    def __instancecheck__(cls, frame: object) -> bool:
+        return isinstance(frame, pd.DataFrame) and set(COLUMNS) <= set(frame.columns)
+
+
+class Table(pd.DataFrame, metaclass=_HasTheColumns):
+    """The tidy table: a DataFrame whose display hides no interval.
+
+    Displayed whole, it says in one line what is the same in every row, leaves out what is empty, and shows all other
+    columns, block and value at the left. In all else it is pandas' own; what lacks one of `COLUMNS` is a plain DataFrame.
+
+    Examples
+    --------
+    >>> tidy({"model": "m", "block": b, "accuracy": 0.4, "ci_low": 0.3, "ci_high": h} for b, h in ("a5", "b6"))
+    In every row: accuracy 0.4 · ci_low 0.3 · model m
+      block  ci_high
+    0     a      5.0
+    1     b      6.0
+    """
+
+    @property
+    def _constructor(self) -> Callable[..., pd.DataFrame]:
+        def made(*given: Any, **more: Any) -> pd.DataFrame:
+            frame = pd.DataFrame(*given, **more)
+            return Table(frame) if isinstance(frame, Table) else frame
+
+        return made
+
+    def __repr__(self) -> str:
+        return self._displayed("__repr__", shutil.get_terminal_size().columns, "{} {}", "{}\n{}")
+
+    def _repr_html_(self) -> str | None:
+        return self._displayed("_repr_html_", 0, "{} <b>{}</b>", "<p>{}</p>\n{}", html.escape)
+
+    def _displayed(
+        self, how: str, width: int, pair: str, both: str, escape: Callable[[str], str] = str
+    ) -> str:
+        """Let pandas display the columns that vary, below a line of those that do not."""
+        frame = pd.DataFrame(self)
+        varying, constant = split_columns(frame) if len(frame) else (frame, {})
+        with pd.option_context(
+            "display.precision", 4, "display.max_columns", None, "display.width", width or None
+        ):
+            shown = getattr(varying, how)()
+        told = " · ".join(pair.format(escape(name), escape(value)) for name, value in constant.items())
+        line = f"In every row: {told}"
+        return both.format(textwrap.fill(line, width) if width else line, shown) if told else shown
+
+
+def split_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Part a table into the columns that vary and those that say the same in each row, without empty ones.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+
+    Returns
+    -------
+    varying : pandas.DataFrame
+        Of a single row, what is no column of `COLUMNS`, or a label or a value.
+    constant : dict of str to str
+        Column name to its one value.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"model": "tiny-ldm", "accuracy": [0.4, 0.5], "probe": ""})
+    >>> varying, constant = split_columns(frame)
+    >>> list(varying), constant
+    (['accuracy'], {'model': 'tiny-ldm'})
+    """
+    constant: dict[str, str] = {}
+    varying = []
+    for name in frame.columns:
+        texts = frame[name].astype("object").where(frame[name].notna(), "").map(str).unique()
+        leads = len(frame) == 1 and (name not in COLUMNS or name in LABELS or name in VALUES)
+        if len(texts) > 1 or (leads and texts[0]):
+            varying.append(name)
+        elif len(texts) == 1 and texts[0]:
+            constant[str(name)] = short(frame[name].iloc[0])
+    return frame[varying], constant
+
+
+def short(value: object) -> str:
+    """Give a number in four digits, anything else as it is.
+
+    Examples
+    --------
+    >>> short(1 / 3), short(3)
+    ('0.3333', '3')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def tidy(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Make the tidy table from rows that name only what applies to them.
 
     Parameters
     ----------
     rows : iterable of mapping
-        One mapping a row. Keys outside `COLUMNS` are kept as further columns, at the right.
+        One mapping a row. Keys outside `COLUMNS` are kept as further columns.
 
     Returns
     -------
-    pandas.DataFrame
-        The columns of `COLUMNS` in their order and types, then any further ones.
+    Table
+        A pandas.DataFrame: the columns of `FIRST` that there are, further ones, then what is left of `COLUMNS`.
 
     Examples
     --------
@@ -72,8 +197,9 @@ def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             frame[name] = frame[name].fillna("").astype(str)
         else:
             frame[name] = frame[name].astype(dtype)
-    further = [name for name in frame.columns if name not in COLUMNS]
-    return frame[[*COLUMNS, *further]]
+    first = [name for name in FIRST if name in frame]
+    further = [name for name in frame.columns if name not in COLUMNS and name not in FIRST]
+    return Table(frame[[*first, *further, *(name for name in COLUMNS if name not in FIRST)]])
 
 
 def as_text(cell: Any) -> Any:

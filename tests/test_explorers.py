@@ -21,6 +21,7 @@ from ldm_kit.widgets.kept import Kept
 from ldm_kit.widgets.latest import Latest
 from ldm_kit.widgets.live_figure import LiveFigure
 from ldm_kit.widgets.uploads import uploaded_picture
+from tests.small_store import SmallStore
 
 BLOCKS = ["down_blocks.1", "mid_block", "up_blocks.1"]
 LEVELS = [0.3, 0.9]
@@ -489,22 +490,60 @@ def probed(store, data):
     return part, lk.cross_validate_probe(part, data.triplets, lk.LinearProbe(seed=0), n_folds=3, seed=0)
 
 
-def test_neighbours_are_those_of_the_probe_that_never_saw_the_stimulus(probed, data):
+def test_neighbours_and_ranks_are_those_of_one_probe(probed, data):
     part, result = probed
     view = lk.widgets.ProbesView(part, data, result, stimulus="car", delay=QUICK)
     view.block.value = "mid_block"
     row = part.names.index("car.png")
-    fold = int(lk.measures.object_folds(len(part), 3, 0)[row])
+    after = view.similarities()["after the probe"]
     table = result.table.reset_index(drop=True)
-    place = table.index[(table["block"] == "mid_block") & (table["fold"] == fold)][0]
-    Z = result.probes[place].transform(part["mid_block", 0.3, "none"])
-    expected = [data.stimuli.labels[i] for i in np.argsort(-(Z @ Z[row])) if i != row][:6]
+    shown = [
+        Z @ Z[row]
+        for place in table.index[table["block"] == "mid_block"]
+        for Z in [result.probes[place].transform(part["mid_block", 0.3, "none"])]
+    ]
+    assert sum(np.allclose(after, each) for each in shown) == 1
+    expected = [data.stimuli.labels[i] for i in np.argsort(-after) if i != row][:6]
     told = view.shown("Neighbours").alt
     assert f"after the probe: {', '.join(expected)}" in told
     assert "norms (simulated)" in told
     ranks = view.figure("Ranks").data[2]
     assert sorted(ranks.y) == list(range(1, len(part)))
     assert [ranks.text[list(ranks.y).index(place)] for place in range(1, 7)] == expected
+
+
+def test_the_probe_shown_never_saw_the_chosen_stimulus(probed, data):
+    """Spoil the stimulus for those that learn from it: only a probe that never saw it stays what it was."""
+    part, _ = probed
+    key, names = ("mid_block", 0.3, "none"), part.names
+    unjudged = names[:40:5]  # so that folds over the judged ones are not those over all
+    triplets = data.triplets.wholly_among([name for name in names if name not in unjudged])
+    probe = lk.LinearProbe(lambdas=(0.01,), max_iterations=5, seed=0)
+
+    def shown(stimulus, X, choices):
+        fitted = lk.cross_validate_probe(SmallStore(names, {key: X}), choices, probe, n_folds=4, seed=1)
+        view = lk.widgets.ProbesView(part, data, fitted, stimulus=stimulus, delay=QUICK)
+        view.block.value = "mid_block"
+        return view.similarities()["after the probe"], view.shown("Ranks").said
+
+    for stimulus in (*names[1:48:6], *unjudged[:2]):
+        row, honest = names.index(stimulus), part[key]
+        spoilt, odd = honest.copy(), triplets.indices.copy()
+        spoilt[row] = 50 * np.roll(honest[row], 7)
+        holds = (odd == triplets.names.index(stimulus)).any(axis=1)
+        odd[holds] = odd[holds][:, [1, 2, 0]]
+        before, said = shown(stimulus, honest, triplets)
+        after, _ = shown(stimulus, spoilt, replace(triplets, indices=odd))
+        np.testing.assert_array_equal(before, after, err_msg=stimulus)
+        assert ("Nobody judged it" in said) == (stimulus in unjudged), stimulus
+
+
+def test_a_probe_that_peeked_and_one_of_other_stimuli_are_not_passed_off_as_honest(probed, data):
+    part, result = probed
+    peeked = lk.cross_validate_probe(part, data.triplets, lk.LinearProbe(seed=0), protocol="linhardt2024")
+    assert "this probe saw the stimulus" in lk.widgets.ProbesView(part, data, peeked).shown("Ranks").said
+    with pytest.raises(BadInputError, match="none of the store's stimuli"):
+        lk.widgets.ProbesView(part, data, replace(result, folds={0: 0, 1: 1, 2: 2}))
 
 
 def test_the_status_of_the_ranks_names_as_many_neighbours_as_were_asked_for(probed, data):

@@ -9,17 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control, pearsonr, spearmanr
+from scipy.stats import t as t_distribution
 from sklearn.linear_model import RidgeCV
 from sklearn.neighbors import NearestCentroid
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
 from ldm_kit.measures import (
+    LinearProbe,
     accuracy_by_category,
     accuracy_by_concept,
     categorise,
     cka,
     compare,
+    cross_validate_probe,
     dimension_regression,
     odd_one_out,
     rsa,
@@ -31,6 +34,7 @@ from ldm_kit.measures.comparison import corrected_p
 from ldm_kit.measures.dimensions import ridge
 from ldm_kit.measures.folds import object_folds
 from ldm_kit.tables import from_text, tidy, write_table
+from ldm_kit.wording import difference_said
 from tests.small_store import SmallStore, drawn_choices, random_triplets
 
 
@@ -47,6 +51,54 @@ def world() -> tuple[SmallStore, Triplets]:
     }
     triplets = Triplets(drawn_choices(truth, random_triplets(40, 4000)), names=names, judgements="simulated")
     return SmallStore(names, cells), triplets
+
+
+def many_blocks() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Ten blocks, each noisier than the last: differences of which some are shown only if nobody counts them."""
+    rng = np.random.default_rng(12)
+    truth = rng.gamma(1.0, 1.0, size=(40, 5))
+    cells = {f"b{i}": truth + (0.4 + 0.4 * i) * rng.normal(size=(40, 5)) for i in range(10)}
+    return cells, drawn_choices(truth, random_triplets(40, 3000))
+
+
+@pytest.mark.parametrize("correction", ["holm", "bh", "none"])
+def test_a_corrected_interval_says_what_the_corrected_test_says(correction: str) -> None:
+    table = compare(*many_blocks(), correction=correction)
+    excludes = (table["low_corrected"] > 0) | (table["high_corrected"] < 0)
+    assert (excludes == (table["p_corrected"] < 0.05)).all() and 0 < excludes.sum() < len(table)
+    raw = table[["ci_low", "ci_high"]].to_numpy()
+    ours = table[["low_corrected", "high_corrected"]].to_numpy()
+    surest = table["p"].argmin()
+    half = float(t_distribution.ppf(1 - 0.025 / len(table), 39) * table["se"][surest])  # Bonferroni
+    if correction == "holm":
+        assert ours[surest] == pytest.approx(table["difference"][surest] + np.array([-half, half]))
+    if correction == "none":
+        np.testing.assert_allclose(ours, raw)
+    else:
+        assert (ours[:, 0] <= raw[:, 0] + 1e-12).all() and (ours[:, 1] >= raw[:, 1] - 1e-12).all()
+
+
+def test_no_sentence_says_a_gain_that_the_corrected_test_does_not_show() -> None:
+    table = compare(*many_blocks())
+    seeming = table[(table["ci_low"] > 0) & (table["p_corrected"] >= 0.05)]
+    shown = table[(table["ci_low"] > 0) & (table["p_corrected"] < 0.05)]
+    assert len(seeming) and len(shown)
+    for _, row in seeming.iterrows():
+        said = difference_said(row)
+        assert "a gain" not in said and "no difference is shown" in said, said
+        assert "corrected for 45 comparisons" in said
+    assert all(difference_said(row).endswith(", a gain") for _, row in shown.iterrows())
+    assert "a gain" not in difference_said(compare(*many_blocks(), ci="these objects").assign(
+        low_corrected=np.nan).iloc[0])  # fmt: skip
+    cells, triplets = many_blocks()
+    gains = cross_validate_probe(cells, triplets, LinearProbe(lambdas=(0.01,), max_iterations=5)).summary()
+    for _, row in gains.iterrows():
+        assert difference_said(row, "gain").endswith("a gain") == (
+            row["gain_p_corrected"] < 0.05 and row["gain"] > 0
+        )
+    assert (
+        gains["gain_high_corrected"] - gains["gain_low_corrected"] >= gains["gain_high"] - gains["gain_low"]
+    ).all()
 
 
 def test_differences_are_those_of_the_accuracies(world: tuple[SmallStore, Triplets]) -> None:

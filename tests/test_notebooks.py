@@ -4,19 +4,75 @@ from __future__ import annotations
 
 import itertools
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from traitlets import TraitError
 
 import ldm_kit as lk
+from ldm_kit.errors import LdmKitError
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 BLOCKS = ["down_blocks.1", "mid_block", "up_blocks.1"]
 LEVELS = [0.3, 0.9]
 
 pytestmark = pytest.mark.slow
+
+
+WRONG = [
+    ("00_start_here", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),
+    ("01_extraction", {"batch_size": "many"}, "many"),
+    ("01_extraction", {"conditioning": ["labels"]}, "label"),
+    ("02_probing", {"n_folds": 1}, "n_folds=1"),
+    ("02_probing", {"neighbours_of": "appel"}, "apple"),
+    ("03_layer_comparison", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),
+    ("03_layer_comparison", {"n_folds": 0}, "n_folds=0"),
+    ("03_layer_comparison", {"n_folds": 40}, "40 folds"),
+    ("04_text_conditioning", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),
+    ("04_text_conditioning", {"template": "a photo"}, "{name}"),
+    ("05_odd_one_out_game", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),
+    ("05_odd_one_out_game", {"trials": "informativ"}, "Did you mean 'informative'"),
+    ("05_odd_one_out_game", {"n_trials": 300}, "300 trials"),
+    ("05_odd_one_out_game", {"n_catch": 50}, "50"),
+    ("05_odd_one_out_game", {"autoplay": "juge"}, "Did you mean 'judge'"),
+    ("06_model_comparison", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),
+    ("06_model_comparison", {"shown": 0.2}, "Unknown shown '0.2'"),
+    ("06_model_comparison", {"conditioning": "labels"}, "Did you mean 'label'"),
+    ("06_model_comparison", {"models": ["pixels", "tiny-ldn"]}, "Did you mean 'tiny-ldm'"),
+    ("06_model_comparison", {"models": ["pixels", "tiny-ldm"], "noise_levels": [0.1, 30]}, "outside 0 to 1"),
+    ("90_train_tiny_ldm", {"denoiser_channels": [32, 48]}, "denoiser_channels"),
+    ("90_train_tiny_ldm", {"sampling_steps": 0}, "sampling_steps=0"),
+    ("90_train_tiny_ldm", {"denoiser_rate": 0.0}, "denoiser_rate=0.0"),
+    ("90_train_tiny_ldm", {"judge_samples": -1}, "judge_samples=-1"),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong", "told"), WRONG, ids=lambda one: str(one)[:40])
+def test_a_wrong_parameter_is_told_before_any_feature_is_computed(
+    name: str, wrong: dict[str, object], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_args: object, **_options: object) -> None:
+        raise AssertionError(f"extraction or training began with {wrong}")
+
+    monkeypatch.setattr("ldm_kit.features.extraction.fill", late)
+    monkeypatch.setattr("ldm_kit.training.train_autoencoder", late)
+    codes = [
+        "".join(c["source"])
+        for c in json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())["cells"]
+        if c["cell_type"] == "code"
+    ]
+    codes.insert(
+        1, "\n".join(f"{key} = {value!r}" for key, value in {"out": str(tmp_path / "out"), **wrong}.items())
+    )
+    (tmp_path / "notebook.py").write_text("\n".join(codes))
+    monkeypatch.chdir(tmp_path)
+    # `ValueError`: what batch_size = "many" is to `int`, and an option that a widget does not offer.
+    with pytest.raises((LdmKitError, ValueError, TraitError)) as caught:
+        runpy.run_path(str(tmp_path / "notebook.py"), {"display": str})
+    assert told in str(caught.value) or isinstance(caught.value, TraitError)
 
 
 @pytest.fixture(scope="module")

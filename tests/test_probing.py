@@ -8,7 +8,7 @@ import pytest
 import ldm_kit as lk
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError
-from ldm_kit.probing import sets_needed
+from ldm_kit.notebook_checks import sets_needed
 
 NAMES = tuple(f"{i:02}" for i in range(56))
 

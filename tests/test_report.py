@@ -18,10 +18,11 @@ import ldm_kit.static_images
 from ldm_kit.atomic import write_text
 from ldm_kit.batch import build_report, run_series
 from ldm_kit.batch.pages import mathml
-from ldm_kit.batch.report import _figure, split_columns
+from ldm_kit.batch.report import _figure
 from ldm_kit.demo import told
 from ldm_kit.errors import BadInputError
 from ldm_kit.static_images import HOW_TO_GET_PNGS
+from ldm_kit.tables import split_columns
 
 NOTEBOOK = """
 import plotly.graph_objects as go
@@ -35,7 +36,10 @@ results.table(tidy(rows), "alignment", caption="Accuracy by block")
 """
 FIGURES = """
 results.figure(Image.new("RGB", (30, 20)), "first", caption="Not the best.")
-figure = go.Figure(go.Scatter(y=[1, 2]))
+from ldm_kit import plots
+figure = plots.figure("Alignment through the network", ", ".join(["odd-one-out accuracy of each block"] * 2))
+figure.add_scatter(y=[1, 2])
+figure.show()
 results.figure(figure, "curves", caption="Curves.", headline=True)
 """
 REST = """
@@ -368,6 +372,37 @@ def test_the_index_draws_tables_and_figures_with_the_network_shut(series: Path, 
         page.frame_locator("iframe").first.locator(".js-plotly-plot .main-svg").first.wait_for()
         page.goto((series / "a" / "a.html").as_uri())
         page.locator(".js-plotly-plot .main-svg").first.wait_for()
+        visit.check()
+
+
+# How far a frame's drawings and words reach beyond it, in pixels; -1000 if nothing is drawn yet.
+BEYOND = """() => Math.max(-1000, ...[...document.querySelectorAll('.main-svg, .gtitle')].map((one) => {
+    const {right, bottom} = one.getBoundingClientRect(), frame = window.frameElement;
+    const within = frame ? {right: innerWidth, bottom: innerHeight + scrollY} : one.closest('.ldm-figure, body').getBoundingClientRect();
+    return Math.max(right - within.right, frame ? bottom - within.bottom : 0);
+}))"""
+
+
+WIDEST = "() => Math.max(...[...document.querySelectorAll('.main-svg')].map((one) => one.clientWidth))"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1440, 768, 390, "paper"])
+def test_figures_fit_their_frames_without_pngs(series: Path, browser: Any, width: int | str) -> None:
+    from tests.browser.driver import eventually, watched_page
+
+    with watched_page(browser, width=1440 if width == "paper" else int(width)) as visit:
+        for path in (series / "index.html", series / "a" / "a.html"):
+            page = visit.page
+            page.goto(path.as_uri())
+            drawn = lambda: [one for one in page.frames if one.locator(".main-svg").count()]  # noqa: B023, E731
+            frames = eventually(page, drawn, bool)
+            for frame in frames:
+                if width == "paper":  # A4 between its margins; nobody is told of its width
+                    frame.evaluate("() => void dispatchEvent(new Event('beforeprint'))")
+                    eventually(page, lambda: frame.evaluate(WIDEST), lambda widest: 0 < widest < 688, 5)  # noqa: B023
+                eventually(page, lambda: frame.evaluate(BEYOND), lambda beyond: -1000 < beyond < 1, 5)  # noqa: B023
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         visit.check()
 
 

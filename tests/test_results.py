@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
@@ -14,6 +17,7 @@ from PIL import Image
 
 import ldm_kit.static_images
 from ldm_kit.errors import BadInputError
+from ldm_kit.measures import compare
 from ldm_kit.results import SERIES_VARIABLE, Finding, Results
 from ldm_kit.static_images import HOW_TO_GET_PNGS, write_pngs
 from ldm_kit.tables import tidy
@@ -43,6 +47,61 @@ def test_tables_figures_and_findings_are_kept_and_given_back(tmp_path: Path) -> 
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a/tables/alignment.parquet"), table)
     assert pd.read_csv(tmp_path / "a/tables/alignment.csv")["accuracy"].tolist() == [0.4]
     assert (tmp_path / "a/figures/curves.html").exists()
+
+
+def compared() -> pd.DataFrame:
+    """Two blocks minus a third at nine noise levels, one of them with a hostile name."""
+    rng = np.random.default_rng(0)
+    triplets = np.array([rng.permutation(20)[:3] for _ in range(300)])
+    return pd.concat(
+        [
+            compare({name: rng.normal(size=(20, 4)) for name in ("<i>down", "up", "mid_block")}, triplets, reference="mid_block")
+            .assign(noise_level=level, model="tiny-ldm", dataset="toybox", judgements="simulated")
+            for level in np.linspace(0.1, 0.9, 9)
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["accuracies", "differences"])
+def test_a_table_that_is_printed_hides_no_interval(which: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ({"block": f"up_blocks.{i}", "noise_level": 0.1, "conditioning": c, "model": "tiny-ldm", "accuracy": i / 9,
+             "ci_low": i / 10, "ci_high": i / 8, "se": i / 70, "depth": i, "n_ties": i} for i in range(9) for c in "xy")  # fmt: skip
+    table, value = (tidy(rows), "accuracy") if which == "accuracies" else (compared(), "difference")
+    print(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and not any(" ..." in line for line in lines)
+    assert lines[0].startswith("In every row: ") and "model tiny-ldm" in " ".join(lines)
+    head = next(line for line in lines if value in line).split()
+    labels = ["block", "conditioning"] if which == "accuracies" else ["noise_level", "a"]
+    assert head[: len(labels) + 3] == [*labels, value, "ci_low", "ci_high"]
+    shown = re.findall("<th>([a-z_]+)</th>", table._repr_html_() or "")
+    assert shown[: len(labels) + 3] == [*labels, value, "ci_low", "ci_high"] and "model" not in shown
+
+
+def test_a_table_is_pandas_in_all_else_and_its_names_are_text(tmp_path: Path) -> None:
+    table = compared()
+    page = table.assign(model="<script>alert(1)</script>")._repr_html_()
+    assert page is not None and "<script>" not in page and "&lt;i&gt;down" in page
+    assert "model <b>&lt;script&gt;alert(1)&lt;/script&gt;</b>" in page
+    plain = pd.DataFrame(table)
+    assert repr(table[["a", "difference"]]) == repr(plain[["a", "difference"]])
+    assert repr(table.groupby("a")["p"].mean()) == repr(plain.groupby("a")["p"].mean())
+    table.to_parquet(tmp_path / "t.parquet")
+    for same in (
+        plain,
+        copy.deepcopy(table),
+        pd.concat([table[:3], table[3:]]),
+        pd.read_parquet(tmp_path / "t.parquet"),
+    ):
+        pd.testing.assert_frame_equal(same, table)
+        pd.testing.assert_frame_equal(table, same)
+    assert repr(tidy([{"block": "mid_block", "accuracy": 0.4}])).splitlines()[-1].split() == [
+        "0",
+        "mid_block",
+        "0.4",
+    ]
+    assert "Empty DataFrame" in repr(tidy([]))
 
 
 def test_the_same_name_replaces_and_keeps_its_place(tmp_path: Path) -> None:

@@ -226,16 +226,9 @@ def _make_static(output: Any, widgets: Mapping[str, Any], nonce: str) -> None:
     """Put a figure where plotly's data is, a note where a widget is, and keep of the rest what runs nothing."""
     data = output["data"]
     if PLOTLY in data:
-        import plotly.io
+        from ldm_kit.plots.template import figure_html
 
-        figure = plotly.io.to_html(
-            {"data": data[PLOTLY]["data"], "layout": data[PLOTLY].get("layout", {})},
-            full_html=False,
-            include_plotlyjs=False,
-            validate=False,
-            config={"displaylogo": False, "responsive": True},
-        )
-        output["data"] = {"text/html": allow_scripts(figure, nonce)}
+        output["data"] = {"text/html": allow_scripts(figure_html(data[PLOTLY]), nonce)}
     elif WIDGET in data:
         classes = _widget(output, widgets).get("state", {}).get("_dom_classes", [])
         told = next((IN_ITS_PLACE[name] for name in classes if name in IN_ITS_PLACE), OTHERWISE)

@@ -222,12 +222,21 @@ def _problems_kept(problems: list[str], path: Path) -> Iterator[None]:
 
 def _figure(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     """Say where a figure's files are; only those that exist are linked."""
+    from ldm_kit.plots.template import NARROWEST, size_of
+
     stem = folder / "figures" / entry["name"]
     drawn = entry["kind"] == "plotly"
     layout = _of(dict, read_json(stem.with_name(f"{stem.name}.json")), "layout") if drawn else {}
+    width, height = size_of(layout)
     files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "html")}
     present = {suffix: _relative(file, folder.parent) for suffix, file in files.items() if file.exists()}
-    return {**entry, **present, "height": _of(float, layout, "height") or 450, "wide": _is_wide(files["png"])}
+    return {
+        **entry,
+        **present,
+        "height": height,
+        "least": min(width, NARROWEST),
+        "wide": _is_wide(files["png"]),
+    }
 
 
 def _best_first(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -249,6 +258,8 @@ def _is_wide(png: Path) -> bool:
 def _table(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     import pandas as pd
 
+    from ldm_kit.tables import split_columns
+
     path = folder / "tables" / f"{entry['name']}.parquet"
     frame = pd.read_parquet(path)
     varying, constant = split_columns(frame)
@@ -260,42 +271,6 @@ def _table(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
         "constant": constant,
         "html": _sortable(varying, f"{folder.name}-{entry['name']}"),
     }
-
-
-def split_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Part a table into the columns that vary and those that say the same in each row, without empty ones.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-
-    Returns
-    -------
-    varying : pandas.DataFrame
-    constant : dict of str to str
-        Column name to its one value.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> frame = pd.DataFrame({"model": "tiny-ldm", "accuracy": [0.4, 0.5], "probe": ""})
-    >>> varying, constant = split_columns(frame)
-    >>> list(varying), constant
-    (['accuracy'], {'model': 'tiny-ldm'})
-    """
-    constant: dict[str, str] = {}
-    varying = []
-    for name in frame.columns:
-        texts = frame[name].astype("object").where(frame[name].notna(), "").map(str).unique()
-        if len(texts) > 1 or (len(frame) == 1 and texts[0]):
-            varying.append(name)
-        elif len(texts) == 1 and texts[0]:
-            constant[str(name)] = _short(frame[name].iloc[0])
-    return frame[varying], constant
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _sortable(frame: pd.DataFrame, identifier: str) -> str:
@@ -362,6 +337,7 @@ def _template() -> Any:
     import jinja2
 
     from ldm_kit.batch.pages import markdown_as_html
+    from ldm_kit.tables import short
 
     folder = Path(ldm_kit.__path__[0]) / "data" / "report"
     environment = jinja2.Environment(
@@ -377,5 +353,5 @@ def _template() -> Any:
         return markdown_as_html(only_marks(text)).removeprefix("<p>").removesuffix("</p>")
 
     environment.filters["markdown"] = inline
-    environment.filters["short"] = _short
+    environment.filters["short"] = short
     return environment.get_template("index.html.j2")

@@ -15,7 +15,9 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, ModelNotFoundError, unknown_name
 from ldm_kit.features.extraction import extract
 from ldm_kit.features.store import FeatureStore
-from ldm_kit.models.loading import load_model
+from ldm_kit.models.loading import check_name, load_model
+from ldm_kit.models.noise import check_level
+from ldm_kit.models.prompts import CONDITIONINGS
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ def extract_models(
     Raises
     ------
     UnknownNameError
-        If `missing` is neither.
+        If `missing`, `conditioning` or a model's name is unknown: before any model is opened.
     ModelNotFoundError
         If a model is not to be had and is not skipped, or none is.
 
@@ -78,6 +80,13 @@ def extract_models(
         raise unknown_name("missing", missing, ("error", "skip"), "Choose one of these.")
     if len(set(models)) < len(models) or not models:
         raise BadInputError(f"The models {list(models)} must be one or more, each named once.")
+    # All of it now, not when the models before have been through.
+    for name in models:
+        check_name(name)
+    for level in noise_levels or ():
+        check_level(level)
+    if conditioning not in CONDITIONINGS:
+        raise unknown_name("conditioning", conditioning, CONDITIONINGS, "Choose one of these.")
     stores = {}
     for name in models:
         try:

@@ -324,10 +324,15 @@ def new_game(
     """
     from ldm_kit.features.extraction import extract
     from ldm_kit.measures import choices
+    from ldm_kit.notebook_checks import check_parameters
 
     sets = candidate_sets(data, n_candidates, seed=seed)
     stimuli = data.stimuli.select(sets.names)
     shown = net.select_blocks(blocks)
+    check_parameters(metric=metric, seed=seed)
+    Game(
+        stimuli, sets, {}, seed=seed, **options
+    )  # whether it can be played is known before anything is computed
     asked: dict[str, Any] = {"blocks": shown, "noise_levels": [noise_level], "conditioning": "none"}
     store = extract(net, stimuli, **asked, out=features, seed=seed)
     store = store.select(**asked, names=sets.names)

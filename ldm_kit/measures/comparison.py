@@ -15,7 +15,7 @@ from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, MismatchError, unknown_name
 from ldm_kit.measures.cells import cells_of, table_labels
 from ldm_kit.measures.grouped import Grouped
-from ldm_kit.measures.intervals import checked_estimand, interval
+from ldm_kit.measures.intervals import LEVEL, checked_estimand, interval
 from ldm_kit.measures.progress import progress
 from ldm_kit.measures.zero_shot import Matched, once, score_of_code
 from ldm_kit.tables import COLUMNS, tidy
@@ -70,7 +70,7 @@ def compare(
     pandas.DataFrame
         The tidy table, a row per difference: the labels that the two share, `a` and `b` (values of `by`),
         `accuracy_a`, `accuracy_b`, `difference` (a minus b); `se`, `ci_low` and `ci_high` are those of the
-        difference, uncorrected; `p` (two-sided, Student's t) and `p_corrected`; `by`. `accuracy` is empty.
+        difference, uncorrected; `p` (two-sided, Student's t); what `corrected` gives; `by`. `accuracy` is empty.
 
     Raises
     ------
@@ -114,7 +114,6 @@ def compare(
                     "accuracy_a": float(score_a.mean()),
                     "accuracy_b": float(score_b.mean()),
                     "difference": found.mean,
-                    "p": _p_value(found.mean, found.se, int(groups.used.sum()) - 1),
                 }
             )
     if not rows:
@@ -122,9 +121,51 @@ def compare(
             f"No two cells differ in {by!r} alone, so there is nothing to compare. Choose another `by`, or name "
             "the labels that differ along with it in `average`."
         )
-    for row, corrected in zip(rows, corrected_p([row["p"] for row in rows], correction), strict=True):
-        row["p_corrected"] = corrected
+    freedom = (len(groups) if estimand == "these objects" else groups.n_used) - 1
+    found_all = [(row["difference"], row["se"], freedom) for row in rows]
+    for row, columns in zip(rows, corrected(found_all, correction), strict=True):
+        row.update(columns)
     return tidy(rows)
+
+
+def corrected(found: Sequence[tuple[float, float, int]], correction: str = "holm") -> list[dict[str, float]]:
+    """Correct differences for how many of them there are: their p, and the intervals that agree with it.
+
+    Parameters
+    ----------
+    found : sequence of (difference, standard error, degrees of freedom)
+    correction : {"holm", "bh", "none"}
+
+    Returns
+    -------
+    list of dict
+        For each, `p` (two-sided, Student's t), `p_corrected`, `n_compared` (1 without a correction), and
+        `low_corrected` and `high_corrected`: the interval of the level at which the correction tested this
+        difference, so that it excludes zero exactly where `p_corrected` is below 0.05 (Ludbrook 2000).
+
+    Examples
+    --------
+    >>> first, second = corrected([(0.04, 0.015, 60), (0.04, 0.019, 60)])
+    >>> round(first["p_corrected"], 3), first["low_corrected"] > 0
+    (0.02, True)
+    """
+    from scipy.special import stdtrit
+
+    p = [_p_value(*one) for one in found]
+    raised, rows = _raised(p, correction), []
+    for (mean, se, freedom), raw, new in zip(found, p, raised, strict=True):
+        level = (1 - LEVEL) * (raw / new if new > 0 else 1 / len(p))
+        reach = se * float(stdtrit(max(freedom, 1), 1 - level / 2))
+        rows.append(
+            {
+                "p": raw,
+                "p_corrected": min(new, 1.0),
+                "low_corrected": max(mean - reach, -1.0),
+                "high_corrected": min(mean + reach, 1.0),
+                "n_compared": 1 if correction == "none" else len(p),
+            }
+        )
+    return rows
 
 
 def corrected_p(p: Sequence[float], correction: str) -> list[float]:
@@ -147,6 +188,11 @@ def corrected_p(p: Sequence[float], correction: str) -> list[float]:
     >>> [round(value, 6) for value in corrected_p([0.01, 0.04, 0.03], "bh")]
     [0.03, 0.04, 0.04]
     """
+    return [min(value, 1.0) for value in _raised(p, correction)]
+
+
+def _raised(p: Sequence[float], correction: str) -> list[float]:
+    """Corrected p values before they are cut at 1."""
     values = np.asarray(p, dtype=np.float64)
     m = len(values)
     order = np.argsort(values, kind="stable")
@@ -158,7 +204,7 @@ def corrected_p(p: Sequence[float], correction: str) -> list[float]:
         out[order] = np.minimum.accumulate(scaled[::-1])[::-1]
     else:
         out = values
-    return [float(value) for value in np.minimum(out, 1.0)]
+    return [float(value) for value in out]
 
 
 @dataclass(frozen=True, eq=False)

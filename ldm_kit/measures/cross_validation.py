@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from ldm_kit.given_numbers import number_of_folds
 from ldm_kit.measures import objective, protocol_linhardt
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import cells_of, n_cells, table_labels
+from ldm_kit.measures.comparison import corrected
 from ldm_kit.measures.folds import each_fold, object_folds, within
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval
@@ -41,11 +43,15 @@ class ProbeResult:
         The fitted probe of each row of `table`; empty if they were not kept.
     pooled : pandas.DataFrame
         The tidy table, one row per cell: all folds' held-out triplets together.
+    folds : mapping of str (or int) to int
+        The fold that each judged object was held out in, by its name, or by its row where objects have no names.
+        An object that nobody judged is not in it: no probe saw it.
     """
 
     table: pd.DataFrame
     probes: tuple[Probe, ...]
     pooled: pd.DataFrame = field(repr=False)
+    folds: Mapping[str | int, int] = field(repr=False)
 
     def summary(self) -> pd.DataFrame:
         """One row per cell, the held-out triplets of all folds together (`pooled`)."""
@@ -109,7 +115,8 @@ def cross_validate_probe(
     ProbeResult
         `table` has `accuracy` on held-out triplets, and the columns `cross_entropy`, `zero_shot`,
         `zero_shot_metric`, `gain`, `gain_se`, `gain_low`, `gain_high` (the paired difference), `lam`,
-        `iterations`, `n_train_triplets`, `n_train_objects`, `n_test_objects`. `summary()` pools the folds.
+        `iterations`, `n_train_triplets`, `n_train_objects`, `n_test_objects`. `summary()` pools the folds; there, gains are corrected (Holm) for
+        the number of cells: `gain_p_corrected`, `gain_low_corrected`, `gain_high_corrected`, `n_compared`.
 
     Raises
     ------
@@ -126,10 +133,12 @@ def cross_validate_probe(
         raise unknown_name("protocol", protocol, [protocol_linhardt.NAME], "Pick it, or None for ours.")
     n_folds, estimand = number_of_folds(n_folds), checked_estimand(ci)
     more = ceiling_columns(ceiling)
-    rows, pooled, probes = [], [], []
+    rows, pooled, probes, gains = [], [], [], []
     steps = progress(_steps(features, triplets, n_folds, seed), "probes", total=n_cells(features) * n_folds)
     folds: list[_Fold] = []
-    for labels, X, indices, fold, number, rows_of_it in steps:
+    dealt: dict[str | int, int] = {}
+    for labels, objects, X, indices, fold, number, rows_of_it in steps:
+        dealt.update(zip(objects, fold.tolist(), strict=True))
         fitted, counts, outcome = _one_fold(X, indices, fold, number, rows_of_it, probe, zero_shot, protocol)
         about = {
             **labels,
@@ -146,8 +155,14 @@ def cross_validate_probe(
         folds.append(outcome)
         if number == n_folds - 1:
             pooled.append({**about, **_columns(folds, len(X), estimand), "n_test_objects": len(X)})
+            held = np.concatenate([outcome.indices for outcome in folds])
+            independent = len(held) if estimand == "these objects" else len(np.unique(held))
+            gains.append((pooled[-1]["gain"], pooled[-1]["gain_se"], independent - 1))
             folds = []
-    return ProbeResult(tidy(rows), tuple(probes), tidy(pooled))
+    for row, columns in zip(pooled, corrected(gains), strict=True):
+        row["n_compared"] = columns.pop("n_compared")
+        row.update({f"gain_{name}": value for name, value in columns.items() if name != "p"})
+    return ProbeResult(tidy(rows), tuple(probes), tidy(pooled), dealt)
 
 
 def probe_name(probe: Probe) -> str:
@@ -162,7 +177,7 @@ def probe_name(probe: Probe) -> str:
 
 
 def _steps(features: Any, triplets: Any, n_folds: int, seed: int) -> Any:
-    """Every cell × fold: labels, judged rows, triplets, fold of each object, fold number, rows of its triplets."""
+    """Every cell × fold: labels, judged objects, their rows, triplets, folds, fold number, rows of its triplets."""
     triplets = once(triplets)
     for cell in cells_of(features):
         matched = Matched.of(cell, triplets)
@@ -171,9 +186,11 @@ def _steps(features: Any, triplets: Any, n_folds: int, seed: int) -> Any:
         indices = matched.groups.indices
         if len(used) < matched.groups.n:
             indices = within(indices, np.arange(len(indices)), used, matched.groups.n)
+        names = triplets.names if isinstance(triplets, Triplets) else cell.names
+        objects = used.tolist() if names is None else [names[i] for i in used]
         fold = object_folds(len(used), n_folds, seed)
         for number, rows in enumerate(each_fold(indices, fold)):
-            yield table_labels(cell, triplets), X, indices, fold, number, rows
+            yield table_labels(cell, triplets), objects, X, indices, fold, number, rows
 
 
 def _one_fold(

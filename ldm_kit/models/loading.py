@@ -178,6 +178,18 @@ def load_model(
     return family(identity, denoiser, parts, chosen_device, Path(source) if local else None)
 
 
+def check_name(name: str) -> None:
+    """Raise if a model's name cannot be one: neither a registered name, nor a hub id, nor a folder.
+
+    Examples
+    --------
+    >>> check_name("text:tiny-ldm")
+    """
+    asked = parse_source(name)
+    if asked.kind != "pixels":
+        _resolve(asked.name)
+
+
 def _load_parts(
     index: dict[str, Any],
     family: type[OpenedModel],

@@ -141,7 +141,7 @@ def category_dots(table: pd.DataFrame, *, title: str = "By category") -> go.Figu
     )
     chance = float(table["chance"].iloc[0])
     fig.add_vline(x=chance, line={"color": CHANCE, "dash": "dash"}, annotation_text=f"chance {chance:.3f}")
-    fig.update_layout(height=max(320, 22 * len(table) + 160), margin={"l": 170})
+    fig.update_layout(height=max(320, 22 * len(table) + 160))
     fig.update_xaxes(title="odd-one-out accuracy", tickformat=".2f")
     return fig
 
@@ -179,7 +179,7 @@ def dimension_heatmap(table: pd.DataFrame, *, title: str = "Human dimensions by 
         zmax=max(0.05, float(grid.max().max())),
         colorbar={"title": {"text": "R²"}},
     )
-    fig.update_layout(height=max(360, 17 * len(grid) + 170), margin={"l": 260})
+    fig.update_layout(height=max(360, 17 * len(grid) + 170))
     fig.update_xaxes(title="block, in network order", type="category")
     fig.update_yaxes(autorange="reversed", tickfont={"size": 11}, dtick=1)
     return fig
@@ -217,7 +217,7 @@ def dimension_dots(
         marker={"size": 9, "color": COLOURS[0]},
     )
     fig.add_vline(x=0, line={"color": CHANCE, "dash": "dash"}, annotation_text="no better than the mean")
-    fig.update_layout(height=max(320, 22 * len(rows) + 160), margin={"l": 190})
+    fig.update_layout(height=max(320, 22 * len(rows) + 160))
     fig.update_xaxes(title="R²", tickformat=".2f")
     return fig
 
@@ -250,7 +250,7 @@ def difference_dots(
         marker={"size": 9, "color": COLOURS[0]},
     )
     fig.add_vline(x=0, line={"color": CHANCE, "dash": "dash"})
-    fig.update_layout(height=max(320, 22 * len(table) + 160), margin={"l": 170})
+    fig.update_layout(height=max(320, 22 * len(table) + 160))
     fig.update_xaxes(title="difference in odd-one-out accuracy", tickformat="+.2f")
     return fig
 
@@ -261,14 +261,14 @@ def gain_heatmap(table: pd.DataFrame, *, title: str = "What words add", subtitle
     Parameters
     ----------
     table : pandas.DataFrame
-        From `ldm_kit.compare`: rows with ``block``, ``depth``, ``noise_level``, ``difference``, ``ci_low``
-        and ``ci_high``.
+        From `ldm_kit.compare`: rows with ``block``, ``depth``, ``noise_level``, ``difference``, ``ci_low``,
+        ``ci_high``, and, where they were corrected, ``low_corrected`` and ``high_corrected``.
     title, subtitle : str
 
     Returns
     -------
     plotly.graph_objects.Figure
-        Orange is a gain, blue a loss. A gain is set bold if its interval excludes zero.
+        Orange is a gain, blue a loss. A gain is set bold if its (corrected) interval excludes zero.
 
     Examples
     --------
@@ -303,7 +303,7 @@ def gain_heatmap(table: pd.DataFrame, *, title: str = "What words add", subtitle
 def _gain_said(row: pd.Series, reach: float) -> str:
     half = (row["ci_high"] - row["ci_low"]) / 2
     told = f"{row['difference']:+.3f}"
-    sure = row["ci_low"] > 0 or row["ci_high"] < 0
+    sure = row.get("low_corrected", row["ci_low"]) > 0 or row.get("high_corrected", row["ci_high"]) < 0
     text = (f"<b>{told}</b>" if sure else told) + (f"<br>±{half:.3f}" if half == half else "")
     ink = ink_on((row["difference"] / reach + 1) / 2, DIVERGING)
     return f'<span style="color:{ink}">{text}</span>'

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -24,6 +25,26 @@ JUDGES = {
     "simulated": "simulated observers",
 }
 
+# What plotly.js is told wherever a figure is drawn: else each has a button that uploads it to plotly's cloud.
+CONFIG = {"displaylogo": False, "showSendToCloud": False}
+for _, renderer in pio.renderers.items():
+    if hasattr(renderer, "config"):
+        renderer.config = {**(renderer.config or {}), **CONFIG}
+
+# A page's figure takes the width that it finds, up to its own. On a phone it is drawn as wide as its words need, and
+# scaled down; so it is on paper, which tells nobody how wide it is.
+NARROWEST = 640
+FITTING = """<style>
+.ldm-figure { max-width: var(--width); container-type: inline-size; overflow-x: auto; overflow-y: hidden; }
+.ldm-figure > div { --scale: min(1, tan(atan2(100cqw, var(--least)))); width: max(100cqw, var(--least)) !important;
+  transform: scale(var(--scale)); transform-origin: 0 0; margin-bottom: calc((var(--scale) - 1) * var(--height)); }
+@media print { .ldm-figure .modebar { display: none; } }
+</style>"""
+PRINTING = """
+addEventListener("beforeprint", () => Plotly.relayout("{plot_id}", {width: LEAST}));
+addEventListener("afterprint", () => Plotly.Plots.resize("{plot_id}"));
+"""
+
 pio.templates["ldm_kit"] = go.layout.Template(
     layout={
         "font": {
@@ -32,7 +53,7 @@ pio.templates["ldm_kit"] = go.layout.Template(
             "size": 14,
             "color": "#222222",
         },
-        "title": {"x": 0, "xref": "paper", "xanchor": "left", "font": {"size": 18}},
+        "title": {"x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 16}, "font": {"size": 18}},
         "colorway": COLOURS,
         "colorscale": {"sequential": SCALE, "diverging": DIVERGING},
         "paper_bgcolor": "white",
@@ -97,6 +118,60 @@ def heading(title: str, lines: Sequence[str]) -> str:
     """
     below = (f"<br><sup style='color:#555'>{html.escape(line, quote=False)}</sup>" for line in lines)
     return html.escape(title, quote=False) + "".join(below)
+
+
+def figure_html(figure: go.Figure | Mapping[str, Any], library: str | bool = False) -> str:
+    """Give a figure as HTML that fits any page: never wider than what it stands in, on a phone and on paper, too.
+
+    Parameters
+    ----------
+    figure : plotly.graph_objects.Figure, or what its JSON holds
+    library : str or bool
+        Address of the plotly.js that it is drawn with; False where the page has it.
+
+    Returns
+    -------
+    str
+        A ``div`` with its script.
+
+    Examples
+    --------
+    >>> "--width: 900px" in figure_html(figure("Alignment by block"))
+    True
+    """
+    plain = figure.to_plotly_json() if isinstance(figure, go.Figure) else figure
+    layout = dict(plain.get("layout", {}))
+    template = dict(layout.get("template", {}))
+    base = dict(template.get("layout", {}))
+    width, height = size_of(layout)
+    for one in (layout, base):  # plotly.js would go back to it
+        one.pop("width", None)
+    div = pio.to_html(
+        {
+            "data": plain["data"],
+            "layout": {**layout, "height": height, "template": {**template, "layout": base}},
+        },
+        config={**CONFIG, "responsive": True},
+        include_plotlyjs=library,
+        full_html=False,
+        post_script=PRINTING.replace("LEAST", str(min(width, NARROWEST))),
+        validate=False,
+    )
+    size = f"--width: {width}px; --height: {height}px; --least: {min(width, NARROWEST)}px"
+    return f'{FITTING}<div class="ldm-figure" style="{size}">{div}</div>'
+
+
+def size_of(layout: Mapping[str, Any]) -> tuple[int, int]:
+    """Give the width and height of a figure, which its template may say.
+
+    Examples
+    --------
+    >>> size_of({"height": 300})
+    (900, 300)
+    """
+    base = layout.get("template", {}).get("layout", {})
+    width, height = (layout.get(name) or base.get(name) for name in ("width", "height"))
+    return int(width or 900), int(height or 480)
 
 
 def _lines(text: str) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Any
 import ipywidgets
 import plotly.graph_objects as go
 
+from ldm_kit.plots.template import CONFIG
+
 # What one figure may have and the next not, without being of another kind.
 FREE = {"shapes", "annotations", "title", "template"}
 
@@ -49,6 +51,7 @@ class LiveFigure(ipywidgets.Box):  # type: ignore[misc]
         self.drawn = self._sent = figure
         self._on_click, self._ready = on_click, False
         self.live = go.FigureWidget(figure)
+        self.live._config = CONFIG
         self._listen()
         # A view tells plotly's Python side what it filled in as soon as it has drawn.
         self.live.observe(self.ready, names="_js2py_traceDeltas")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.errors import BadInputError
 from ldm_kit.features.store import FeatureStore
-from ldm_kit.measures import ProbeResult, object_folds, similarity
+from ldm_kit.measures import ProbeResult, protocol_linhardt, similarity
 from ldm_kit.plots.pictures import picture_grid
 from ldm_kit.plots.template import COLOURS, figure
 from ldm_kit.widgets.explorer import FIGURE_WIDTH, Explorer, Progress, Shown, control
@@ -22,7 +22,8 @@ ABOUT = """
 after the probe (dot product), and in a space of named dimensions, where there is one. Its row says what it is: SPoSE and
 VICE were fitted to people's choices (a human model); Toybox's norms are those of the simulated observers, also where others
 chose.</p>
-<p>The probe is that of a fold which <b>never saw</b> the chosen stimulus. It did see most of its neighbours.</p>
+<p>The probe is that of the fold in which the chosen stimulus was <b>held out</b>: it never saw it, but it did see most of its
+neighbours. A stimulus that nobody judged was seen by no probe; then the first fold's is shown, and the status line says so.</p>
 <p><b>Ranks:</b> every other stimulus is a dot; at the left lies what that space holds near (1 is the nearest), at the bottom
 what the block does. A probe that helps draws dots towards the diagonal.</p>
 """
@@ -49,9 +50,7 @@ class ProbesView(Explorer):
     data : Dataset
         With triplets; its `space`, where it has one, is what block and probe are set beside.
     result : ProbeResult
-        From `cross_validate_probe` with the same `n_folds` and `seed`, its probes kept.
-    n_folds, seed : int
-        As they were given to `cross_validate_probe`.
+        From `cross_validate_probe` on `store`, its probes kept.
     stimulus : str, optional
         Shown at first.
     delay : float
@@ -60,11 +59,11 @@ class ProbesView(Explorer):
     Raises
     ------
     BadInputError
-        If the result holds no probes.
+        If the result holds no probes, or those of other stimuli.
 
     Examples
     --------
-    >>> view = lk.widgets.ProbesView(store, data, linear, n_folds=3)  # doctest: +SKIP
+    >>> view = lk.widgets.ProbesView(store, data, linear)  # doctest: +SKIP
     >>> view.figure("Neighbours")  # doctest: +SKIP
     """
 
@@ -81,15 +80,16 @@ class ProbesView(Explorer):
         data: Dataset,
         result: ProbeResult,
         *,
-        n_folds: int = 3,
-        seed: int = 0,
         stimulus: str | None = None,
         delay: float = 0.15,
     ) -> None:
         if not result.probes:
             raise BadInputError("The result holds no probes. Cross-validate with keep_probes=True.")
+        if not set(result.folds) & set(store.names):
+            raise BadInputError(
+                "The result's probes were fitted on none of the store's stimuli. Give the store that was cross-validated."
+            )
         self._store, self._data, self._result = store, data, result
-        self._fold = object_folds(len(store), n_folds, seed)
         best = result.summary().loc[result.summary()["accuracy"].idxmax()]
         stimuli = data.stimuli
         options = [(stimuli[stimuli.index(name)].label, name) for name in store.names]
@@ -141,7 +141,7 @@ class ProbesView(Explorer):
         state = self.state if state is None else state
         row = self._store.names.index(state.stimulus)
         X = self._store[state.block, state.level, state.words]
-        probe = self._probe(state, int(self._fold[row]))
+        probe = self._probe(state)
         near = {
             BEFORE: similarity(X, "centred cosine")[row],
             AFTER: similarity(probe.transform(X), "dot")[row],
@@ -204,25 +204,30 @@ class ProbesView(Explorer):
 
     # How it is got at -----------------------------------------------------------------------------
 
-    def _probe(self, state: State, fold: int) -> Any:
+    def _probe(self, state: State) -> Any:
+        fold = self._result.folds.get(state.stimulus, 0)  # no fold saw what nobody judged
         table = self._result.table.reset_index(drop=True)
         same = (table["block"] == state.block) & (table["conditioning"] == state.words)
         same &= (table["fold"] == fold) & np.isclose(table["noise_level"], state.level)
         if not same.any():
             raise BadInputError(
                 f"No probe was fitted on {state.block} at noise level {state.level:g} under {state.words!r}. "
-                "Give the store that was cross-validated, and the same number of folds."
+                "Give the store that was cross-validated."
             )
         return self._result.probes[int(np.flatnonzero(same)[0])]
 
     def _said(self, near: dict[str, Any], row: int, state: State) -> str:
         spaces = [space for space in near if space not in (BEFORE, AFTER)]
+        fold = self._result.folds.get(state.stimulus)
+        whose = "Nobody judged it, so no probe saw it; shown is that of fold 0. " if fold is None else ""
+        if protocol_linhardt.NAME in str(self._result.table["probe"].iloc[0]):
+            whose = f"The protocol {protocol_linhardt.NAME} peeks: this probe saw the stimulus, too. "
         if not spaces:
-            return "The dataset has no space of dimensions to compare with."
+            return f"{whose}The dataset has no space of dimensions to compare with."
         k = state.neighbours
         sets = {space: set(_nearest(values, row)[:k]) for space, values in near.items()}
         before, after = (len(sets[space] & sets[spaces[0]]) for space in (BEFORE, AFTER))
-        return f"Of the {k} nearest in {spaces[0]}, {before} are so in the block and {after} after the probe."
+        return f"{whose}Of the {k} nearest in {spaces[0]}, {before} are so in the block and {after} after the probe."
 
 
 def _nearest(values: npt.NDArray[Any], row: int) -> list[int]:

@@ -203,10 +203,8 @@ class WhatWordsAdd(Explorer):
             return Shown(said="No words on either side: the gain is zero. Choose words, or type a template.")
         told = state.template if state.words == OWN else state.words
         fig = gain_heatmap(gains, title=f"What words add: {told}")
-        sure = int((gains["ci_low"] > 0).sum())
-        said = (
-            f"In {sure} of {len(gains)} cells the gain's interval lies above zero. {self._words_said(state)}"
-        )
+        sure = int((gains["low_corrected"] > 0).sum())
+        said = f"In {sure} of {len(gains)} cells the gain's corrected interval lies above zero. {self._words_said(state)}"
         return Shown(fig, said=said)
 
     def _matrices(self, state: State) -> Shown:

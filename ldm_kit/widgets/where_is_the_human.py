@@ -246,9 +246,8 @@ class WhereIsTheHuman(Explorer):
             title=f"{_named(state.a)} minus {_named(state.b)}",
             subtitle=f"difference in accuracy, 95 % intervals, uncorrected; {judged_by(self.table)}",
         )
-        row = overall.iloc[0]
-        told = difference_said(row["difference"], row["ci_low"], row["ci_high"])
-        return Shown(fig, said=f"A minus B over all triplets: {told}.")
+        row: Any = overall.iloc[0]
+        return Shown(fig, said=f"A minus B over all triplets: {difference_said(row)}.")
 
     # How it is got at -----------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 LOCAL = re.compile(r"^(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|^(data|blob|file|about|chrome-error):")
+SHARING = ".modebar-btn[data-title*='Share'], .modebar-btn[data-title*='loud']"  # plotly's, to its cloud
 # Console errors that are known and harm nobody: pattern -> reason.
 ALLOWED: dict[str, str] = {
     r"^\w\.setData is not a function$": "Having drawn a static figure, plotly's renderer hands a PNG of it to "
@@ -62,7 +63,10 @@ class Visit:
         return [error for error in self.errors if not any(re.search(known, error) for known in ALLOWED)]
 
     def check(self, server: Server | None = None) -> None:
-        """Fail if a request left the machine, or the console has an error that nobody explained."""
+        """Fail if a request left the machine, a button would send one, or the console has an unexplained error."""
+        for frame in self.page.frames:
+            sharing = frame.locator(SHARING).count()
+            assert not sharing, f"{sharing} buttons upload a figure from {frame.url}"
         assert not self.left, f"{len(self.left)} requests left the machine: {self.left[:5]}"
         assert not self.unexpected(), self.unexpected()[:5]
         if server is not None:

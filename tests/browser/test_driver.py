@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 
+import plotly.graph_objects as go
+import plotly.io as pio
 import pytest
 from playwright.sync_api import Browser
+from plotly.offline import get_plotlyjs
 
+from ldm_kit.plots.template import CONFIG
 from tests.browser.driver import eventually, promised, watched_page
 from tests.browser.servers import Gate
 
@@ -23,6 +27,17 @@ def test_a_request_to_another_machine_is_refused_and_counted(browser: Browser) -
         visit.page.wait_for_timeout(300)
         assert sorted(visit.left) == ["https://example.org/a.png", "wss://example.org/"]
         with pytest.raises(AssertionError, match="2 requests left the machine"):
+            visit.check()
+
+
+def test_plotlys_button_that_uploads_a_figure_is_found(browser: Browser) -> None:
+    figure, parts = go.Figure(go.Bar(y=[1])), [f"<script>{get_plotlyjs()}</script>"]
+    parts += [pio.to_html(figure, config, include_plotlyjs=False, full_html=False) for config in ({}, CONFIG)]
+    with watched_page(browser) as visit:
+        visit.page.set_content("".join(parts))
+        visit.page.locator(".modebar-btn").first.wait_for(state="attached")
+        assert visit.page.locator(".modebar").count() == 2
+        with pytest.raises(AssertionError, match="1 buttons upload a figure"):
             visit.check()
 
 

@@ -1,12 +1,16 @@
-"""Whether there are choices enough to fit a probe and to score it on objects that it never saw."""
+"""What a notebook checks at its top: its parameters, and whether there are choices enough for a probe."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ldm_kit.datasets.triplets import Triplets
+from ldm_kit.errors import BadInputError, unknown_name
+from ldm_kit.given_numbers import number_of_folds, real_number, whole_number
 from ldm_kit.measures import object_folds
 
 # Different sets of three that each fold needs: fewer to learn from leave nothing to choose λ on, fewer to be
@@ -66,3 +70,63 @@ def sets_needed(n_objects: int, n_folds: int) -> int:
     held_out, training = math.comb(fold, 3) / every, math.comb(max(n_objects - fold, 3), 3) / every
     fewest = max(FEWEST_HELD_OUT / held_out, FEWEST_TRAINING / training)
     return max(100, 100 * round(1.6 * fewest / 100))  # more, since no fold has exactly its share
+
+
+# How the parameters that only a late cell reads begin or end -> the least whole number that they may be.
+LEAST = {
+    "n_catch": 0,
+    "judge_samples": 0,
+    "threads": 0,
+    "seed": 0,
+    "n_": 1,
+    "exemplars": 1,
+    "save_every": 1,
+    "_steps": 1,
+    "_batch": 1,
+}
+
+
+def check_parameters(*, blocks: Sequence[str] = (), noise_levels: Sequence[float] = (), **given: Any) -> None:
+    """Check a notebook's parameters at its top, not where the cell that needs them stands, hours later.
+
+    Parameters
+    ----------
+    blocks, noise_levels : sequence, optional
+        What `autoplay` and `shown` may name.
+    **given
+        Parameters by their names: `metric`, `n_folds`, `trials`, `shown`, `autoplay`, `seed`, numbers of things,
+        steps, rates, channels.
+
+    Raises
+    ------
+    BadInputError, UnknownNameError
+        For the first that cannot be used.
+
+    Examples
+    --------
+    >>> check_parameters(metric="cosin")
+    Traceback (most recent call last):
+    ldm_kit.errors.UnknownNameError: Unknown metric 'cosin'. Did you mean 'cosine'? ...
+    """
+    from ldm_kit.game.simulated import PLAYERS
+    from ldm_kit.game.trials import HOW
+    from ldm_kit.measures.metrics import METRICS
+
+    names = {"metric": METRICS, "trials": HOW, "autoplay": (*PLAYERS, *blocks), "shown": tuple(noise_levels)}
+    for name, value in given.items():
+        least = next(
+            (least for part, least in LEAST.items() if name.startswith(part) or name.endswith(part)), None
+        )
+        if name in names:
+            if value not in names[name]:
+                raise unknown_name(name, str(value), [str(one) for one in names[name]], "Pick one of these.")
+        elif name == "n_folds":
+            number_of_folds(value)
+        elif name.endswith("_channels"):
+            multiple = 32 if name.startswith("denoiser") else 8
+            if not value or any(whole_number(f"each of {name}", one, 1) % multiple for one in value):
+                raise BadInputError(f"{name}={value!r}: give multiples of {multiple}, one a level.")
+        elif least is not None:
+            whole_number(name, value, least)
+        else:
+            real_number(name, value, positive=name.endswith("_rate"))
