@@ -31,18 +31,28 @@ for _, renderer in pio.renderers.items():
     if hasattr(renderer, "config"):
         renderer.config = {**(renderer.config or {}), **CONFIG}
 
-# A page's figure takes the width that it finds, up to its own. On a phone it is drawn as wide as its words need, and
-# scaled down; so it is on paper, which tells nobody how wide it is.
+# A page's figure takes the width that it finds, up to its own; where its words need more, it is drawn that wide and
+# scaled down.
 NARROWEST = 640
 FITTING = """<style>
 .ldm-figure { max-width: var(--width); container-type: inline-size; overflow-x: auto; overflow-y: hidden; }
 .ldm-figure > div { --scale: min(1, tan(atan2(100cqw, var(--least)))); width: max(100cqw, var(--least)) !important;
   transform: scale(var(--scale)); transform-origin: 0 0; margin-bottom: calc((var(--scale) - 1) * var(--height)); }
-@media print { .ldm-figure .modebar { display: none; } }
+@media print {
+  .ldm-figure .modebar { display: none; }
+  .ldm-figure > div { width: 100% !important; transform: none; margin-bottom: 0; }
+  .ldm-figure :is(.svg-container, .main-svg) { width: 100% !important; }
+}
 </style>"""
-PRINTING = """
-addEventListener("beforeprint", () => Plotly.relayout("{plot_id}", {width: LEAST}));
-addEventListener("afterprint", () => Plotly.Plots.resize("{plot_id}"));
+# Paper tells nobody how wide it is: what was drawn for the screen is scaled as a picture is.
+SCALING = """
+const plot = document.getElementById("{plot_id}");
+const scaled = () => plot.querySelectorAll(".main-svg").forEach((one) => {
+  one.setAttribute("viewBox", `0 0 ${one.getAttribute("width")} ${one.getAttribute("height")}`);
+  one.setAttribute("preserveAspectRatio", "xMinYMin meet");
+});
+scaled();
+plot.on("plotly_afterplot", scaled);
 """
 
 pio.templates["ldm_kit"] = go.layout.Template(
@@ -154,7 +164,7 @@ def figure_html(figure: go.Figure | Mapping[str, Any], library: str | bool = Fal
         config={**CONFIG, "responsive": True},
         include_plotlyjs=library,
         full_html=False,
-        post_script=PRINTING.replace("LEAST", str(min(width, NARROWEST))),
+        post_script=SCALING,
         validate=False,
     )
     size = f"--width: {width}px; --height: {height}px; --least: {min(width, NARROWEST)}px"
