@@ -75,14 +75,7 @@ FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 JUDGEMENTS = ("human", "human model", "simulated")
 
 
-class _HasTheColumns(type):
-    """Whatever has all columns is a tidy table: pandas' comparisons ask for the type of what was read back."""
-
-    def __instancecheck__(cls, frame: object) -> bool:
-        return isinstance(frame, pd.DataFrame) and set(COLUMNS) <= set(frame.columns)
-
-
-class Table(pd.DataFrame, metaclass=_HasTheColumns):
+class Table(pd.DataFrame):
     """The tidy table: a DataFrame whose display hides no interval.
 
     Displayed whole, it says in one line what is the same in every row, leaves out what is empty, and shows all other
@@ -101,7 +94,7 @@ class Table(pd.DataFrame, metaclass=_HasTheColumns):
     def _constructor(self) -> Callable[..., pd.DataFrame]:
         def made(*given: Any, **more: Any) -> pd.DataFrame:
             frame = pd.DataFrame(*given, **more)
-            return Table(frame) if isinstance(frame, Table) else frame
+            return Table(frame) if set(COLUMNS) <= set(frame.columns) else frame
 
         return made
 

@@ -44,7 +44,9 @@ def test_tables_figures_and_findings_are_kept_and_given_back(tmp_path: Path) -> 
     assert kept["provenance"] == {"seed": 1, "model": "tiny-ldm"}
     assert kept["tables"][0]["judgements"] == ["simulated"]
     assert [entry["text"] for entry in kept["findings"]] == [finding]
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a/tables/alignment.parquet"), table)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "a/tables/alignment.parquet"), pd.DataFrame(table)
+    )
     assert pd.read_csv(tmp_path / "a/tables/alignment.csv")["accuracy"].tolist() == [0.4]
     assert (tmp_path / "a/figures/curves.html").exists()
 
@@ -94,8 +96,7 @@ def test_a_table_is_pandas_in_all_else_and_its_names_are_text(tmp_path: Path) ->
         pd.concat([table[:3], table[3:]]),
         pd.read_parquet(tmp_path / "t.parquet"),
     ):
-        pd.testing.assert_frame_equal(same, table)
-        pd.testing.assert_frame_equal(table, same)
+        pd.testing.assert_frame_equal(pd.DataFrame(same), plain)
     assert repr(tidy([{"block": "mid_block", "accuracy": 0.4}])).splitlines()[-1].split() == [
         "0",
         "mid_block",
@@ -197,7 +198,7 @@ def test_a_full_disk_is_told_and_what_was_there_stays_whole(
         except BadInputError as error:
             told.append(str(error))
     monkeypatch.undo()
-    assert len(told) == (5 if call == "replace" else 4 if call == "write_text" else 1)
+    assert len(told) == (5 if call in ("replace", "write_text") else 1)
     assert all("No space left on device" in one and "Free some space" in one for one in told)
     if call in ("replace", "write_text"):  # nothing could be written, but the table's own files
         del before[tmp_path / "out/tables/t.parquet"], before[tmp_path / "out/tables/t.csv"]
