@@ -291,6 +291,11 @@ def test_unknown_parts_and_broken_tables(tmp_path: Path) -> None:
     (tmp_path / "urls.yaml").write_text("data: {file: a}\n", encoding="utf-8")
     with pytest.raises(BadInputError, match=r"urls\.yaml.*no table of addresses"):
         fetch_things("data", tmp_path, urls=tmp_path / "urls.yaml")
+    for outside in ("../a", "/a", "b/a", ".."):
+        line = f"data: {{file: {outside}, url: u, sha256: null, holds: h, licence: l, terms: t}}\n"
+        (tmp_path / "urls.yaml").write_text(line, encoding="utf-8")
+        with pytest.raises(BadInputError, match="a name without folders"):
+            read_urls(tmp_path / "urls.yaml")
     with pytest.raises(BadInputError, match="There is no table"):
         read_urls(tmp_path / "absent.yaml")
 

@@ -147,7 +147,7 @@ def read_urls(path: str | os.PathLike[str] | None = None) -> dict[str, Source]:
     Raises
     ------
     BadInputError
-        If a line lacks a field.
+        If a line lacks a field, or names a file in another folder.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def read_urls(path: str | os.PathLike[str] | None = None) -> dict[str, Source]:
     try:
         loaded: Any = load_yaml(file.read_text(encoding="utf-8"))
         fields = Source.__dataclass_fields__
-        return {
+        table = {
             key: Source(
                 key, **{name: value for name, value in line.items() if name in fields and name != "key"}
             )
@@ -174,6 +174,13 @@ def read_urls(path: str | os.PathLike[str] | None = None) -> dict[str, Source]:
             f"{str(file)!r} is no table of addresses ({error}). Each key needs file, url, sha256, holds, "
             "licence and terms, as in the package's data/things_urls.yaml."
         ) from error
+    for source in table.values():
+        if Path(source.file).name != source.file or source.file == "..":
+            raise BadInputError(
+                f"{str(file)!r}: the file of {source.key!r} is {source.file!r}. Give a name without folders; it "
+                "goes into the folder that `fetch_things` is given."
+            )
+    return table
 
 
 def _agreed(source: Source, accept_licence: bool, password: str | None) -> None:
