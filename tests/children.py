@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import functools
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -107,8 +108,8 @@ class Sums(OpenedModel):
         grey = np.stack([np.asarray(self.preprocess(picture).convert("L")) for picture in pictures])
         return torch.from_numpy(grey / np.float32(255))[:, None]
 
-    def text(self, prompt: str) -> Mapping[str, torch.Tensor]:
-        return {"sequence": torch.tensor([[float(len(prompt))]])}
+    def text(self, prompt: str | None) -> Mapping[str, torch.Tensor]:
+        return {"sequence": torch.tensor([[float(len(prompt or ""))]])}
 
     def watch(self, noised: Any, level: Any, text: Any, blocks: Sequence[str], keep: Any = None) -> Watch:
         watch = Watch(blocks)
@@ -125,6 +126,15 @@ def drawn(name: str) -> Image.Image:
 
 def drawn_stimuli(n: int) -> lk.Stimuli:
     return lk.Stimuli(tuple(f"p{i}" for i in range(n)), opener=drawn, fingerprinter=str, dataset="drawn")
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """A hash of each file below a folder, by its path."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @dataclass

@@ -591,6 +591,4 @@ def test_no_explorer_uses_an_output_and_each_has_one_live_figure():
     for path in (Path(lk.__file__).parent / "widgets").glob("*.py"):
         text = path.read_text()
         assert "Output(" not in text
-        # The game has one of its own, shown at its end; no notebook has both.
-        allowed = path.name in ("live_figure.py", "odd_one_out.py")
-        assert text.count("go.FigureWidget(") == int(allowed), path.name
+        assert text.count("go.FigureWidget(") == int(path.name == "live_figure.py"), path.name

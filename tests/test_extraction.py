@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import random
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,7 +24,7 @@ from ldm_kit.errors import (
 )
 from ldm_kit.features.passes import CHUNK
 from ldm_kit.models.noise import draw_noise
-from tests.children import extract_in_child
+from tests.children import digest, extract_in_child
 
 LEVELS = [0.1, 0.5]
 BOTH = ["none", "label"]
@@ -240,14 +239,6 @@ def test_other_versions_warn(model, stimuli, tmp_path):
 
 
 # Nothing is lost -----------------------------------------------------------------------------------------
-
-
-def digest(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def computed(out: Path) -> dict[str, np.ndarray]:

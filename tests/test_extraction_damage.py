@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 import zarr
 from filelock import FileLock
-from test_extraction import digest
 
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, MismatchError
-from tests.children import Sums, drawn_stimuli, extract_in_child, moves_counted
+from tests.children import Sums, digest, drawn_stimuli, extract_in_child, moves_counted
 
 CELL = ("a", 0.5, "none")
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from test_extraction import BOTH, LEVELS, assert_same, digest, some_stimuli
+from test_extraction import BOTH, LEVELS, assert_same, some_stimuli
 from tiny_models import save_tiny_stable_diffusion
 
 import ldm_kit as lk
@@ -28,7 +28,7 @@ from ldm_kit.errors import (
     UnreadableImageError,
 )
 from ldm_kit.models.noise import draw_noise
-from tests.children import Sums, drawn_stimuli
+from tests.children import Sums, digest, drawn_stimuli
 
 ASK = {"blocks": "mid_block", "noise_levels": [0.5], "progress": False}
 CELL = ("mid_block", 0.5, "none")

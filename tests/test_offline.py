@@ -53,9 +53,19 @@ ENTRY_POINTS = {
     "kernel = 'import ldm_kit as lk, ldm_kit.errors' + KERNEL\n"
     "nbformat.write(new_notebook(cells=[new_code_cell(kernel)]), 'one.ipynb')\n"
     "assert main(['one.ipynb', '--out', 'batch']) == 0",
-    "game": "from ldm_kit.game.__main__ import voila_command, where\n"
-    "from pathlib import Path\n"
-    "voila_command(Path('one.ipynb'), '127.0.0.1', 8866, True), where('127.0.0.1', 8866)",
+    "the served game": "import os, signal, threading, urllib.request\n"
+    "from ldm_kit.game.server import listen, serve\n"
+    "game = lk.game.new_game(net, data, 'game', blocks='mid_block', n_candidates=20, n_trials=6, n_catch=1)\n"
+    "sockets, page = listen('127.0.0.1', 0), []\n"
+    "def visit():\n"
+    "    try:\n"
+    "        address = f'http://127.0.0.1:{sockets[0].getsockname()[1]}/'\n"
+    "        page.append(urllib.request.urlopen(address).read())\n"
+    "    finally:\n"
+    "        os.kill(os.getpid(), signal.SIGTERM)\n"
+    "threading.Timer(0.5, visit).start()\n"
+    "serve(game, 'answers', sockets)\n"
+    "assert b'page.js' in page[0]",
 }
 SD_TURBO = REFUSED.format(call="lk.load_model('sd-turbo')")
 KERNEL = f"KERNEL = {SD_TURBO!r}"

@@ -207,6 +207,7 @@ def extract(
         "preprocessing": {**model.preprocessing, **({"posterior": posterior} if posterior != "mean" else {})},
         "seed": seed,
         "template": template,
+        "unconditional": model.unconditional,  # what the conditioning "none" stands for
         "timesteps": timesteps,
         "n_noise": int(n_noise),
         "store_dtype": store_dtype,

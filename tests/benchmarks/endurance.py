@@ -24,9 +24,9 @@ import ldm_kit as lk
 from ldm_kit.errors import BadInputError
 from tests.benchmarks import visitors
 from tests.browser.servers import ROOT
-from tests.children import Sums, drawn_stimuli, extract_in_child, moves_counted
+from tests.children import Sums, digest, drawn_stimuli, extract_in_child, moves_counted
 from tests.mutations import broken_triplets, mutated_images, outcome_of_image, outcome_of_triplets
-from tests.test_extraction import digest
+from tests.test_offline import ENTRY_POINTS, a_network_of_its_own, asked_by
 from tests.tiny_models import save_tiny_stable_diffusion
 
 # (attack, how often, what came of it)
@@ -143,6 +143,17 @@ def class_of_30(folder: Path, share: float) -> Iterator[Row]:
     )
 
 
+def sockets(folder: Path, share: float) -> Iterator[Row]:
+    """Do with the offline switch on what could ask the network, in children and a browser as well."""
+    asked = asked_by(list(ENTRY_POINTS), folder)
+    where = "a network namespace without routes" if a_network_of_its_own() else "a watch in every Python"
+    yield (
+        f"offline, in {where}: {'; '.join(ENTRY_POINTS)}",
+        f"{len(ENTRY_POINTS)} entry points",
+        f"{len(asked)} look-ups or connections",
+    )
+
+
 def _wrong(n: int) -> str:
     return f"{n} wrong"
 
@@ -159,6 +170,7 @@ ATTACKS: dict[str, Callable[[Path, float], Iterator[Row]]] = {
     "images": images,
     "triplets": triplets,
     "visitors": class_of_30,
+    "sockets": sockets,
 }
 
 
