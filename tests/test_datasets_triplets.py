@@ -241,3 +241,12 @@ def test_a_file_that_may_count_from_one_is_told(tmp_path: Path, caplog: pytest.L
     read_triplets(released, NAMES)
     read_triplets(released, ("0", "x", "y", "z"))
     assert not caplog.records
+
+
+def test_numbers_that_name_no_single_image_are_indices(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "0 1 2\n3 4 5\n")
+    for names in (
+        [f"{animal}/{number}.png" for animal in ("cat", "dog") for number in (1, 2, 3)],
+        [f"{a}_{b}.png" for a in (0, 1) for b in (0, 1, 2)],
+    ):
+        assert read_triplets(path, names).indices.tolist() == [[0, 1, 2], [3, 4, 5]]

@@ -23,6 +23,7 @@ from ldm_kit.errors import (
     UnreadableImageError,
 )
 from ldm_kit.features.passes import CHUNK
+from ldm_kit.features.store import seal
 from ldm_kit.models.noise import draw_noise
 from tests.children import digest, extract_in_child
 
@@ -233,7 +234,7 @@ def test_other_versions_warn(model, stimuli, tmp_path):
     group = zarr.open_group(str(out))
     about = dict(group.attrs["ldm_kit"])
     about["versions"]["torch"] = "1.0"
-    group.attrs["ldm_kit"] = about
+    group.attrs["ldm_kit"] = seal(about)
     with pytest.warns(UserWarning, match=r"torch 1\.0 there"):
         lk.extract(model, stimuli[:4], **ask)
 

@@ -251,6 +251,25 @@ def test_an_array_under_anothers_path_is_not_taken_for_it(sound, out):
     assert digest(out) == digest(sound)
 
 
+@pytest.mark.parametrize("old, new", [(b'"p3"', b'"q3"'), (b'"model": "sums"', b'"model": "suns"')])
+def test_a_flipped_bit_in_what_a_store_says_of_itself_is_noticed(out, old, new):
+    file = out / "zarr.json"
+    assert old in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(old, new, 1))
+    for use in (lk.FeatureStore.open, ask):
+        with pytest.raises(BadInputError, match="features/zarr.json' is damaged|made by another request"):
+            use(out)
+    with pytest.raises(BadInputError, match="checksum does not match"):
+        lk.FeatureStore.open(out)
+
+
+def test_folders_of_others_are_let_alone_and_a_folder_around_a_store_is_none(out):
+    (out / "@eaDir" / "thumbnails").mkdir(parents=True)
+    assert len(lk.FeatureStore.open(out).cells()) == len(ask(out).cells()) == 2
+    with pytest.raises(BadInputError, match="There is no feature store at"):
+        lk.FeatureStore.open(out.parent)
+
+
 def test_another_format_is_refused_alike_by_reading_and_extracting(out):
     group = zarr.open_group(str(out))
     group.attrs["ldm_kit"] = {**group.attrs["ldm_kit"], "format": 1}

@@ -22,6 +22,7 @@ from PIL import Image
 
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, MismatchError, ModelNotFoundError, UnknownNameError
+from ldm_kit.features.store import seal
 from ldm_kit.models.loading import FAMILIES
 from ldm_kit.models.noise import draw_noise
 from ldm_kit.models.outputs import image_part
@@ -427,7 +428,7 @@ def test_a_store_in_which_none_meant_the_empty_prompt_is_not_added_to(folders, s
     root = zarr.open_group(str(tmp_path / "out"))
     about = dict(root.attrs["ldm_kit"])
     about["prompts"] = {"none": ["", ""]}  # as version 0.1 made it
-    root.attrs["ldm_kit"] = about
+    root.attrs["ldm_kit"] = seal(about)
     with pytest.raises(MismatchError, match=r"for 'none' is '' in the store .* and '\(zeros\)' here"):
         lk.extract(model, stimuli, **ask)
 

@@ -80,7 +80,7 @@ def is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell  # which Python reads as a number, and nobody writes
 
 
 def read_frame(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -126,10 +127,13 @@ def read_triplets(
 
 
 def _numbered(stimuli: Stimuli) -> dict[float, set[int]]:
-    """Which stimuli a number could name: by name, concept, or file name without its folder and extension."""
+    """Which stimuli a number could name: by name, or, of one alone, by concept or file name without its extension."""
     found: dict[float, set[int]] = {}
-    for row, (name, concept) in enumerate(zip(stimuli.names, stimuli.concepts, strict=True)):
-        for word in {name, concept, PurePosixPath(name).stem}:
+    stems = [PurePosixPath(name).stem for name in stimuli.names]
+    alone = {stem for stem, n in Counter(stems).items() if n == 1}
+    for row, (name, concept, stem) in enumerate(zip(stimuli.names, stimuli.concepts, stems, strict=True)):
+        words = {name, *({stem} & alone), *([concept] if len(stimuli.by_concept[concept]) == 1 else [])}
+        for word in words:
             if is_number(word) and float(word).is_integer():
                 found.setdefault(float(word), set()).add(row)
     return found

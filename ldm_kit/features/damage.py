@@ -125,7 +125,8 @@ def check_metadata(path: Path, *, thorough: bool = False, sweep: bool = False) -
         file = folder / "zarr.json"
         if not file.exists():
             # Groups are made before what they hold, so this was lost, and zarr would not see what lies below.
-            if folder != path and not sweep and folder.is_dir() and any(map(Path.is_dir, folder.iterdir())):
+            # A folder of somebody else's, in which nothing of a store lies, is left alone.
+            if folder != path and not sweep and ((folder / "c").is_dir() or any(folder.rglob("zarr.json"))):
                 raise damaged(file, "it is missing")
             continue
         try:

@@ -241,10 +241,10 @@ def extract(
         )
         fill(plan, progress)
         note_refused(group, stimuli.names, refused)
+        store = FeatureStore(group, where)  # before another process may add to it
     if refused:
         listed = "\n".join(f"- {name}: {reason}" for name, reason in sorted(refused.items()))
         logger.warning("Skipped %d images that could not be used:\n%s", len(refused), listed)
-    store = FeatureStore(group, where)
     shown = set(store.cells())
     lost = [key.path for key in arrays if key not in shown]
     if lost:

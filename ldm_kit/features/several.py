@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ldm_kit.datasets.stimuli import Stimuli
@@ -83,7 +84,7 @@ def extract_models(
     # All of it now, not when the models before have been through.
     for name in models:
         check_name(name)
-    for level in noise_levels or ():
+    for level in () if noise_levels is None else np.atleast_1d(np.asarray(noise_levels, dtype=object)):
         check_level(level)
     if conditioning not in CONDITIONINGS:
         raise unknown_name("conditioning", conditioning, CONDITIONINGS, "Choose one of these.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -74,7 +76,7 @@ class FeatureStore:
         keys: Sequence[CellKey] | None = None,
     ) -> None:
         self._group = group
-        self._about = description(group, where)
+        self._about = description(group, where, sealed=False)  # as often as a store is selected from
         self.where = where
         self._keys = tuple(keys) if keys is not None else tuple(_keys_in(group))
         names, refused = self._about["stimuli"]["names"], self.refused
@@ -91,10 +93,13 @@ class FeatureStore:
         BadInputError
             If there is none at `path`, it has another format, or a ``zarr.json`` is damaged or missing.
         """
+        if "://" not in str(path) and not (Path(path) / "zarr.json").exists():
+            raise _no_store(path)
         arrays = check_metadata(Path(path))
         try:
             group = zarr.open_group(str(path), mode="r", zarr_format=3)
-        except (FileNotFoundError, ValueError) as error:
+        except METADATA_ERRORS as error:
+            check_metadata(Path(path), thorough=True)
             raise _no_store(path) from error
         if not description(group, str(path)):
             raise _no_store(path)
@@ -411,13 +416,26 @@ def _first_column(array: zarr.Array[Any]) -> npt.NDArray[np.floating]:
     return column.reshape(len(column), -1)[:, 0]
 
 
-def description(group: zarr.Group, where: str) -> dict[str, Any]:
+def seal(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Add its checksum to what a store says of itself, which JSON has none for.
+
+    Examples
+    --------
+    >>> seal({"format": 2})["sha256"][:8]
+    '3da2733d'
+    """
+    bare = {name: value for name, value in about.items() if name != "sha256"}
+    return {**bare, "sha256": hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()}
+
+
+def description(group: zarr.Group, where: str, *, sealed: bool = True) -> dict[str, Any]:
     """Give what a store says of itself; nothing if it was only just begun.
 
     Raises
     ------
     BadInputError
-        If it has another format, or has arrays and does not say what they are.
+        If it has another format, has arrays and does not say what they are, or (where it is to be `sealed`) is not
+        what was written.
 
     Examples
     --------
@@ -440,6 +458,12 @@ def description(group: zarr.Group, where: str) -> dict[str, Any]:
         raise damaged(
             file_of(group, "zarr.json"),
             "what it says of the arrays below was lost",
+            "Extract again into another folder, or put the file back from a copy.",
+        )
+    if sealed and about != seal(about):
+        raise damaged(
+            file_of(group, "zarr.json"),
+            "its checksum does not match",
             "Extract again into another folder, or put the file back from a copy.",
         )
     return dict(about)

@@ -22,7 +22,7 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, LdmKitError, MismatchError
 from ldm_kit.features.damage import METADATA_ERRORS, UNSOUND, bad_chunks, check_metadata, damaged, file_of
 from ldm_kit.features.request import check_same_request, package_versions, warn_of_other_versions
-from ldm_kit.features.store import FORMAT, CellKey, _first_column, description, label_problem
+from ldm_kit.features.store import FORMAT, CellKey, _first_column, description, label_problem, seal
 
 logger = logging.getLogger(__name__)
 
@@ -200,8 +200,8 @@ def prepare(
                     f"{prompt!r} here. Choose another `out`; nothing was changed."
                 )
             known[before[name]] = prompt
-    if group.attrs.get("ldm_kit") != about:
-        writable(group).attrs["ldm_kit"] = about
+    if group.attrs.get("ldm_kit") != seal(about):
+        writable(group).attrs["ldm_kit"] = seal(about)
     return list(before)
 
 
@@ -284,8 +284,8 @@ def note_refused(group: zarr.Group, asked: Iterable[str], refused: Mapping[str, 
     about["refused"] = noted
     if not noted:
         del about["refused"]
-    if group.attrs["ldm_kit"] != about:
-        writable(group).attrs["ldm_kit"] = about
+    if group.attrs["ldm_kit"] != seal(about):
+        writable(group).attrs["ldm_kit"] = seal(about)
 
 
 def drop_bad_chunks(array: zarr.Array[Any]) -> None:

@@ -246,8 +246,7 @@ def _families(
     families: dict[tuple[Any, ...], tuple[dict[str, Any], dict[Any, list[_Measured]]]] = {}
     for cell in measured:
         shared = {name: value for name, value in cell.labels.items() if name not in apart}
-        # Sigma tells cells apart already, and a store begun by version 0.1 tells the share of its newer cells alone.
-        key = tuple(sorted((name, str(value)) for name, value in shared.items() if name != "signal_share"))
+        key = tuple(sorted((name, str(value)) for name, value in shared.items()))
         families.setdefault(key, (shared, {}))[1].setdefault(cell.labels[by], []).append(cell)
     for _, members in families.values():
         grids = {

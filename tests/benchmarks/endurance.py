@@ -82,7 +82,7 @@ def store_at_random(folder: Path, share: float) -> Iterator[Row]:
     for run in range(runs):
         out = folder / f"random-{run}"
         for _ in range(rng.randint(1, 3)):
-            if not extract_in_child(model, stimuli, out, **grid).kill(rng.uniform(0, took)):
+            if not extract_in_child(model, stimuli, out, **grid).kill(rng.uniform(0, 0.6 * took)):
                 break
             kills += 1
         extract_in_child(model, stimuli, out, **grid).finish()
