@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def only_marks(text: str) -> str:
-    r"""Keep Markdown's emphasis and code marks in a sentence; whatever else it holds is shown as it is written.
+    r"""Keep Markdown's emphasis, code and list marks in a text; HTML, links and formulas are shown as they are written.
 
     Names, labels and prompts from data stand in sentences, and Markdown may hold HTML, links and formulas.
 

@@ -99,21 +99,28 @@ class Table(pd.DataFrame):
         return made
 
     def __repr__(self) -> str:
-        return self._displayed("__repr__", shutil.get_terminal_size().columns, "{} {}", "{}\n{}")
+        width = shutil.get_terminal_size().columns
+        return self._displayed("__repr__", width, "{} {}", "{}\n{}") or ""
 
     def _repr_html_(self) -> str | None:
         return self._displayed("_repr_html_", 0, "{} <b>{}</b>", "<p>{}</p>\n{}", html.escape)
 
     def _displayed(
         self, how: str, width: int, pair: str, both: str, escape: Callable[[str], str] = str
-    ) -> str:
+    ) -> str | None:
         """Let pandas display the columns that vary, below a line of those that do not."""
         frame = pd.DataFrame(self)
-        varying, constant = split_columns(frame) if len(frame) else (frame, {})
+        varying, constant = frame, dict[str, str]()
+        if len(frame) and frame.columns.is_unique:
+            varying, constant = split_columns(frame)
+        if varying.empty:  # all rows say the same
+            varying, constant = frame, {}
         with pd.option_context(
             "display.precision", 4, "display.max_columns", None, "display.width", width or None
         ):
             shown = getattr(varying, how)()
+        if shown is None:  # the user has switched tables of HTML off
+            return None
         told = " · ".join(pair.format(escape(name), escape(value)) for name, value in constant.items())
         line = f"In every row: {told}"
         return both.format(textwrap.fill(line, width) if width else line, shown) if told else shown

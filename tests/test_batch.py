@@ -212,8 +212,20 @@ def test_long_names_are_cut_and_stay_different() -> None:
         (
             {"runs": [{"notebook": "a.ipynb", "grid": {"seed": [1, 2]}, "parameters": {"out": "x"}}]},
             BadInputError,
-            "write to the same `out`, 'x'",
+            "write to the same folder",
         ),
+        (
+            {
+                "runs": [
+                    {"notebook": "a.ipynb", "name": "one", "parameters": {"out": "{out}/b"}},
+                    {"notebook": "a.ipynb", "name": "b", "parameters": {"out": "{out}/x/../y"}},
+                ]
+            },
+            BadInputError,
+            "'one' and 'b' write to the same folder",
+        ),
+        ({"runs": [{"notebook": "a.ipynb", "name": "index.html"}]}, BadInputError, "cannot name a run"),
+        ({"runs": [{"notebook": "a.ipynb", "name": "名" * 100}]}, BadInputError, "cannot name a run"),
     ],
 )
 def test_a_series_that_cannot_run_says_why(
@@ -560,6 +572,23 @@ def test_what_another_run_of_the_series_made_is_an_input_and_what_lies_beside_th
     (tmp_path / "out" / "shared").mkdir()
     assert statuses(0) == ["skipped", "skipped"]
     assert statuses(1) == ["done", "done"]
+
+
+def test_a_file_within_the_series_folder_that_is_read_is_an_input(
+    make_notebook: MakeNotebook, tmp_path: Path, without_kernel: None
+) -> None:
+    out = tmp_path / "out"
+    make_notebook("a", "1", parameters="one: str = ''\ntwo: str = ''\nout: str = ''")
+    (out / "a").mkdir(parents=True)
+    files = [out / "one.txt", out / "a" / "two.txt"]
+    for file in files:
+        file.write_text("before")
+    parameters = {"one": str(files[0]), "two": str(files[1])}
+    path = write_yaml(tmp_path / "s.yaml", {"runs": [{"notebook": "a.ipynb", "parameters": parameters}]})
+    assert [run_series(path, out)[0].status for _ in range(2)] == ["done", "skipped"]
+    for file in files:
+        file.write_text("after")
+        assert [run_series(path, out)[0].status for _ in range(2)] == ["done", "skipped"]
 
 
 def test_a_run_that_fails_early_shows_nothing_of_the_one_before(

@@ -355,10 +355,11 @@ def test_another_site_cannot_answer_for_a_player(port, tmp_path):
         *(
             b'{"kind": "answer", "trial": [], "choice": 1}',
             b'{"kind": "answer", "trial": 1e999, "choice": 1}',
+            b'{"kind": "answer", "trial": 1, "choice": 2.9}',
         ),
         *(b'{"kind": "answer", "trial": 1, "choice": 1, "seconds": [1]}', b'"' + b"x" * 5000 + b'"'),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_what_is_no_message_is_refused(port, body, tmp_path):
     with suppress(ConnectionError):  # too long a one may be cut off

@@ -239,3 +239,12 @@ def test_pngs_are_drawn_once_and_again_when_the_figure_is_newer(tmp_path: Path) 
     drawn = png.stat().st_mtime_ns
     results.close()
     assert png.stat().st_mtime_ns == drawn
+
+
+def test_a_table_is_displayed_whatever_it_has_become() -> None:
+    table = compared()
+    assert "ci_low" in repr(pd.concat([table, table], axis=1))
+    alike = tidy([{"block": "mid_block", "accuracy": 0.4}] * 2)
+    assert "mid_block" in repr(alike) and "Empty DataFrame" not in repr(alike)
+    with pd.option_context("display.notebook_repr_html", False):
+        assert table._repr_html_() is None

@@ -225,6 +225,7 @@ def _widget(output: Any, widgets: Mapping[str, Any]) -> Mapping[str, Any]:
 def _make_static(output: Any, widgets: Mapping[str, Any], nonce: str) -> None:
     """Put a figure where plotly's data is, a note where a widget is, and keep of the rest what runs nothing."""
     data = output["data"]
+    output["metadata"] = {}  # sizes of images, which nbconvert would write into the page as they are
     if PLOTLY in data:
         from ldm_kit.plots.template import figure_html
 

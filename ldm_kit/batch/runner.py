@@ -226,6 +226,7 @@ def run_series(
     if timeout is not None:
         whole_number("timeout (seconds a cell)", timeout, 1)
     series = read_series(path, parameters=parameters, only=only)
+    _refuse_shared_outs(series, out)
     with report_locked(out):
         _write_series(series, out)
         write_plotly_library(out)
@@ -240,6 +241,19 @@ def run_series(
         say(f"{head} {_told(outcome)}")
         outcomes.append(outcome)
     return outcomes
+
+
+def _refuse_shared_outs(series: Series, out: Path) -> None:
+    """Raise if two runs would write to one folder, however it is spelt."""
+    writers: dict[Path, str] = {}
+    for run in series.runs:
+        own, told = out / run.name, _filled(run.parameters.get("out"), out)
+        for place in {own.resolve(), Path(told).resolve() if isinstance(told, str) else own.resolve()}:
+            if (other := writers.setdefault(place, run.name)) != run.name:
+                raise BadInputError(
+                    f"{series.source}: {other!r} and {run.name!r} write to the same folder, {str(place)!r}: the later would "
+                    "destroy the results of the earlier. Leave `out` away, then each run gets a folder of its own."
+                )
 
 
 def exit_code(work: Callable[[], int]) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from ldm_kit.batch.parameters import Parameter, check_parameters, parse_value, read_parameters
+from ldm_kit.batch.state import OF_THE_SERIES
 from ldm_kit.errors import BadInputError, unknown_name
 from ldm_kit.given_numbers import whole_number
 from ldm_kit.yaml_text import load_yaml
@@ -205,7 +206,7 @@ def checked_name(name: str) -> str:
     Raises
     ------
     BadInputError
-        If it is empty, begins with a dot, or leads elsewhere.
+        If it is empty or long, begins with a dot, leads elsewhere, or is that of a file of the series.
 
     Examples
     --------
@@ -214,7 +215,8 @@ def checked_name(name: str) -> str:
     ...
     ldm_kit.errors.BadInputError: '..' cannot name a run: it becomes a folder within `out`. Use letters, digits ...
     """
-    if not re.fullmatch(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,149}", name):
+    fits = re.fullmatch(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*", name) and len(os.fsencode(name)) <= 150
+    if not fits or name.casefold() in OF_THE_SERIES:
         raise BadInputError(
             f"{name!r} cannot name a run: it becomes a folder within `out`. Use letters, digits and _ . + = -, "
             "beginning with a letter or digit."
@@ -246,17 +248,10 @@ def run_name(stem: str, point: Mapping[str, Any]) -> str:
 
 def _refuse_twins(runs: list[Run], path: Path) -> None:
     seen: set[str] = set()
-    outs: dict[str, str] = {}
     for run in runs:
         if run.name in seen:
             raise BadInputError(f"{path.name}: two runs are called {run.name!r}. Give one another `name:`.")
         seen.add(run.name)
-        out = run.parameters.get("out")
-        if isinstance(out, str) and run.name != (other := outs.setdefault(out, run.name)):
-            raise BadInputError(
-                f"{path.name}: {other!r} and {run.name!r} write to the same `out`, {out!r}: the later would destroy "
-                "the results of the earlier. Leave `out` away, then each run gets a folder of its own."
-            )
 
 
 def _only(runs: list[Run], only: str | None) -> tuple[Run, ...]:

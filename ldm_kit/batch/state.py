@@ -30,6 +30,8 @@ WRITTEN = ("out", "features")
 SMALL = 1 << 16  # bytes; larger files within a folder are told apart by size and time
 STATE = "run.json"
 PREVIOUS = ".previous"
+RESULTS = (MANIFEST, STATE, PREVIOUS, "tables", "figures")  # in a run's folder, beside its notebook
+OF_THE_SERIES = ("index.html", "series.json", "plotly.min.js")  # files that lie beside the runs' folders
 LOCKS = ".locks"
 DIFFERENCES_TOLD = 6
 
@@ -43,7 +45,8 @@ def fingerprint(
     each file or folder that a parameter or a variable ``LDM_KIT_…`` names, and the folders of the models
     registered in ``LDM_KIT_MODELS``. A file counts with its content; a folder with the names and sizes of its
     files, the content of small ones and the time of large ones. What the hub serves under a model's name cannot
-    be known before the run: it loads the newest it can get.
+    be known before the run: it loads the newest it can get. Of what lies within the series' own folder, files count, and
+    what another run made; any other folder there may be one that the run writes to.
 
     Parameters
     ----------
@@ -156,13 +159,18 @@ def _input(text: str, folder: Path) -> Path | None:
 
 
 def _is_only_read(path: Path, folder: Path) -> bool:
-    """Whether it lies outside the series' folder, or in the folder of another of its runs."""
+    """Whether it lies outside the series' folder, is another run's, or a file that no run makes."""
     if path == path.parent or folder.parent == path:
         return False
     if not path.is_relative_to(folder.parent):
         return True
-    run = folder.parent / path.relative_to(folder.parent).parts[0]
-    return run != folder and (run / STATE).exists()
+    parts = path.relative_to(folder.parent).parts
+    run = folder.parent / parts[0]
+    if run == folder:
+        own = parts[1:2] == () or parts[1] in RESULTS or parts[1].startswith(f"{folder.name}.")
+        return path.is_file() and not own
+    # A folder may be one that this run writes to, such as that of a game's answers.
+    return (path.is_file() and parts[0] not in OF_THE_SERIES) or (run / STATE).exists()
 
 
 def _digest(path: Path, folder: Path) -> str:

@@ -240,8 +240,10 @@ def _understood(message: Any) -> dict[str, Any]:
     known = {name: str(message.get(name, "")) for name in ("kind", "player", "game", "phase")}
     if known["kind"] != "answer":
         return known
-    seconds = float(message.get("seconds") or 0)
-    return {**known, "trial": int(message["trial"]), "choice": int(message["choice"]), "seconds": seconds}
+    trial, choice = message["trial"], message["choice"]
+    if type(trial) is not int or type(choice) is not int:
+        raise TypeError
+    return {**known, "trial": trial, "choice": choice, "seconds": float(message.get("seconds") or 0)}
 
 
 def _data(name: str) -> bytes:

@@ -12,6 +12,7 @@ from ldm_kit.plots.template import (
     DIVERGING,
     add_ceiling,
     add_chance,
+    escaped,
     figure,
     ink_on,
     judged_by,
@@ -134,7 +135,7 @@ def category_dots(table: pd.DataFrame, *, title: str = "By category") -> go.Figu
     fig = figure(title, f"odd-one-out accuracy with 95 % intervals, {judged_by(table)}")
     fig.add_scatter(
         x=table["accuracy"],
-        y=table["category"],
+        y=escaped(table["category"]),
         error_x=error_bars(table),
         mode="markers",
         marker={"size": 9, "color": COLOURS[0]},
@@ -211,7 +212,7 @@ def dimension_dots(
     fig = figure(title, f"{told}{left}")
     fig.add_scatter(
         x=rows["r2"],
-        y=rows["dimension"].astype(str),
+        y=escaped(rows["dimension"]),
         error_x=error_bars(bars, "r2"),
         mode="markers",
         marker={"size": 9, "color": COLOURS[0]},
@@ -244,7 +245,7 @@ def difference_dots(
     fig = figure(title, subtitle)
     fig.add_scatter(
         x=table["difference"],
-        y=table[y].astype(str),
+        y=escaped(table[y]),
         error_x=error_bars(table, "difference"),
         mode="markers",
         marker={"size": 9, "color": COLOURS[0]},

@@ -130,6 +130,17 @@ def heading(title: str, lines: Sequence[str]) -> str:
     return html.escape(title, quote=False) + "".join(below)
 
 
+def escaped(names: pd.Series) -> pd.Series:
+    """Give names as plotly reads text: what looks like a tag is none.
+
+    Examples
+    --------
+    >>> escaped(pd.Series(["<b>", "animal"])).tolist()
+    ['&lt;b&gt;', 'animal']
+    """
+    return names.astype(str).map(lambda name: html.escape(name, quote=False))
+
+
 def figure_html(figure: go.Figure | Mapping[str, Any], library: str | bool = False) -> str:
     """Give a figure as HTML that fits any page: never wider than what it stands in, on a phone and on paper, too.
 
