@@ -49,6 +49,7 @@ def watch(event, given):
         raise OSError(f"{event} {host}: nobody is asked here")
 sys.addaudithook(watch)
 """
+NO_NEWS = '{"fetchNews":"false"}'  # the answer to a question that would lie over the page
 EVERY_CELL = '{"windowingMode":"none"}'  # render every cell, also off screen
 
 
@@ -119,6 +120,7 @@ def lab_server(folder: Path, state: Path, environment: Mapping[str, str] | None 
     """Start JupyterLab on `folder`; its settings, runtime files and log go to `state`."""
     settings = state / "settings" / "@jupyterlab"
     for name, text in {
+        "apputils-extension/notification": NO_NEWS,
         "notebook-extension/tracker": EVERY_CELL,
     }.items():
         file = settings / f"{name}.jupyterlab-settings"
