@@ -18,7 +18,7 @@ from ldm_kit.measures import object_folds
 FEWEST_TRAINING, FEWEST_HELD_OUT = 30, 10
 
 
-def too_few_to_probe(triplets: Triplets, n_folds: int = 3, seed: int = 0) -> str:
+def check_enough_triplets(triplets: Triplets, n_folds: int = 3, seed: int = 0) -> str:
     """Say why a probe cannot be cross-validated on some choices, and how many would do; empty if it can.
 
     Most sets of three mix training and held-out objects, and are of no use to a probe. What counts is how many
@@ -38,7 +38,7 @@ def too_few_to_probe(triplets: Triplets, n_folds: int = 3, seed: int = 0) -> str
     Examples
     --------
     >>> few = Triplets([[0, 1, 2]], ("a", "b", "c"), "human")
-    >>> too_few_to_probe(few).partition(":")[0]
+    >>> check_enough_triplets(few).partition(":")[0]
     'Too few to fit a probe'
     """
     sets = np.unique(np.sort(triplets.indices, axis=1), axis=0)

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ldm_kit.atomic import with_ending, written_aside
+from ldm_kit.errors import unknown_name
 
 # name -> dtype. Strings are empty, numbers NaN, counts <NA> where a column does not apply.
 COLUMNS: dict[str, Any] = {
@@ -270,3 +271,34 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
                     end = "\r\n"  # with which a carriage return is quoted
         safe.to_csv(aside, index=False, lineterminator=end)
     return path
+
+
+def in_network_order(table: pd.DataFrame) -> list[str]:
+    """List a table's blocks from input to output.
+
+    Examples
+    --------
+    >>> in_network_order(pd.DataFrame({"block": ["up", "down"], "depth": [2, 0]}))
+    ['down', 'up']
+    """
+    return list(table.drop_duplicates("block").sort_values("depth", kind="stable")["block"])
+
+
+def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """Keep the rows with these values, and say so if there are none.
+
+    Examples
+    --------
+    >>> len(only(pd.DataFrame({"conditioning": ["none", "label"]}), conditioning="none"))
+    1
+    """
+    for column, value in values.items():
+        if column not in table:
+            raise unknown_name("column", column, table.columns, "See ldm_kit.tables.COLUMNS.")
+        kept = table[table[column] == value]
+        if kept.empty:
+            raise unknown_name(
+                column.replace("_", " "), value, table[column].unique(), "The table holds no other."
+            )
+        table = kept
+    return table

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def accuracy_said(row: Mapping[str, Any]) -> str:
+def format_accuracy(row: Mapping[str, Any]) -> str:
     """Say an accuracy with its interval, and whether it differs from chance.
 
     Parameters
@@ -21,7 +21,7 @@ def accuracy_said(row: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> accuracy_said({"accuracy": 0.41, "ci_low": 0.38, "ci_high": 0.44, "chance": 1 / 3})
+    >>> format_accuracy({"accuracy": 0.41, "ci_low": 0.38, "ci_high": 0.44, "chance": 1 / 3})
     '0.410 [0.380, 0.440], above chance (0.333)'
     """
     low, high, chance = float(row["ci_low"]), float(row["ci_high"]), float(row["chance"])
@@ -35,7 +35,7 @@ def accuracy_said(row: Mapping[str, Any]) -> str:
     return f"{told}, not distinguishable from chance ({chance:.3f})"
 
 
-def difference_said(row: Mapping[str, Any], of: str = "difference") -> str:
+def format_difference(row: Mapping[str, Any], of: str = "difference") -> str:
     """Say a difference with its corrected interval, and whether that differs from zero.
 
     Parameters
@@ -52,7 +52,7 @@ def difference_said(row: Mapping[str, Any], of: str = "difference") -> str:
     Examples
     --------
     >>> row = {"difference": 0.02, "low_corrected": -0.01, "high_corrected": 0.05, "n_compared": 8}
-    >>> difference_said(row)
+    >>> format_difference(row)
     '+0.020 [-0.010, +0.050], corrected for 8 comparisons, which covers zero: no difference is shown'
     """
     prefix = "" if of == "difference" else f"{of}_"

@@ -35,8 +35,8 @@ PARAMETERS = "seed: int = 0\nout: str = ''"
 WRITES = """
 import pandas as pd
 from PIL import Image
-from ldm_kit.results import Results
-results = Results(out, title="T")
+from ldm_kit.run_record import RunRecord
+results = RunRecord(out, title="T")
 results.table(pd.DataFrame({"seed": [seed, 7]}), "numbers")
 results.figure(Image.new("RGB", (3, 2)), "drawn")
 results.finding(f"Found with seed {seed}.")

@@ -59,7 +59,7 @@ def test_concepts_without_a_picture_go_with_their_triplets(root: Path) -> None:
     ]
     assert data.triplets is not None and data.triplets.judgements == "human"
     assert data.embeddings["SPoSE-66"].loc["t-shirt.jpg"].tolist() == [10, 11]
-    assert data.said(data.space) == "SPoSE-66 (human model)"  # though people chose
+    assert data.describe_embedding(data.default_embedding) == "SPoSE-66 (human model)"  # though people chose
     text = repr(data)
     assert "5 of 6 concepts have a picture" in text and "2 of 3 triplets" in text
     assert data.stimuli.open("ice_cream").size == (4, 4)

@@ -61,8 +61,11 @@ def test_toybox_judged_by_an_embedding_is_matched_by_name(tmp_path: Path) -> Non
     data = load_dataset("toybox", judgements=tmp_path / "vice_embedding.npy", n_triplets=2000)
     assert data.triplets is not None and data.triplets.judgements == "human model"
     assert data.judgements == "human model" and "simulated choices" not in repr(data)
-    assert data.space == "vice_embedding" and data.said(data.space) == "vice_embedding (human model)"
-    assert data.said("norms") == "norms (simulated)"
+    assert (
+        data.default_embedding == "vice_embedding"
+        and data.describe_embedding(data.default_embedding) == "vice_embedding (human model)"
+    )
+    assert data.describe_embedding("norms") == "norms (simulated)"
     assert data.embeddings["vice_embedding"].shape == (56, 14)
     same = [
         (toybox.category(a[:-4]), toybox.category(b[:-4]), toybox.category(c[:-4])) for a, b, c in kept(data)
@@ -93,7 +96,9 @@ def test_toybox_with_choices_of_people(tmp_path: Path) -> None:
         ["ice_cream.png", "apple.png", "airplane.png"],
     ]
     assert data.triplets is not None and data.judgements == "human"
-    assert data.said(data.space) == "norms (simulated)"  # who chose does not change who wrote them
+    assert (
+        data.describe_embedding(data.default_embedding) == "norms (simulated)"
+    )  # who chose does not change who wrote them
     with pytest.raises(UnknownNameError, match="Did you mean 'n_triplets'"):
         load_dataset("toybox", ntriplets=3)
     with pytest.raises(BadInputError, match="takes no `root`"):
@@ -135,7 +140,7 @@ def test_nested_folder(tmp_path: Path) -> None:
     assert data.stimuli.names == ("car/1.png", "fruit/apple/a.png", "fruit/apple/b.png", "top.png")
     assert data.stimuli.concepts == ("car", "apple", "apple", "top") and data.triplets is None
     assert data.stimuli.select(["apple"]).open(1).size == (3, 3)
-    assert data.space is None
+    assert data.default_embedding is None
     with pytest.raises(BadInputError, match=r"'folder' has no triplets.*triplets\.csv"):
         _ = data.judgements
     (tmp_path / "t.txt").write_text("apple car top\n", encoding="utf-8")

@@ -392,7 +392,7 @@ def test_an_encoder_takes_no_noise_and_reads_no_text(vision_folders):
 
 def test_the_empty_prompt_is_refused_by_a_model_that_reads_no_text(sd_folder):
     stimuli = lk.load_dataset("toybox").stimuli[:2]
-    ask = {"noise_levels": [0.0], "conditioning": ["none", "empty"], "progress": False}
+    ask = {"noise_levels": [0.0], "conditionings": ["none", "empty"], "progress": False}
     with pytest.raises(
         BadInputError, match="'pixels' reads no text, .* conditioned on 'empty'.*'none' alone"
     ):
@@ -449,7 +449,7 @@ def test_text_is_the_padded_encoders_own_at_the_prompts_tokens(sd_folder, stimul
         stimuli,
         blocks=blocks,
         noise_levels=[0.0],
-        conditioning=["label", "none"],
+        conditionings=["label", "none"],
         template="{name}",
         progress=False,
     )
@@ -559,7 +559,7 @@ def test_every_baseline_runs_on_toybox(vision_folders):
         model = lk.load_model(asked, device="cpu")
         levels = [0.5] if model.takes_noise else [0.0]
         conditioning = "label" if model.reads_text else "none"
-        store = lk.extract(model, toybox, noise_levels=levels, conditioning=conditioning, progress=False)
+        store = lk.extract(model, toybox, noise_levels=levels, conditionings=conditioning, progress=False)
         for key in store.cells():
             assert np.isfinite(store[key]).all()
             assert len(np.unique(store[key], axis=0)) == 3

@@ -46,7 +46,7 @@ def store(model, data, tmp_path_factory):
         data.stimuli,
         blocks=BLOCKS,
         noise_levels=LEVELS,
-        conditioning=["none", "label", "shuffled"],
+        conditionings=["none", "label", "shuffled"],
         out=tmp_path_factory.mktemp("explorers") / "features",
         progress=False,
     )
@@ -348,7 +348,7 @@ def test_a_click_on_the_map_chooses_the_cell(human):
 
 def test_cells_are_profiled_as_the_measures_do(human, store, data):
     human.words.value, human.block.value, human.level.value = "label", "up_blocks.1", 0.9
-    cell = store.select(blocks=["up_blocks.1"], noise_levels=[0.9], conditioning="label")
+    cell = store.select(blocks=["up_blocks.1"], noise_levels=[0.9], conditionings="label")
     by_category = lk.accuracy_by_category(cell, data.triplets, data.categories, metric="centred cosine")
     drawn = human.figure("Categories").data[0]
     expected = by_category.set_index("category")["accuracy"]
@@ -365,7 +365,7 @@ def test_two_cells_differ_by_what_their_triplets_say(human, store, data):
     human.block_b.value, human.level_b.value = "mid_block", 0.9
     fig = human.figure("Two cells")
     a, b = (
-        lk.measures.scores(store[(*cell, "none")], data.triplets.indices, "centred cosine")
+        lk.measures.triplet_scores(store[(*cell, "none")], data.triplets.indices, "centred cosine")
         for cell in (human.state.a, human.state.b)
     )
     drawn = dict(zip(fig.data[0].y, fig.data[0].x, strict=True))
@@ -403,7 +403,7 @@ def test_the_most_human_triplets_are_those_the_block_is_surest_of(human, store, 
 
 def test_gains_are_those_of_the_comparison(words, store, data):
     expected = lk.compare(
-        store.select(conditioning=["none", "label"]),
+        store.select(conditionings=["none", "label"]),
         data.triplets,
         by="conditioning",
         metric="centred cosine",
@@ -414,7 +414,7 @@ def test_gains_are_those_of_the_comparison(words, store, data):
     assert words.figure("Gain") is None and "zero" in words.shown("Gain").said
     words.words.value = "shuffled, scored as the word's object"
     by_word = lk.odd_one_out(
-        lk.named_by_word(store.select(conditioning="shuffled"), data.stimuli),
+        lk.relabel_by_prompt(store.select(conditionings="shuffled"), data.stimuli),
         data.triplets,
         "centred cosine",
     ).set_index(["block", "noise_level"])["accuracy"]
@@ -459,7 +459,7 @@ def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(words, model,
     (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
     kept = lk.FeatureStore.open(folder).select(names=store.names)
     whole = lk.extract(
-        model, data.stimuli, blocks="mid_block", noise_levels=[0.9], conditioning="label",
+        model, data.stimuli, blocks="mid_block", noise_levels=[0.9], conditionings="label",
         template="a toy {name}", progress=False,
     )  # fmt: skip
     np.testing.assert_allclose(
@@ -467,7 +467,7 @@ def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(words, model,
     )
     gain = words.gains().set_index(["block", "noise_level"]).loc[("mid_block", 0.9)]
     plain, worded = (
-        np.mean(lk.measures.scores(X, data.triplets.indices, "centred cosine"))
+        np.mean(lk.measures.triplet_scores(X, data.triplets.indices, "centred cosine"))
         for X in (store["mid_block", 0.9, "none"], whole["mid_block", 0.9, "label"])
     )
     assert gain["difference"] == pytest.approx(worded - plain, abs=5e-4)
@@ -475,7 +475,7 @@ def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(words, model,
 
 def test_what_cannot_be_explored_is_refused(model, data, store):
     with pytest.raises(BadInputError, match="without words"):
-        lk.widgets.WhatWordsAdd(model, data, store.select(conditioning="label"))
+        lk.widgets.WhatWordsAdd(model, data, store.select(conditionings="label"))
     nobody = lk.Dataset("nobody", data.stimuli)
     with pytest.raises(BadInputError, match="no triplets"):
         lk.widgets.WhereIsTheHuman(store, nobody)
@@ -486,7 +486,7 @@ def test_what_cannot_be_explored_is_refused(model, data, store):
 
 @pytest.fixture(scope="module")
 def probed(store, data):
-    part = store.select(blocks=["mid_block", "up_blocks.1"], noise_levels=[0.3], conditioning="none")
+    part = store.select(blocks=["mid_block", "up_blocks.1"], noise_levels=[0.3], conditionings="none")
     return part, lk.cross_validate_probe(part, data.triplets, lk.LinearProbe(seed=0), n_folds=3, seed=0)
 
 
@@ -562,7 +562,7 @@ def test_a_space_is_called_what_it_is_whoever_chose(probed, store, data):
     fitted = replace(
         people,
         embeddings={"SPoSE": data.embeddings["norms"].iloc[:, :5], **data.embeddings},
-        kinds={"SPoSE": "human model", **data.kinds},
+        embedding_sources={"SPoSE": "human model", **data.embedding_sources},
     )
     view = lk.widgets.ProbesView(part, fitted, result, delay=QUICK)
     assert list(view.similarities())[2:] == ["SPoSE (human model)"]

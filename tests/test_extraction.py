@@ -58,7 +58,7 @@ def stimuli(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(model, stimuli):
-    return lk.extract(model, stimuli, noise_levels=LEVELS, conditioning=BOTH, batch_size=7, progress=False)
+    return lk.extract(model, stimuli, noise_levels=LEVELS, conditionings=BOTH, batch_size=7, progress=False)
 
 
 def assert_same(got, expected, tolerance=1e-5):
@@ -107,7 +107,7 @@ def test_features_equal_a_hand_written_forward_pass(model, stimuli, reference):
 @pytest.mark.parametrize("batch_size", [1, 16])
 def test_same_features_for_any_batch_size(model, stimuli, reference, batch_size):
     again = lk.extract(
-        model, stimuli, noise_levels=LEVELS, conditioning=BOTH, batch_size=batch_size, progress=False
+        model, stimuli, noise_levels=LEVELS, conditionings=BOTH, batch_size=batch_size, progress=False
     )
     for key in reference.cells():
         assert_same(again[key], reference[key])
@@ -116,7 +116,7 @@ def test_same_features_for_any_batch_size(model, stimuli, reference, batch_size)
 def test_same_features_for_a_subset_in_another_order_one_block_one_level(model, stimuli, reference):
     rows = [31, 2, 17]
     part = lk.extract(
-        model, stimuli[rows], blocks="mid_block", noise_levels=[0.5], conditioning="label", progress=False
+        model, stimuli[rows], blocks="mid_block", noise_levels=[0.5], conditionings="label", progress=False
     )
     assert part.names == tuple(stimuli.names[row] for row in rows)
     assert_same(part["mid_block", 0.5, "label"], reference["mid_block", 0.5, "label"][rows])
@@ -157,7 +157,7 @@ def counting(model, monkeypatch):
 
 def test_each_image_and_prompt_is_encoded_once(model, stimuli, monkeypatch):
     counts = counting(model, monkeypatch)
-    lk.extract(model, stimuli, noise_levels=[0.1, 0.4, 0.8], conditioning=BOTH, progress=False)
+    lk.extract(model, stimuli, noise_levels=[0.1, 0.4, 0.8], conditionings=BOTH, progress=False)
     assert counts["vae"] == 40
     assert counts["text"] == 2  # "" and "a photo of a thing": digits are dropped, so all share one label
     assert counts["unet"] == 40 * 3 * 2
@@ -319,7 +319,7 @@ def test_orphans_of_a_killed_write_are_swept(model, stimuli, tmp_path):
 
 
 def test_two_processes_share_a_store(folder, stimuli, reference, tmp_path):
-    out, ask = tmp_path / "features", {"noise_levels": LEVELS, "conditioning": BOTH}
+    out, ask = tmp_path / "features", {"noise_levels": LEVELS, "conditionings": BOTH}
     children = [extract_in_child(folder, half, out, **ask) for half in (stimuli[:20], stimuli[20:])]
     for child in children:
         child.finish()
@@ -385,7 +385,7 @@ def test_cells_and_stimuli_are_asked_for_by_what_they_are(reference):
 
 def test_a_grid_that_grows_in_stimuli_and_levels_computes_just_what_is_missing(model, tmp_path, monkeypatch):
     stimuli = some_stimuli(tmp_path / "pictures", 40)
-    ask = {"blocks": ["mid"], "out": tmp_path / "out", "progress": False, "conditioning": BOTH}
+    ask = {"blocks": ["mid"], "out": tmp_path / "out", "progress": False, "conditionings": BOTH}
     half = lk.extract(model, stimuli[::2], noise_levels=[0.5], **ask)
     before = half["mid_block", 0.5, "label"]
     passes = []
@@ -438,7 +438,7 @@ def test_an_out_that_cannot_be_written_to(model, stimuli, tmp_path):
         ({"noise_levels": [1.5]}, BadInputError, "outside 0 to 1"),
         ({"noise_levels": [0.5, 0.5001]}, BadInputError, "0.5 and 0.5001 both fall on timestep 500"),
         ({"noise_levels": []}, BadInputError, "No noise level"),
-        ({"conditioning": "labels"}, UnknownNameError, "Did you mean 'label'"),
+        ({"conditionings": "labels"}, UnknownNameError, "Did you mean 'label'"),
         ({"pooling": "median"}, UnknownNameError, "pooling 'median'"),
         ({"batch_size": 0}, BadInputError, "batch_size=0: give a whole number"),
         ({"blocks": []}, BadInputError, "No block"),

@@ -342,7 +342,7 @@ def test_a_complete_store_on_a_read_only_disk_can_be_used(out, read_only):
 
 
 @pytest.mark.parametrize(
-    "more", [{"n": 41}, {"noise_levels": [0.9]}, {"blocks": "c"}, {"conditioning": "label"}]
+    "more", [{"n": 41}, {"noise_levels": [0.9]}, {"blocks": "c"}, {"conditionings": "label"}]
 )
 def test_what_a_read_only_disk_lacks_is_told_before_anything_is_computed(out, read_only, monkeypatch, more):
     monkeypatch.setattr(Sums, "encode", None)

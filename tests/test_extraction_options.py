@@ -72,7 +72,7 @@ def test_several_draws_are_averaged(model, stimuli, once):
 
 def test_given_vectors_condition_the_denoiser(model, stimuli):
     vectors = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
-    ask = {**ASK, "conditioning": ["embedding"]}
+    ask = {**ASK, "conditionings": ["embedding"]}
     store = lk.extract(model, stimuli, embedding=vectors, **ask)
     expected = by_hand(model, stimuli, torch.from_numpy(vectors)[None])
     assert_same(store["mid_block", 0.5, "embedding"], expected)
@@ -84,12 +84,12 @@ def test_given_vectors_condition_the_denoiser(model, stimuli):
 
 def test_the_text_encoders_own_vectors_give_what_the_prompt_gives(model, stimuli, once):
     vectors = model.text("")["sequence"][0]
-    store = lk.extract(model, stimuli, conditioning="embedding", embedding=vectors, **ASK)
+    store = lk.extract(model, stimuli, conditionings="embedding", embedding=vectors, **ASK)
     assert_same(store["mid_block", 0.5, "embedding"], once)
 
 
 def test_changed_vectors_are_refused(model, stimuli, tmp_path):
-    ask = {**ASK, "conditioning": "embedding", "out": tmp_path / "features"}
+    ask = {**ASK, "conditionings": "embedding", "out": tmp_path / "features"}
     lk.extract(model, stimuli, embedding=np.zeros((2, 16)), **ask)
     with pytest.raises(MismatchError, match="prompt of 'thing00.png' for 'embedding' is 'sha256:"):
         lk.extract(model, stimuli, embedding=np.ones((2, 16)), **ask)
@@ -98,16 +98,16 @@ def test_changed_vectors_are_refused(model, stimuli, tmp_path):
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
-        ({"conditioning": "embedding"}, "go together"),
+        ({"conditionings": "embedding"}, "go together"),
         ({"embedding": np.zeros((2, 16))}, "go together"),
         (
-            {"conditioning": "embedding", "embedding": {"apple": np.zeros((2, 16))}},
+            {"conditionings": "embedding", "embedding": {"apple": np.zeros((2, 16))}},
             "no vectors for 'thing00.png'",
         ),
-        ({"conditioning": "embedding", "embedding": np.zeros((2, 15))}, r"\(2, 15\); this model takes"),
+        ({"conditionings": "embedding", "embedding": np.zeros((2, 15))}, r"\(2, 15\); this model takes"),
         ({"n_noise": 0}, "n_noise=0"),
-        ({"noise_levels": [0.005], "timesteps": "paper"}, "percent"),
-        ({"conditioning": "image"}, "image embedding|unCLIP"),
+        ({"noise_levels": [0.005], "timesteps": "linhardt2024"}, "percent"),
+        ({"conditionings": "image"}, "image embedding|unCLIP"),
     ],
 )
 def test_requests_that_cannot_be_met(model, stimuli, ask, says):
@@ -115,14 +115,14 @@ def test_requests_that_cannot_be_met(model, stimuli, ask, says):
         lk.extract(model, stimuli, **{**ASK, **ask})
 
 
-@pytest.mark.parametrize("name", ["posterior", "store_dtype", "nan", "errors", "timesteps"])
+@pytest.mark.parametrize("name", ["posterior", "store_dtype", "on_nonfinite", "on_error", "timesteps"])
 def test_unknown_choices_are_named(model, stimuli, name):
     with pytest.raises(UnknownNameError, match="'nonsense'"):
         lk.extract(model, stimuli, **{**ASK, name: "nonsense"})
 
 
 def test_the_papers_timesteps(model, stimuli, once):
-    store = lk.extract(model, stimuli, timesteps="paper", **ASK)
+    store = lk.extract(model, stimuli, timesteps="linhardt2024", **ASK)
     assert store.table()["timestep"].item() == 10 * 50 - 9  # DDIM at 50 percent
     text = model.text("")["sequence"]
     assert_same(store[CELL], by_hand(model, stimuli, text, timestep=491))
@@ -194,13 +194,13 @@ def test_what_is_not_finite_is_noted_when_asked(model, stimuli, once, tmp_path, 
         overflowing(model, patch, 2)
         with pytest.raises(NonFiniteError, match="nan='skip'"):
             lk.extract(model, stimuli, out=out, **ASK)
-        store = lk.extract(model, stimuli, out=out, nan="skip", **ASK)
+        store = lk.extract(model, stimuli, out=out, on_nonfinite="skip", **ASK)
         assert store.table()[["done", "not_finite"]].values.tolist() == [[1.0, 1]]
         assert store.finite().names == tuple(name for name in stimuli.names if name != "thing02.png")
         assert_same(store.finite()[CELL], np.delete(once, 2, axis=0))
         with pytest.raises(NonFiniteError, match="thing02.png"):
             lk.odd_one_out(store, lk.Triplets(np.array([[0, 1, 2]]), names=stimuli.names))
-    again = lk.extract(model, stimuli, out=out, nan="skip", **ASK)
+    again = lk.extract(model, stimuli, out=out, on_nonfinite="skip", **ASK)
     assert again.table()["not_finite"].item() == 1, "what was noted is not computed again"
     mended = lk.extract(model, stimuli, out=out, **ASK)
     assert_same(mended[CELL], once)
@@ -208,8 +208,8 @@ def test_what_is_not_finite_is_noted_when_asked(model, stimuli, once, tmp_path, 
 
 def test_a_model_without_words_refuses_them_before_anything_is_written(stimuli, tmp_path):
     out = tmp_path / "features"
-    with pytest.raises(BadInputError, match="'pixels.*reads no text.*conditioning='none'"):
-        lk.extract(lk.load_model("pixels"), stimuli, conditioning="label", out=out, progress=False)
+    with pytest.raises(BadInputError, match="'pixels.*reads no text.*conditionings='none'"):
+        lk.extract(lk.load_model("pixels"), stimuli, conditionings="label", out=out, progress=False)
     assert not out.exists()
 
 
@@ -226,7 +226,7 @@ def test_refused_pictures_are_listed_at_the_end_when_asked(model, once, tmp_path
     (tmp_path / "pictures" / "thing01.png").write_bytes(b"")
     (tmp_path / "pictures" / "thing03.png").write_text("no picture")
     (tmp_path / "pictures" / "thing05.png").unlink()
-    store = lk.extract(model, stimuli, errors="skip", out=tmp_path / "features", **ASK)
+    store = lk.extract(model, stimuli, on_error="skip", out=tmp_path / "features", **ASK)
     assert store.names == ("thing00.png", "thing02.png", "thing04.png")
     assert_same(store[CELL], once[[0, 2, 4]])
     assert "Skipped 3 images" in caplog.text and capsys.readouterr().out == ""
@@ -277,7 +277,7 @@ def test_every_image_that_cannot_be_used_can_be_skipped(where, error, says, tmp_
     ask = {"blocks": "a", "noise_levels": [0.5], "progress": False, "out": tmp_path / "features"}
     with pytest.raises(UnreadableImageError, match=says):
         lk.extract(model, stimuli, **ask)
-    store = lk.extract(model, stimuli, errors="skip", **ask)
+    store = lk.extract(model, stimuli, on_error="skip", **ask)
     assert store.names == tuple(whole.names[row] for row in kept)
     assert re.search(says, store.refused["p2"])
     np.testing.assert_array_equal(store["a", 0.5, "none"], expected)
@@ -293,7 +293,7 @@ def test_memory_that_no_single_image_fills_is_nobodys_fault(monkeypatch):
 
     monkeypatch.setattr(Sums, "encode", encoded)
     with pytest.raises(MemoryError, match="too many at once"):
-        lk.extract(Sums.opened(), drawn_stimuli(6), errors="skip", progress=False)
+        lk.extract(Sums.opened(), drawn_stimuli(6), on_error="skip", progress=False)
 
 
 # Others can read it, and it stays small -----------------------------------------------------------------
@@ -357,7 +357,7 @@ def test_a_chunk_whose_last_picture_is_refused_keeps_the_rest(model, tmp_path):
         (tmp_path / "pictures" / f"thing{row}.png").write_bytes(b"")
     kept = [row for row in range(64) if row not in (31, 63)]
     out = tmp_path / "features"
-    store = lk.extract(model, stimuli, errors="skip", batch_size=1, out=out, **ASK)
+    store = lk.extract(model, stimuli, on_error="skip", batch_size=1, out=out, **ASK)
     assert_same(store[CELL], whole[CELL][kept])
     assert_same(lk.FeatureStore.open(out).select(names=store.names)[CELL], whole[CELL][kept])
 
@@ -373,24 +373,24 @@ def test_features_are_named_by_the_word_that_their_own_seed_gave_them(seed):
     store = lk.extract(
         Sums.opened(),
         stimuli,
-        conditioning=[*BOTH[1:], "shuffled"],
+        conditionings=[*BOTH[1:], "shuffled"],
         seed=seed,
         noise_levels=[0.5],
         progress=False,
     )
-    shuffled = store.select(conditioning="shuffled")
+    shuffled = store.select(conditionings="shuffled")
     picture_of = {
         f"a photo of a {concept}": name for name, concept in zip(stimuli.names, stimuli.concepts, strict=True)
     }
     said = [picture_of[prompt] for prompt in shuffled.prompts("shuffled")]
-    assert lk.named_by_word(shuffled, stimuli).names == tuple(said)
-    with pytest.raises(BadInputError, match="conditioning='shuffled'"):
-        lk.named_by_word(store, stimuli)
+    assert lk.relabel_by_prompt(shuffled, stimuli).names == tuple(said)
+    with pytest.raises(BadInputError, match="conditionings='shuffled'"):
+        lk.relabel_by_prompt(store, stimuli)
     others = dataclasses.replace(
         stimuli, all_concepts=(*stimuli.concepts[::-1], "gnu"), all_labels=(*stimuli.labels[::-1], "gnu")
     )
     with pytest.raises((MismatchError, BadInputError), match="was shown with|has no picture"):
-        lk.named_by_word(shuffled, others)
+        lk.relabel_by_prompt(shuffled, others)
 
 
 def test_stimuli_that_joined_later_are_missing_where_they_were_not_asked_for(model, stimuli, once, tmp_path):
@@ -442,10 +442,10 @@ def test_an_untrained_twin_of_another_autoencoder_is_another_model(stimuli, tmp_
     [
         ({"n_noise": 2}, "takes no noise"),
         ({"posterior": "sample"}, "no autoencoder"),
-        ({"timesteps": "paper"}, "timesteps='paper'"),
+        ({"timesteps": "linhardt2024"}, "timesteps='linhardt2024'"),
         ({"timesteps": "rubbish"}, "'rubbish'"),
         ({"seed": 1.5}, "seed=1.5"),
-        ({"conditioning": []}, "No conditioning"),
+        ({"conditionings": []}, "No conditioning"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(stimuli, ask, says):
@@ -456,18 +456,18 @@ def test_options_that_mean_nothing_are_refused(stimuli, ask, says):
 JUNK = {
     "blocks": [[], "nowhere", 3, [["a"]]],
     "noise_levels": [[], [2], ["0.5"], [float("nan")], "x", [[0.1, 0.5]], [None], [True]],
-    "conditioning": [[], "lable", 3, None, [None]],
+    "conditionings": [[], "lable", 3, None, [None]],
     "out": [3, "", b"here"],
     "pooling": ["median", None, 3, np.zeros(2)],
     "seed": [-1, 1.5, True, None, "0"],
     "template": ["a photo", "", None, 3],
     "embedding": [np.zeros((2, 16)), "vectors"],
-    "timesteps": ["papers", None, "paper"],
+    "timesteps": ["linhardt2023", None, "linhardt2024"],
     "n_noise": [0, 1.5, "2", True],
     "posterior": ["mode", None],
     "store_dtype": ["float64", np.float32, None],
     "nan": ["raise", None],
-    "errors": ["error", None],
+    "on_error": ["error", None],
     "repair": ["yes", None],
     "batch_size": [0, "many", 1.5, True, None],
     "progress": ["no", None],
@@ -518,7 +518,7 @@ def test_the_dataset_itself_is_not_its_stimuli(model):
 @pytest.mark.gpu
 def test_another_device_gives_the_same_within_a_thousandth(stimuli, tmp_path):
     folder = save_tiny_stable_diffusion(tmp_path)
-    ask = {"noise_levels": LEVELS, "conditioning": ["none", "label"], "progress": False}
+    ask = {"noise_levels": LEVELS, "conditionings": ["none", "label"], "progress": False}
     here = lk.extract(lk.load_model(folder, device="cpu"), stimuli, **ask)
     there = lk.extract(lk.load_model(folder, device="cuda", dtype="float32"), stimuli, **ask)
     for key in here.cells():

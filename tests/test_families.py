@@ -207,7 +207,7 @@ def by_hand(family, folder, stimuli, name, prompt):
 
 def test_features_equal_a_plain_forward_pass_of_diffusers(family, model, folders, stimuli):
     store = lk.extract(
-        model, stimuli, noise_levels=[LEVEL], conditioning="caption", batch_size=7, progress=False
+        model, stimuli, noise_levels=[LEVEL], conditionings="caption", batch_size=7, progress=False
     )
     for index in (0, 4):
         expected = by_hand(family, folders(family), stimuli, NAMES[index], stimuli.captions[index])
@@ -217,7 +217,7 @@ def test_features_equal_a_plain_forward_pass_of_diffusers(family, model, folders
 
 
 def test_features_do_not_depend_on_the_batch_size_nor_on_which_blocks_are_asked_for(family, model, stimuli):
-    request = {"noise_levels": [LEVEL], "conditioning": "caption", "progress": False}
+    request = {"noise_levels": [LEVEL], "conditionings": "caption", "progress": False}
     whole = lk.extract(model, stimuli, batch_size=7, **request)
     last = list(CASES[family].blocks)[-1]
     single = lk.extract(model, stimuli, batch_size=1, **request)
@@ -229,7 +229,7 @@ def test_features_do_not_depend_on_the_batch_size_nor_on_which_blocks_are_asked_
 
 def test_features_depend_on_prompt_level_and_picture(family, model, stimuli):
     store = lk.extract(
-        model, stimuli, noise_levels=[0.3, 0.6], conditioning=["none", "caption"], progress=False
+        model, stimuli, noise_levels=[0.3, 0.6], conditionings=["none", "caption"], progress=False
     )
     last = list(CASES[family].blocks)[-1]
     base = store[last, 0.3, "caption"]
@@ -238,7 +238,7 @@ def test_features_depend_on_prompt_level_and_picture(family, model, stimuli):
 
 
 def test_pictures_that_lack_a_level_are_computed_beside_those_that_have_it(model, stimuli, tmp_path):
-    ask = {"conditioning": "caption", "progress": False}
+    ask = {"conditionings": "caption", "progress": False}
     fresh = lk.extract(model, stimuli, noise_levels=[0.3, 0.6], **ask)
     lk.extract(model, stimuli[[1]], noise_levels=[0.3], out=tmp_path / "out", **ask)
     grown = lk.extract(model, stimuli, noise_levels=[0.3, 0.6], out=tmp_path / "out", **ask).select(
@@ -298,7 +298,7 @@ def test_text_is_encoded_once_a_distinct_prompt(family, folders, stimuli):
 
     for key, encoder in encoders.items():
         encoder.register_forward_hook(count(key))
-    lk.extract(model, stimuli, noise_levels=[0.2, 0.8], conditioning=["none", "caption"], progress=False)
+    lk.extract(model, stimuli, noise_levels=[0.2, 0.8], conditionings=["none", "caption"], progress=False)
     assert encoders
     assert calls == dict.fromkeys(encoders, len(NAMES) + 1)
 
@@ -376,7 +376,7 @@ def told_to_the_denoiser(model, stimuli, conditioning):
     """What extraction gives the denoiser, for one picture: sequence, pooled, mask."""
     calls = []
     hook = model.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(k), with_kwargs=True)
-    store = lk.extract(model, stimuli[:1], noise_levels=[0.3], conditioning=conditioning, progress=False)
+    store = lk.extract(model, stimuli[:1], noise_levels=[0.3], conditionings=conditioning, progress=False)
     hook.remove()
     (told,) = calls
     pooled = told.get("pooled_projections", (told.get("added_cond_kwargs") or {}).get("text_embeds"))
@@ -437,7 +437,7 @@ def test_a_picture_is_looked_at_without_a_prompt_as_it_is_extracted(folders, sti
     model = lk.load_model(folders("sdxl"), device="cpu")
     block = "up_blocks.1"
     store = lk.extract(
-        model, stimuli[:1], blocks=block, noise_levels=[0.3], conditioning=["none", "empty"], progress=False
+        model, stimuli[:1], blocks=block, noise_levels=[0.3], conditionings=["none", "empty"], progress=False
     )
     for prompt, conditioning in ((None, "none"), ("", "empty")):
         (view,) = lk.look(model, stimuli, NAMES[0], [0.3], block, prompt=prompt)
@@ -476,7 +476,7 @@ def test_the_clean_estimate_inverts_a_perfect_velocity(flux):
 def test_the_papers_timesteps_are_an_error_where_there_is_no_such_call(folders, name):
     model = lk.load_model(folders(name), device="cpu")
     with pytest.raises(BadInputError, match=r"img2img call .* no such thing. Use timesteps='exact'"):
-        model.level(0.3, timesteps="paper")
+        model.level(0.3, timesteps="linhardt2024")
 
 
 # Options ----------------------------------------------------------------------------------------------
@@ -580,7 +580,7 @@ def test_no_socket_is_opened(monkeypatch, family, folders, stimuli):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     model = lk.load_model(folders(family), device="cpu")
-    lk.extract(model, stimuli[:1], noise_levels=[0.5], conditioning="caption", progress=False)
+    lk.extract(model, stimuli[:1], noise_levels=[0.5], conditionings="caption", progress=False)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -38,7 +38,7 @@ def test_variance_is_the_sum_over_pairs_that_share_an_object(n: int, t: int) -> 
     assert found == pytest.approx(max(expected / (1 - share), found_floor(values, triplets)), rel=1e-9)
 
 
-@pytest.mark.parametrize("ties", ["chance", "paper"])
+@pytest.mark.parametrize("ties", ["chance", "linhardt2024"])
 @pytest.mark.parametrize("estimand", ["new objects", "these objects", None])
 @pytest.mark.parametrize(("n", "t"), [(30, 400), (8, 300), (4, 3000)])
 def test_whole_numbers_give_the_interval_of_floats(n: int, t: int, estimand: str | None, ties: str) -> None:

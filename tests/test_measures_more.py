@@ -26,7 +26,7 @@ from ldm_kit.measures import (
     dimension_regression,
     odd_one_out,
     rsa,
-    scores,
+    triplet_scores,
     zero_shot,
 )
 from ldm_kit.measures.categories import membership
@@ -34,7 +34,7 @@ from ldm_kit.measures.comparison import corrected_p
 from ldm_kit.measures.dimensions import ridge
 from ldm_kit.measures.folds import object_folds
 from ldm_kit.tables import from_text, tidy, write_table
-from ldm_kit.wording import difference_said
+from ldm_kit.wording import format_difference
 from tests.small_store import SmallStore, drawn_choices, random_triplets
 
 
@@ -84,16 +84,16 @@ def test_no_sentence_says_a_gain_that_the_corrected_test_does_not_show() -> None
     shown = table[(table["ci_low"] > 0) & (table["p_corrected"] < 0.05)]
     assert len(seeming) and len(shown)
     for _, row in seeming.iterrows():
-        said = difference_said(row)
+        said = format_difference(row)
         assert "a gain" not in said and "no difference is shown" in said, said
         assert "corrected for 45 comparisons" in said
-    assert all(difference_said(row).endswith(", a gain") for _, row in shown.iterrows())
-    assert "a gain" not in difference_said(compare(*many_blocks(), ci="these objects").assign(
+    assert all(format_difference(row).endswith(", a gain") for _, row in shown.iterrows())
+    assert "a gain" not in format_difference(compare(*many_blocks(), ci="these objects").assign(
         low_corrected=np.nan).iloc[0])  # fmt: skip
     cells, triplets = many_blocks()
     gains = cross_validate_probe(cells, triplets, LinearProbe(lambdas=(0.01,), max_iterations=5)).summary()
     for _, row in gains.iterrows():
-        assert difference_said(row, "gain").endswith("a gain") == (
+        assert format_difference(row, "gain").endswith("a gain") == (
             row["gain_p_corrected"] < 0.05 and row["gain"] > 0
         )
     assert (
@@ -312,7 +312,7 @@ def test_things_categories(things_root: Path) -> None:
 def test_accuracy_per_concept_and_category(world: tuple[SmallStore, Triplets]) -> None:
     store, triplets = world
     X = store["mid", 0.1, "none"]
-    right = scores(X, triplets)
+    right = triplet_scores(X, triplets)
     concepts = accuracy_by_concept(X, triplets).set_index("concept")
     for i in (0, 17):
         held = (triplets.indices == i).any(axis=1)

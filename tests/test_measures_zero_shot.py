@@ -12,7 +12,7 @@ import pytest
 
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError, UnknownNameError
-from ldm_kit.measures import METRICS, best_cell, choices, odd_one_out, scores, split_objects
+from ldm_kit.measures import METRICS, best_cell, odd_one_out, predicted_odd, split_objects, triplet_scores
 from ldm_kit.measures.metrics import similarity_and_tolerance
 from tests.small_store import SmallStore, random_triplets
 
@@ -92,8 +92,8 @@ def test_agrees_with_a_loop_on_real_triplets(clip: np.ndarray, human: np.ndarray
     X = clip * np.random.default_rng(0).uniform(0.5, 2, size=(len(clip), 1)).astype(np.float32)
     part = human[:20_000]
     expected, gap = reference(X, part, metric)
-    assert np.array_equal(choices(X.astype(np.float64), part, metric), expected)
-    found = choices(X, part, metric)
+    assert np.array_equal(predicted_odd(X.astype(np.float64), part, metric), expected)
+    found = predicted_odd(X, part, metric)
     assert np.array_equal(found[gap >= 1e-5], expected[gap >= 1e-5])
     accuracy = odd_one_out(X.astype(np.float64), part, metric)["accuracy"][0]
     assert accuracy == pytest.approx(np.mean(expected == 2), abs=1e-12)
@@ -109,10 +109,10 @@ def test_ties() -> None:
     wrong = [0, 3, 1]
     triplets = [all_three, top_two_with_human, top_two_without_human, clear, wrong]
     for dtype in (np.float32, np.float64):
-        assert choices(X.astype(dtype), triplets).tolist() == [-1, -1, -1, 2, 1]
-        chance = scores(X.astype(dtype), triplets)
+        assert predicted_odd(X.astype(dtype), triplets).tolist() == [-1, -1, -1, 2, 1]
+        chance = triplet_scores(X.astype(dtype), triplets)
         assert chance.tolist() == pytest.approx([1 / 3, 1 / 2, 0, 1, 0])
-        assert scores(X.astype(dtype), triplets, ties="paper").tolist() == [0, 1, 0, 1, 0]
+        assert triplet_scores(X.astype(dtype), triplets, ties="linhardt2024").tolist() == [0, 1, 0, 1, 0]
         table = odd_one_out(X.astype(dtype), triplets)
         assert table["n_ties"][0] == 3
         assert table["accuracy"][0] == pytest.approx(chance.mean())
@@ -125,25 +125,27 @@ def test_rounding_makes_no_difference_between_duplicates() -> None:
         X = rng.normal(size=(40, d)).astype(dtype)
         X[20:] = X[:20] * dtype(3)
         triplets = [[i, j, j + 20] for i in range(20) for j in range(20) if i != j]
-        best = choices(X, triplets)
+        best = predicted_odd(X, triplets)
         assert (best == 0).all()  # the pair j, j + 20
         X[20:] = X[:20]
         triplets = [[j, i, j + 20] for i in range(20) for j in range(20) if i != j]
-        assert np.array_equal(scores(X, [[i, j, k] for j, i, k in triplets], "correlation"), np.zeros(380))
+        assert np.array_equal(
+            triplet_scores(X, [[i, j, k] for j, i, k in triplets], "correlation"), np.zeros(380)
+        )
     # 0 apart from 1 and 2, which are alike and opposite: s(0,1) = s(0,2)
     Y = np.array([[1.0, 0.3, 0.1], [0.3, 1.0, 0.0], [0.3, 1.0, 0.0]])
     Y[2, 1] = -1.0
     Y[0, 1] = 0.0
-    assert choices(Y, [[0, 1, 2]]).tolist() == [-1]
+    assert predicted_odd(Y, [[0, 1, 2]]).tolist() == [-1]
 
 
 def test_order_of_rows_and_the_two_kept_items_do_not_matter() -> None:
     rng = np.random.default_rng(0)
     X, triplets = rng.normal(size=(30, 5)), random_triplets(30, 500)
-    one = scores(X, triplets)
-    assert np.array_equal(one, scores(X, triplets[:, [1, 0, 2]]))
+    one = triplet_scores(X, triplets)
+    assert np.array_equal(one, triplet_scores(X, triplets[:, [1, 0, 2]]))
     shuffle = rng.permutation(500)
-    assert np.array_equal(one[shuffle], scores(X, triplets[shuffle]))
+    assert np.array_equal(one[shuffle], triplet_scores(X, triplets[shuffle]))
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,9 +173,9 @@ def test_a_store_is_matched_by_name_and_labels_the_rows() -> None:
     order = rng.permutation(8)
     shuffled = SmallStore([names[i] for i in order], {key: array[order] for key, array in X.items()})
     assert odd_one_out(shuffled, triplets)["accuracy"].tolist() == table["accuracy"].tolist()
-    by_key = choices(shuffled, triplets)
+    by_key = predicted_odd(shuffled, triplets)
     assert list(by_key) == list(X)
-    assert np.array_equal(by_key["mid", 0.5, "none"], choices(X["mid", 0.5, "none"], triplets))
+    assert np.array_equal(by_key["mid", 0.5, "none"], predicted_odd(X["mid", 0.5, "none"], triplets))
     # a stimulus that nobody judged may lack features; a judged one may not
     some = triplets.take(~(triplets.indices == 7).any(axis=1))
     without = SmallStore(names[:7], {key: array[:7] for key, array in X.items()})
@@ -206,7 +208,7 @@ def test_unjudged_rows_may_be_zero_but_judged_ones_may_not() -> None:
     ],
 )
 def test_bad_triplets(triplets: Any, said: str) -> None:
-    for measure in (odd_one_out, choices, scores):
+    for measure in (odd_one_out, predicted_odd, triplet_scores):
         with pytest.raises(BadInputError, match=said):
             measure(np.eye(5), triplets)
 
@@ -296,7 +298,7 @@ def test_one_long_row_makes_no_ties_among_the_others(metric: str) -> None:
     X, triplets = rng.normal(size=(40, 16)).astype(np.float32), random_triplets(40, 3000)
     X[0] *= 1000
     expected, gap = reference(X, triplets, metric)
-    found = choices(X, triplets, metric)
+    found = predicted_odd(X, triplets, metric)
     # distances: the long row moves the mean away from the others, and rounding is of lengths from there
     clear = gap >= (0 if metric == "dot" else 2e-3)
     assert np.array_equal(found[clear], expected[clear])
@@ -304,7 +306,7 @@ def test_one_long_row_makes_no_ties_among_the_others(metric: str) -> None:
     X[20:] = X[:20]
     pairs = [[j, j + 20, i] for i in range(20) for j in range(20) if i != j]
     for dtype in (np.float32, np.float64):
-        kept = scores(X.astype(dtype), np.array(pairs)[:, [0, 2, 1]], metric, ties="chance")
+        kept = triplet_scores(X.astype(dtype), np.array(pairs)[:, [0, 2, 1]], metric, ties="chance")
         assert set(kept.tolist()) <= {0.0, 0.5}
 
 
@@ -318,25 +320,27 @@ def test_categories_tie_as_triplets_do() -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_features_of_any_size_are_compared(metric: str, scale: float) -> None:
     X, triplets = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32), random_triplets(30, 500)
-    assert np.array_equal(choices(X * np.float32(scale), triplets, metric), choices(X, triplets, metric))
+    assert np.array_equal(
+        predicted_odd(X * np.float32(scale), triplets, metric), predicted_odd(X, triplets, metric)
+    )
 
 
 def test_a_short_row_among_long_ones_has_a_direction() -> None:
     X = np.array([[1e5, 0.0], [1e-3, 1e-3], [0.0, 1e5]], np.float32)
-    assert scores(X, [[0, 2, 1]]).tolist() == [0.0]
-    assert scores(X, [[0, 1, 2], [1, 2, 0]]).tolist() == [0.5, 0.5]
+    assert triplet_scores(X, [[0, 2, 1]]).tolist() == [0.0]
+    assert triplet_scores(X, [[0, 1, 2], [1, 2, 0]]).tolist() == [0.5, 0.5]
     X[1] = 0
     with pytest.raises(BadInputError, match="all zeros"):
-        scores(X, [[0, 2, 1]])
+        triplet_scores(X, [[0, 2, 1]])
     # short, yet not what the mean is; and the mean but for rounding
     Y = np.array([[1e5, 1.0], [-1e5, -1.0], [1e-3, 0.0], [-1e-3, 0.0]], np.float32)
-    assert choices(Y, [[0, 2, 1]], "centred cosine").tolist() == [2]
+    assert predicted_odd(Y, [[0, 2, 1]], "centred cosine").tolist() == [2]
     rng = np.random.default_rng(0)
     for dtype in (np.float32, np.float64):
         Z = rng.normal(size=(9, 50)).astype(dtype)
         Z[8] = Z[:8].mean(axis=0)
         with pytest.raises(BadInputError, match=r"equal the mean.* rows 8"):
-            choices(Z, [[0, 1, 8]], "centred cosine")
+            predicted_odd(Z, [[0, 1, 8]], "centred cosine")
         Z[8] = 0.1
         with pytest.raises(BadInputError, match=r"constant across dimensions.* rows 8"):
-            choices(Z, [[0, 1, 8]], "correlation")
+            predicted_odd(Z, [[0, 1, 8]], "correlation")

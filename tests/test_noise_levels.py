@@ -72,14 +72,14 @@ def test_the_papers_timesteps_follow_the_papers_formula(name, offset, exceptions
 
 
 def test_a_level_at_the_papers_timestep_is_that_timesteps(model):
-    exact, paper = model.level(0.3), model.level(0.3, timesteps="paper")
+    exact, paper = model.level(0.3), model.level(0.3, timesteps="linhardt2024")
     assert (exact.timestep, paper.timestep) == (300, 291)
     assert (exact.level, paper.level) == (0.3, 0.3)
     alpha = float(model.parts["scheduler"].alphas_cumprod[291])
     assert paper.signal == pytest.approx(alpha**0.5)
     assert paper.noise == pytest.approx((1 - alpha) ** 0.5)
     assert paper.sigma == pytest.approx(((1 - alpha) / alpha) ** 0.5)
-    assert model.level(0.1 + 0.2, timesteps="paper").timestep == 291  # 0.30000000000000004
+    assert model.level(0.1 + 0.2, timesteps="linhardt2024").timestep == 291  # 0.30000000000000004
 
 
 def test_a_timestep_between_two_is_interpolated_as_euler_does():
@@ -103,8 +103,8 @@ def test_no_scheduler_remembers_a_call(model):
     first = model.level(0.3)
     text, noised = model.texts([""]), torch.randn(1, *model.latent_shape)
     alone = model.denoise(noised, first, text)
-    model.level(0.9, timesteps="paper")
-    model.denoise(noised, model.level(0.1, timesteps="paper"), text)
+    model.level(0.9, timesteps="linhardt2024")
+    model.denoise(noised, model.level(0.1, timesteps="linhardt2024"), text)
     assert state(scheduler) == before
     assert model.level(0.3) == first
     assert torch.equal(model.denoise(noised, model.level(0.3), text), alone)
@@ -117,14 +117,14 @@ def test_no_scheduler_remembers_a_call(model):
 @pytest.mark.parametrize("level", [0, 0.005, 0.123])
 def test_the_papers_timesteps_want_whole_percents(model, level):
     with pytest.raises(BadInputError, match=r"give whole percents from 0.01 to 1.*'exact' takes any"):
-        model.level(level, timesteps="paper")
+        model.level(level, timesteps="linhardt2024")
 
 
 def test_errors_of_levels_say_what_to_do(model, monkeypatch):
-    with pytest.raises(UnknownNameError, match="'papers'. Did you mean 'paper'"):
-        model.level(0.3, timesteps="papers")
+    with pytest.raises(UnknownNameError, match="'linhardt2023'. Did you mean 'linhardt2024'"):
+        model.level(0.3, timesteps="linhardt2023")
     with pytest.raises(BadInputError, match="outside 0 to 1"):
-        model.level(30, timesteps="paper")
+        model.level(30, timesteps="linhardt2024")
     parts = {**model.parts, "scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
     odd = type(model)(model.identity, model.denoiser, parts, model.device)
     with pytest.raises(BadInputError, match="FlowMatchEulerDiscreteScheduler has no variance-preserving"):
@@ -163,7 +163,7 @@ def test_tables_tell_the_signals_share(model, tmp_path):
     shares = {level: model.level(level).signal_share for level in (0.1, 0.9)}
     table = lk.odd_one_out(store, triplets)
     assert dict(zip(table["noise_level"], table["signal_share"], strict=False)) == shares
-    grown = lk.extract(model, stimuli, out=tmp_path / "out", conditioning=["none", "label"], **ask)
+    grown = lk.extract(model, stimuli, out=tmp_path / "out", conditionings=["none", "label"], **ask)
     gains = lk.compare(grown, triplets, by="conditioning", reference="none")
     assert len(gains) == 4
     assert len(lk.compare(store, triplets, by="noise_level")) == 2

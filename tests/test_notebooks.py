@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 WRONG = [
     ("00_start_here", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),
     ("01_extraction", {"batch_size": "many"}, "many"),
-    ("01_extraction", {"conditioning": ["labels"]}, "label"),
+    ("01_extraction", {"conditionings": ["labels"]}, "label"),
     ("02_probing", {"n_folds": 1}, "n_folds=1"),
     ("02_probing", {"neighbours_of": "appel"}, "apple"),
     ("03_layer_comparison", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),

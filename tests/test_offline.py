@@ -44,7 +44,7 @@ ENTRY_POINTS = {
     "lk.odd_one_out(store, [[0, 1, 2], [1, 2, 3]])",
     "fetch_things": REFUSED.format(call="lk.fetch_things(folder='things', progress=False)"),
     "figures and PNGs": "import plotly.graph_objects as go\n"
-    "results = lk.Results('results')\n"
+    "results = lk.RunRecord('results')\n"
     "results.figure(go.Figure(go.Scatter(y=[1, 2], name='$x$')), 'one')\n"
     "results.close()",
     "batch, its kernel and its report": "from ldm_kit.batch.__main__ import main\n"

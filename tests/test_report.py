@@ -27,9 +27,9 @@ from ldm_kit.tables import split_columns
 NOTEBOOK = """
 import plotly.graph_objects as go
 from PIL import Image
-from ldm_kit.results import Results
+from ldm_kit.run_record import RunRecord
 from ldm_kit.tables import tidy
-results = Results(out, title="Layers", question="Which block is <most> human?")
+results = RunRecord(out, title="Layers", question="Which block is <most> human?")
 results.record(model={"model": "tiny-ldm", "revision": "sha256:0123"}, models=["a", "b"], judgements="", seed=0)
 rows = [dict(model="tiny-ldm", judgements="simulated", block=f"<b>{i}", accuracy=i / 30) for i in range(12)]
 results.table(tidy(rows), "alignment", caption="Accuracy by block")
@@ -82,7 +82,7 @@ from IPython.display import Markdown, display
 import ldm_kit as lk
 data = lk.load_dataset("folder", folder)
 label = data.stimuli[0].label
-results = lk.Results(out, title=label, question=f"Is it {label}? {texts['link']}")
+results = lk.RunRecord(out, title=label, question=f"Is it {label}? {texts['link']}")
 results.record(model=label, judgements=label, **{label: list(texts.values()), "nested": {label: texts}})
 """,
     """

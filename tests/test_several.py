@@ -42,13 +42,13 @@ def test_models_that_are_not_to_be_had(stimuli, tmp_path, caplog):
     names = [str(tmp_path / "empty"), "pixels:16"]
     with pytest.raises(ModelNotFoundError, match="model_index.json"):
         lk.extract_models(names, stimuli, out=tmp_path / "stores", progress=False)
-    stores = lk.extract_models(names, stimuli, out=tmp_path / "stores", missing="skip", progress=False)
+    stores = lk.extract_models(names, stimuli, out=tmp_path / "stores", on_error="skip", progress=False)
     assert list(stores) == ["pixels:16"]
     assert f"Skipped {names[0]}: " in caplog.text
     with pytest.raises(ModelNotFoundError, match="None of the models"):
-        lk.extract_models(names[:1], stimuli, out=tmp_path / "stores", missing="skip", progress=False)
+        lk.extract_models(names[:1], stimuli, out=tmp_path / "stores", on_error="skip", progress=False)
     with pytest.raises(UnknownNameError, match="'ignore'"):
-        lk.extract_models(names, stimuli, out=tmp_path / "stores", missing="ignore")
+        lk.extract_models(names, stimuli, out=tmp_path / "stores", on_error="ignore")
     with pytest.raises(BadInputError, match="each named once"):
         lk.extract_models(["pixels", "pixels"], stimuli, out=tmp_path / "stores")
 

@@ -138,7 +138,7 @@ def test_kandinsky_equals_a_forward_pass_by_hand(kandinsky, kandinsky_folder, st
         kandinsky,
         stimuli,
         noise_levels=[0.5],
-        conditioning=["none", "label"],
+        conditionings=["none", "label"],
         template="{name}",
         progress=False,
     )
@@ -280,7 +280,7 @@ def test_deepfloyd_equals_a_forward_pass_by_hand(deepfloyd, if_folder, stimuli):
         deepfloyd,
         stimuli,
         noise_levels=[0.3],
-        conditioning=["none", "label"],
+        conditionings=["none", "label"],
         template=" A {name} ",
         progress=False,
     )
@@ -323,7 +323,7 @@ def test_karlo_equals_a_forward_pass_by_hand(karlo, karlo_folder, stimuli):
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
     store = lk.extract(
-        karlo, stimuli, noise_levels=[0.5], conditioning=["none", "label"], template="{name}", progress=False
+        karlo, stimuli, noise_levels=[0.5], conditionings=["none", "label"], template="{name}", progress=False
     )
     decoder = UNet2DConditionModel.from_pretrained(karlo_folder, subfolder="decoder")
     prior = PriorTransformer.from_pretrained(karlo_folder, subfolder="prior")
@@ -360,7 +360,7 @@ def told_to_the_denoiser(model, stimuli, conditioning):
     """What extraction gives the denoiser, for one picture, and what the store says of it."""
     calls = []
     hook = model.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(k), with_kwargs=True)
-    store = lk.extract(model, stimuli[:1], noise_levels=[0.3], conditioning=conditioning, progress=False)
+    store = lk.extract(model, stimuli[:1], noise_levels=[0.3], conditionings=conditioning, progress=False)
     hook.remove()
     (told,) = calls
     return told, store.prompts(conditioning)[0]
@@ -447,7 +447,7 @@ def test_the_batch_size_changes_nothing(which, request, stimuli):
             model,
             stimuli,
             noise_levels=[0.2],
-            conditioning="label",
+            conditionings="label",
             template="{name}",
             batch_size=size,
             progress=False,

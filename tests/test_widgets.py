@@ -26,7 +26,7 @@ def test_the_picker_starts_at_the_parameters_and_follows_the_user(model):
     picker = lk.widgets.GridPicker(model, ["mid_block", "up_blocks.1"], [0.3, 0.123], ["none", "label"])
     assert picker.blocks == ["mid_block", "up_blocks.1"]
     assert sorted(picker.noise_levels) == [0.123, 0.3]
-    assert picker.conditioning == ["none", "label"]
+    assert picker.conditionings == ["none", "label"]
     picker.children[0].value = ("up_blocks.2",)
     assert picker.blocks == ["up_blocks.2"]
     with pytest.raises(UnknownNameError, match="Did you mean 'mid_block'"):
@@ -40,7 +40,7 @@ def test_the_picker_refuses_to_go_on_without_the_words_that_are_needed(model):
     picker = lk.widgets.GridPicker(model, None, [0.3], needed, needed=needed)
     picker.children[2].value = ("none",)
     with pytest.raises(BadInputError, match="lacks label and shuffled"):
-        _ = picker.conditioning
+        _ = picker.conditionings
 
 
 def test_words_and_noise_change_what_is_seen(model, stimuli):
@@ -77,7 +77,7 @@ def test_the_bundled_model_is_small_and_opens_as_stable_diffusion():
 
 
 def test_the_share_of_known_words_is_counted(model):
-    share, unknown = lk.known_words(model, ["a photo of a aardvark", "a photo of a cat"])
+    share, unknown = lk.vocabulary_coverage(model, ["a photo of a aardvark", "a photo of a cat"])
     assert share == pytest.approx(9 / 10)
     assert unknown == ["aardvark"]
 

@@ -12,7 +12,7 @@ from queue import Empty
 from typing import Any
 
 import ldm_kit
-from ldm_kit.results import SERIES_VARIABLE
+from ldm_kit.run_record import SERIES_VARIABLE
 
 # The kernel's name in every notebook; with the environment below it is this very Python.
 KERNEL_NAME = "python3"

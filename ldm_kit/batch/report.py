@@ -18,7 +18,7 @@ from ldm_kit.atomic import write_text
 from ldm_kit.batch.provenance import package_versions
 from ldm_kit.batch.state import STATE, locked, read_json, report_locked, sweep
 from ldm_kit.errors import BadInputError
-from ldm_kit.results import (
+from ldm_kit.run_record import (
     MANIFEST,
     allow_scripts,
     content_policy,

@@ -21,7 +21,7 @@ from ldm_kit.atomic import CANNOT_WRITE, cannot_write, write_text
 from ldm_kit.batch.parameters import Parameter
 from ldm_kit.batch.provenance import package_versions
 from ldm_kit.errors import BadInputError
-from ldm_kit.results import MANIFEST, SERIES_VARIABLE
+from ldm_kit.run_record import MANIFEST, SERIES_VARIABLE
 
 # The environment variables that a result may depend on: these, and all that begin with LDM_KIT_.
 ENVIRONMENT = ("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")

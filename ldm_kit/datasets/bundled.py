@@ -105,7 +105,7 @@ def load_toybox(
         choices,
         repeated=None if repeated.empty else repeated,
         embeddings=embeddings,
-        kinds=kinds,
+        embedding_sources=kinds,
         categories=_categories(stimuli),
         notes=("Pictures are drawn by code: one of each object, which no training sees.", note),
     )

@@ -33,7 +33,7 @@ class Dataset:
     embeddings : mapping of str to pandas.DataFrame, optional
         Dimensions fitted to or written by people, ``{"SPoSE-66": …}``: rows are stimulus names, columns
         dimensions. The one that the judges chose by, where it is known, comes first.
-    kinds : mapping of str to str, optional
+    embedding_sources : mapping of str to str, optional
         Whose dimensions an embedding holds: "human model" (fitted to people's choices) or "simulated". This
         says what the embedding *is*, whoever made the choices.
     categories : pandas.DataFrame of bool, optional
@@ -60,14 +60,14 @@ class Dataset:
     triplets: Triplets | None = None
     repeated: pd.DataFrame | None = None
     embeddings: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    kinds: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    embedding_sources: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     categories: pd.DataFrame | None = None
     rdm: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "embeddings", MappingProxyType(dict(self.embeddings)))
-        object.__setattr__(self, "kinds", MappingProxyType(dict(self.kinds)))
+        object.__setattr__(self, "embedding_sources", MappingProxyType(dict(self.embedding_sources)))
         object.__setattr__(self, "notes", tuple(self.notes))
         if self.triplets is not None and self.triplets.names != self.stimuli.names:
             raise MismatchError(
@@ -98,7 +98,7 @@ class Dataset:
             lines.append(f"  repeated    {len(self.repeated):,} triplets judged repeatedly")
         for key, frame in self.embeddings.items():
             lines.append(
-                f"  embedding   {self.said(key)}: {frame.shape[1]} dimensions, {len(frame):,} pictures"
+                f"  embedding   {self.describe_embedding(key)}: {frame.shape[1]} dimensions, {len(frame):,} pictures"
             )
         if self.categories is not None:
             members = int(self.categories.any(axis=1).sum())
@@ -125,19 +125,19 @@ class Dataset:
         return self.triplets.judgements
 
     @property
-    def space(self) -> str | None:
+    def default_embedding(self) -> str | None:
         """The embedding to set beside a block: the judges' own, where it is known; None if there is none."""
         return next(iter(self.embeddings), None)
 
-    def said(self, embedding: str) -> str:
+    def describe_embedding(self, embedding: str) -> str:
         """Name an embedding together with what it is.
 
         Examples
         --------
-        >>> data.said("SPoSE-66")  # doctest: +SKIP
+        >>> data.describe_embedding("SPoSE-66")  # doctest: +SKIP
         'SPoSE-66 (human model)'
         """
-        kind = self.kinds.get(embedding, "")
+        kind = self.embedding_sources.get(embedding, "")
         return f"{embedding} ({kind})" if kind else embedding
 
     def subset(self, names: Iterable[str]) -> Dataset:

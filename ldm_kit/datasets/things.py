@@ -117,7 +117,7 @@ def load_things(
         choices,
         repeated=_repeated(root if own else None, order, found.names, choices),
         embeddings=things_embeddings(root, order, found.names, embeddings or {}),
-        kinds=dict.fromkeys(EMBEDDINGS, "human model"),
+        embedding_sources=dict.fromkeys(EMBEDDINGS, "human model"),
         categories=things_categories(root, found.names),
         rdm=things_rdm(root, found.names),
         notes=tuple(notes),

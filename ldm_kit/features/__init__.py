@@ -2,6 +2,16 @@
 
 from ldm_kit.features.extraction import extract
 from ldm_kit.features.looking import Look, look, looks_at
+from ldm_kit.features.prompts import prompts_for, shuffled_concepts
 from ldm_kit.features.store import CellKey, FeatureStore
 
-__all__ = ["CellKey", "FeatureStore", "Look", "extract", "look", "looks_at"]
+__all__ = [
+    "CellKey",
+    "FeatureStore",
+    "Look",
+    "extract",
+    "look",
+    "looks_at",
+    "prompts_for",
+    "shuffled_concepts",
+]

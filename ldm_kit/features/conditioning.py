@@ -14,8 +14,8 @@ from PIL import Image
 
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError
+from ldm_kit.features.prompts import prompts_for
 from ldm_kit.models.opened import OpenedModel, Text
-from ldm_kit.models.prompts import prompts_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def conditionings_for(
     Parameters
     ----------
     names : sequence of str
-        Among `ldm_kit.models.prompts.CONDITIONINGS`.
+        Among `ldm_kit.features.prompts.CONDITIONINGS`.
     model : OpenedModel
     stimuli : Stimuli
     template, seed
@@ -87,7 +87,7 @@ def conditionings_for(
     if worded and not model.reads_text:
         raise BadInputError(
             f"{model.identity.model!r} reads no text, so it cannot be conditioned on {worded[0]!r}. Ask for "
-            "conditioning='none' alone."
+            "conditionings='none' alone."
         )
     made = []
     for name in names:

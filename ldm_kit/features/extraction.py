@@ -15,6 +15,7 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, MismatchError, unknown_name
 from ldm_kit.features.conditioning import conditionings_for
 from ldm_kit.features.passes import CHUNK, UNUSABLE, Plan, fill, refuse
+from ldm_kit.features.prompts import TEMPLATE, prompts_for
 from ldm_kit.features.store import SAME_LEVEL, CellKey, FeatureStore
 from ldm_kit.features.writing import (
     array_for,
@@ -28,7 +29,6 @@ from ldm_kit.given_numbers import whole_number
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.outputs import POOLINGS, pooled_shape
-from ldm_kit.models.prompts import TEMPLATE, prompts_for
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ CHOICES = {
     "pooling": POOLINGS,
     "posterior": ("mean", "sample"),
     "store_dtype": ("float32", "float16"),
-    "nan": ("error", "skip"),
-    "errors": ("raise", "skip"),
+    "on_nonfinite": ("raise", "skip"),
+    "on_error": ("raise", "skip"),
 }
 
 
@@ -48,7 +48,7 @@ def extract(
     *,
     blocks: str | Sequence[str] | None = None,
     noise_levels: Sequence[float] | None = None,
-    conditioning: str | Sequence[str] = "none",
+    conditionings: str | Sequence[str] = "none",
     out: str | os.PathLike[str] | None = None,
     pooling: str = "mean",
     seed: int = 0,
@@ -58,8 +58,8 @@ def extract(
     n_noise: int = 1,
     posterior: str = "mean",
     store_dtype: str = "float32",
-    nan: str = "error",
-    errors: str = "raise",
+    on_nonfinite: str = "raise",
+    on_error: str = "raise",
     repair: bool = False,
     batch_size: int | str = "auto",
     progress: bool = True,
@@ -78,7 +78,7 @@ def extract(
         Positions in the training schedule, 0–1 (sigma, for flow matching); by default 0.1, 0.3, … 0.9,
         and 0 for an encoder, which takes no noise. In a variance-preserving schedule 0 is timestep 0, not a clean
         image, and 1 may leave some signal: the tables' column ``signal_share`` tells how much.
-    conditioning : str or sequence of str
+    conditionings : str or sequence of str
         Among ``"none"`` (the family's own unconditional input, what its diffusers pipeline sets against the prompt
         for guidance: the encoded empty prompt, but zeros for SDXL if its configuration says so, and for unCLIP models
         no image's embedding; ``store.prompts("none")`` tells which), ``"empty"`` (the encoded empty prompt, for
@@ -99,18 +99,18 @@ def extract(
     embedding : array-like (tokens, channels), or mapping of str to such, optional
         For the conditioning ``"embedding"``: in place of the text encoder's output, for example learnt
         vectors; one sequence for all stimuli, or one for each name or concept.
-    timesteps : {"exact", "paper"}
-        ``"paper"`` takes those that img2img rounds to, as in Linhardt et al. 2024.
+    timesteps : {"exact", "linhardt2024"}
+        ``"linhardt2024"`` takes those that img2img rounds to, as in Linhardt et al. 2024.
     n_noise : int
         Draws of noise that features are averaged over (the paper's avg5: 5); each costs a pass.
     posterior : {"mean", "sample"}
         What is taken of the VAE's posterior; a sample depends on the seed and the stimulus's name alone.
     store_dtype : {"float32", "float16"}
         Of the arrays on disk.
-    nan : {"error", "skip"}
+    on_nonfinite : {"raise", "skip"}
         What to do about activations that are NaN or infinite: raise, or note them in the store
         (`store.table()` counts them, `store.finite()` shows the rest).
-    errors : {"raise", "skip"}
+    on_error : {"raise", "skip"}
         What to do about an image that cannot be used: raise, or go on and list those at the end
         (`store.refused` keeps the list, and the store does not show them).
     repair : bool
@@ -158,8 +158,8 @@ def extract(
         "pooling": pooling,
         "posterior": posterior,
         "store_dtype": store_dtype,
-        "nan": nan,
-        "errors": errors,
+        "on_nonfinite": on_nonfinite,
+        "on_error": on_error,
     }
     for name, value in given.items():
         if not isinstance(value, str) or value not in CHOICES[name]:
@@ -185,21 +185,19 @@ def extract(
     prompts_for("label", stimuli[:0], template=template)
     paths = model.select_blocks(None if blocks is None else _named("blocks", blocks))
     levels = _distinct_levels(model, noise_levels, timesteps)
-    asked_for = _named("conditioning", conditioning)
+    asked_for = _named("conditionings", conditionings)
     if not asked_for:
         raise BadInputError("No conditioning was given. Name at least one, for example 'none'.")
     cells = _cells(model, paths, levels, asked_for, pooling)
     refused: dict[str, str] = {}
-    fingerprints = _fingerprints(stimuli, errors, refused)
+    fingerprints = _fingerprints(stimuli, on_error, refused)
     if refused and not fingerprints:
         name, reason = next(iter(refused.items()))
         raise BadInputError(f"None of the {len(refused)} images can be used; {name}: {reason}")
     if not fingerprints:
         raise BadInputError("There are no stimuli to extract. Check the dataset or the selection.")
     stimuli = stimuli.select(fingerprints) if refused else stimuli
-    conditionings = conditionings_for(
-        asked_for, model, stimuli, template=template, seed=seed, embedding=embedding
-    )
+    worded = conditionings_for(asked_for, model, stimuli, template=template, seed=seed, embedding=embedding)
     request = {
         **model.identity.as_dict(),
         "dataset": stimuli.dataset,
@@ -214,7 +212,7 @@ def extract(
     }
     with opened_for_writing(out, request, repair) as (group, where):
         _check_timesteps_distinct(group, levels)
-        prompts = {c.name: c.prompts for c in conditionings}
+        prompts = {c.name: c.prompts for c in worded}
         names = prepare(group, where, request, stimuli, fingerprints, prompts)
         make_groups(group, [key for key, *_ in cells])
         arrays = {
@@ -229,14 +227,14 @@ def extract(
             names=names,
             arrays=arrays,
             levels=levels,
-            conditionings=conditionings,
+            conditionings=worded,
             pooling=pooling,
             seed=seed,
             n_noise=n_noise,
             posterior=posterior,
             batch=batch,
-            nan=nan,
-            errors=errors,
+            on_nonfinite=on_nonfinite,
+            on_error=on_error,
             refused=refused,
         )
         fill(plan, progress)
@@ -255,7 +253,7 @@ def extract(
     return store.select(
         blocks=paths,
         noise_levels=[level.level for level in levels],
-        conditioning=asked_for,
+        conditionings=asked_for,
         names=[name for name in stimuli.names if name not in refused],
     )
 
@@ -290,14 +288,14 @@ def _cells(
     ]
 
 
-def _fingerprints(stimuli: Stimuli, errors: str, refused: dict[str, str]) -> dict[str, str]:
+def _fingerprints(stimuli: Stimuli, on_error: str, refused: dict[str, str]) -> dict[str, str]:
     """Fingerprint the images, leaving out those that are not even there, if they may be skipped."""
     found = {}
     for name in stimuli.names:
         try:
             found[name] = stimuli.fingerprint(name)
         except UNUSABLE as error:
-            refuse(name, error, errors, refused)
+            refuse(name, error, on_error, refused)
     return found
 
 

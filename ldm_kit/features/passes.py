@@ -69,8 +69,8 @@ class Plan:
     n_noise: int
     posterior: str
     batch: int
-    nan: str
-    errors: str
+    on_nonfinite: str
+    on_error: str
     refused: dict[str, str] = field(default_factory=dict)
 
 
@@ -114,7 +114,8 @@ def fill(plan: Plan, progress: bool) -> None:
     """
     asked = np.array([name in plan.stimuli for name in plan.names])
     missing = {
-        key: missing_rows(array, again=plan.nan == "error") & asked for key, array in plan.arrays.items()
+        key: missing_rows(array, again=plan.on_nonfinite == "raise") & asked
+        for key, array in plan.arrays.items()
     }
     passes = {(key.noise_level, key.conditioning): np.zeros(len(plan.names), dtype=bool) for key in missing}
     for key, rows in missing.items():
@@ -240,7 +241,7 @@ def _made_ready(plan: Plan, rows: Rows, chunk: int, ends_chunk: bool) -> _Batch:
         try:
             opened[row] = plan.stimuli.open(plan.names[row])
         except UNUSABLE as error:
-            refuse(plan.names[row], error, plan.errors, plan.refused)
+            refuse(plan.names[row], error, plan.on_error, plan.refused)
     try:
         latents = _latents(plan, opened)
     except (UnreadableImageError, MemoryError):
@@ -249,10 +250,10 @@ def _made_ready(plan: Plan, rows: Rows, chunk: int, ends_chunk: bool) -> _Batch:
             try:
                 _latents(plan, {row: opened[row]})
             except UnreadableImageError as error:
-                refuse(plan.names[row], unreadable(plan.names[row], str(error)), plan.errors, plan.refused)
+                refuse(plan.names[row], unreadable(plan.names[row], str(error)), plan.on_error, plan.refused)
                 del opened[row]
             except MemoryError as error:
-                refuse(plan.names[row], error, plan.errors, plan.refused)
+                refuse(plan.names[row], error, plan.on_error, plan.refused)
                 del opened[row]
         if len(opened) == together:
             raise
@@ -304,7 +305,7 @@ def _checked(values: Values, key: CellKey, names: Sequence[str], plan: Plan) -> 
     bad = ~(np.abs(values.reshape(len(values), -1)) <= most).all(axis=1)
     if not bad.any():
         return values
-    if plan.nan == "error":
+    if plan.on_nonfinite == "raise":
         raise NonFiniteError(
             f"Block {key.block!r} gave NaN, infinity or more than {most:.4g} at noise level {key.noise_level:g} "
             f"({key.conditioning}) for {names[int(np.flatnonzero(bad)[0])]!r}. Half precision may have overflowed: "

@@ -262,14 +262,14 @@ class FeatureStore:
         *,
         blocks: str | Sequence[str] | None = None,
         noise_levels: float | Sequence[float] | None = None,
-        conditioning: str | Sequence[str] | None = None,
+        conditionings: str | Sequence[str] | None = None,
         names: Iterable[str] | None = None,
     ) -> FeatureStore:
         """Show a part of the store; nothing is copied.
 
         Parameters
         ----------
-        blocks, noise_levels, conditioning : one or a sequence, optional
+        blocks, noise_levels, conditionings : one or a sequence, optional
             What to keep; None keeps all.
         names : iterable of str, optional
             Stimuli to keep, in this order.
@@ -281,12 +281,12 @@ class FeatureStore:
         """
         blocks = [blocks] if isinstance(blocks, str) else blocks
         noise_levels = None if noise_levels is None else np.atleast_1d(np.asarray(noise_levels)).tolist()
-        conditioning = [conditioning] if isinstance(conditioning, str) else conditioning
+        conditionings = [conditionings] if isinstance(conditionings, str) else conditionings
         kept = set(self._keys)
         for field, wanted in (
             ("block", blocks),
             ("noise_level", noise_levels),
-            ("conditioning", conditioning),
+            ("conditioning", conditionings),
         ):
             if wanted is not None:
                 there = sorted({getattr(key, field) for key in self._keys})

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, MismatchError
+from ldm_kit.features.prompts import shuffled_concepts
 from ldm_kit.features.store import FeatureStore
 from ldm_kit.models.opened import OpenedModel
-from ldm_kit.models.prompts import shuffled_concepts
 
 # A hyphen parts words ("t-shirt" is two), as it does for the bundled model's list.
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
-def known_words(model: OpenedModel, prompts: Iterable[str]) -> tuple[float, list[str]]:
+def vocabulary_coverage(model: OpenedModel, prompts: Iterable[str]) -> tuple[float, list[str]]:
     """Give the share of the prompts' words that the text encoder met in training.
 
     Parameters
@@ -34,7 +34,7 @@ def known_words(model: OpenedModel, prompts: Iterable[str]) -> tuple[float, list
 
     Examples
     --------
-    >>> lk.known_words(model, ["a photo of a aardvark"])  # doctest: +SKIP
+    >>> lk.vocabulary_coverage(model, ["a photo of a aardvark"])  # doctest: +SKIP
     (0.8, ['aardvark'])
     """
     words = model.training_words
@@ -53,7 +53,7 @@ def known_words(model: OpenedModel, prompts: Iterable[str]) -> tuple[float, list
     return share, sorted(unknown, key=lambda word: -unknown[word])
 
 
-def named_by_word(store: FeatureStore, stimuli: Stimuli) -> FeatureStore:
+def relabel_by_prompt(store: FeatureStore, stimuli: Stimuli) -> FeatureStore:
     """Name features extracted with shuffled labels by the object that the *word* said.
 
     Scored under its own names, a store tells whether a representation follows the picture; under these,
@@ -80,12 +80,12 @@ def named_by_word(store: FeatureStore, stimuli: Stimuli) -> FeatureStore:
 
     Examples
     --------
-    >>> by_word = lk.named_by_word(store.select(conditioning="shuffled"), data.stimuli)  # doctest: +SKIP
+    >>> by_word = lk.relabel_by_prompt(store.select(conditioning="shuffled"), data.stimuli)  # doctest: +SKIP
     """
     if store.conditionings != ("shuffled",):
         raise BadInputError(
             f"The store shows the conditionings {store.conditionings}; only shuffled labels can be named by their word. "
-            "Give `store.select(conditioning='shuffled')`."
+            "Give `store.select(conditionings='shuffled')`."
         )
     picture_of = dict(zip(stimuli.concepts, stimuli.names, strict=True))
     if len(picture_of) < len(stimuli):

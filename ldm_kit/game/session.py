@@ -64,7 +64,7 @@ class Game:
     sets : JudgedSets
         From `candidate_sets`.
     answers : mapping of str to ndarray of int8, shape (s,)
-        Each chosen block's answer to each set, as `lk.choices` gives it for `sets.triplets`. Keys are shown.
+        Each chosen block's answer to each set, as `lk.predicted_odd` gives it for `sets.triplets`. Keys are shown.
     n_trials, n_catch : int
         New trials, and how many of them come again.
     how : {"informative", "random"}
@@ -81,7 +81,7 @@ class Game:
 
     Examples
     --------
-    >>> game = lk.game.Game(data.stimuli, sets, lk.choices(store, sets.triplets))  # doctest: +SKIP
+    >>> game = lk.game.Game(data.stimuli, sets, lk.predicted_odd(store, sets.triplets))  # doctest: +SKIP
     >>> game.start("ann", "outputs/game").answer(2)  # doctest: +SKIP
     """
 
@@ -101,7 +101,7 @@ class Game:
             if one.shape != (len(self.sets),):
                 raise BadInputError(
                     f"{block!r} gives answers of shape {one.shape} to {len(self.sets)} sets. "
-                    "Ask it with `lk.choices(store, sets.triplets)`."
+                    "Ask it with `lk.predicted_odd(store, sets.triplets)`."
                 )
         object.__setattr__(self, "answers", plain)
         chosen = choose_sets(plain, len(self.sets), self.n_trials, self.how, self.seed)
@@ -310,7 +310,7 @@ def new_game(
     noise_level : float
         At which the blocks look.
     metric : str
-        How similar two representations are, as for `lk.choices`.
+        How similar two representations are, as for `lk.predicted_odd`.
     n_candidates : int
         How many sets the trials are chosen from.
     seed : int
@@ -323,7 +323,7 @@ def new_game(
     >>> game = lk.game.new_game(net, data, "outputs/features", blocks="mid_block")  # doctest: +SKIP
     """
     from ldm_kit.features.extraction import extract
-    from ldm_kit.measures import choices
+    from ldm_kit.measures import predicted_odd
     from ldm_kit.notebook_checks import check_parameters
 
     sets = candidate_sets(data, n_candidates, seed=seed)
@@ -333,10 +333,10 @@ def new_game(
     Game(
         stimuli, sets, {}, seed=seed, **options
     )  # whether it can be played is known before anything is computed
-    asked: dict[str, Any] = {"blocks": shown, "noise_levels": [noise_level], "conditioning": "none"}
+    asked: dict[str, Any] = {"blocks": shown, "noise_levels": [noise_level], "conditionings": "none"}
     store = extract(net, stimuli, **asked, out=features, seed=seed)
     store = store.select(**asked, names=sets.names)
-    said = choices(store, sets.triplets, metric=metric)
+    said = predicted_odd(store, sets.triplets, metric=metric)
     labels = {key.block: {**store.labels(key), "metric": metric, "seed": seed} for key in store.cells()}
     answers = {key.block: said[key] for key in store.cells()}
     return Game(stimuli, sets, answers, seed=seed, labels=labels, **options)

@@ -46,7 +46,7 @@ class JudgedSets:
 
     @property
     def triplets(self) -> Triplets:
-        """The sets as triplets, for `lk.choices`; here the third column means nothing."""
+        """The sets as triplets, for `lk.predicted_odd`; here the third column means nothing."""
         return Triplets(self.members, self.names, self.judgements or "simulated", self.dataset)
 
     @property

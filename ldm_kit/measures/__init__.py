@@ -8,10 +8,11 @@ from typing import Any
 # Where each public name lives.
 _HOMES = {
     "METRICS": "metrics",
+    "alignment_of_models": "models",
     "similarity": "metrics",
     "odd_one_out": "zero_shot",
-    "choices": "zero_shot",
-    "scores": "zero_shot",
+    "predicted_odd": "zero_shot",
+    "triplet_scores": "zero_shot",
     "noise_ceiling": "ceiling",
     "ceiling_of": "ceiling",
     "compare": "comparison",

@@ -29,10 +29,10 @@ CHOICE = np.array([-1, 0, 1, -1, 2, -1, -1, -1], np.int8)
 TIED = np.array([0, 0, 0, 1, 0, 1, 1, 1], bool)
 SCORE = {
     "chance": np.array([0, 0, 0, 0, 1, 1 / 2, 1 / 2, 1 / 3]),
-    "paper": np.array([0, 0, 0, 0, 1, 1, 1, 0.0]),
+    "linhardt2024": np.array([0, 0, 0, 0, 1, 1, 1, 0.0]),
     "wrong": np.array([0, 0, 0, 0, 1, 0, 0, 0.0]),
 }
-TIES = ("chance", "paper")
+TIES = ("chance", "linhardt2024")
 
 
 def odd_one_out(
@@ -55,9 +55,9 @@ def odd_one_out(
         Column 2 is the human's odd one.
     metric : str or sequence of str
         One or more of `METRICS`: "cosine", "centred cosine", "dot", "euclidean", "correlation".
-    ties : {"chance", "paper"}
+    ties : {"chance", "linhardt2024"}
         ``"chance"``: a triplet whose most similar pairs tie scores what guessing among them would earn,
-        1/2 or 1/3 (0 if the human pair is not among them). ``"paper"``: right if the human pair is at
+        1/2 or 1/3 (0 if the human pair is not among them). ``"linhardt2024"``: right if the human pair is at
         least as similar as both others, wrong if all three tie (Linhardt et al. 2024). Similarities
         within 8 epsilons of the float type, times a scale, tie: 1 for cosines and correlations; for "dot"
         the product of the triplet's two greatest norms; for "euclidean" the greatest squared distance of
@@ -115,7 +115,7 @@ def odd_one_out(
     return tidy(rows)
 
 
-def choices(
+def predicted_odd(
     features: Any,
     triplets: Triplets | npt.ArrayLike,
     metric: str = "cosine",
@@ -137,13 +137,13 @@ def choices(
 
     Examples
     --------
-    >>> choices(np.array([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0]]), [[0, 1, 2], [2, 0, 1]]).tolist()
+    >>> predicted_odd(np.array([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0]]), [[0, 1, 2], [2, 0, 1]]).tolist()
     [2, 0]
     """
     return _per_cell(features, triplets, CHOICE, metric, centre_on)
 
 
-def scores(
+def triplet_scores(
     features: Any,
     triplets: Triplets | npt.ArrayLike,
     metric: str = "cosine",
@@ -165,7 +165,7 @@ def scores(
 
     Examples
     --------
-    >>> scores(np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), [[0, 1, 2]]).round(3).tolist()
+    >>> triplet_scores(np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]), [[0, 1, 2]]).round(3).tolist()
     [0.333]
     """
     return _per_cell(features, triplets, score_of_code(ties), metric, centre_on)

@@ -3,7 +3,6 @@
 from ldm_kit.models.compiling import compiled
 from ldm_kit.models.loading import load_model
 from ldm_kit.models.opened import OpenedModel
-from ldm_kit.models.prompts import prompts_for, shuffled_concepts
 from ldm_kit.models.registry import registered_models
 
-__all__ = ["OpenedModel", "compiled", "load_model", "prompts_for", "registered_models", "shuffled_concepts"]
+__all__ = ["OpenedModel", "compiled", "load_model", "registered_models"]

@@ -18,7 +18,7 @@ class FlowMatching(LatentDiffusion):
     def level(self, level: float, timesteps: str = "exact") -> NoiseLevel:
         """Place a noise level (0–1): it is sigma, see `ldm_kit.models.noise.flow_matching_level`.
 
-        ``timesteps="paper"`` is an error: the paper's call knows no such model.
+        ``timesteps="linhardt2024"`` is an error: the paper's call knows no such model.
         """
         check_timesteps(timesteps, self.IMG2IMG, type(self).__name__)
         return flow_matching_level(level, self.steps)

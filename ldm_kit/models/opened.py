@@ -249,9 +249,9 @@ class OpenedModel:
         Parameters
         ----------
         level : float
-            0 to 1; whole percents from 0.01 with ``timesteps="paper"``.
-        timesteps : {"exact", "paper"}
-            ``"exact"``: the level's own; ``"paper"``: the one that the paper's img2img call ended up with,
+            0 to 1; whole percents from 0.01 with ``timesteps="linhardt2024"``.
+        timesteps : {"exact", "linhardt2024"}
+            ``"exact"``: the level's own; ``"linhardt2024"``: the one that the paper's img2img call ended up with,
             see `ldm_kit.models.paper_timesteps.paper_timestep`.
 
         Returns
@@ -267,7 +267,7 @@ class OpenedModel:
 
         Examples
         --------
-        >>> model.level(0.3).timestep, model.level(0.3, timesteps="paper").timestep  # doctest: +SKIP
+        >>> model.level(0.3).timestep, model.level(0.3, timesteps="linhardt2024").timestep  # doctest: +SKIP
         (300, 291)
         """
         check_timesteps(timesteps, self.IMG2IMG, type(self).__name__)
@@ -278,7 +278,7 @@ class OpenedModel:
                 f"a {type(self).__name__} needs. Load a model that was trained with one."
             )
         alphas = np.asarray(scheduler.alphas_cumprod.double().cpu().numpy(), dtype=np.float64)
-        timestep = paper_timestep(level, scheduler) if timesteps == "paper" else None
+        timestep = paper_timestep(level, scheduler) if timesteps == "linhardt2024" else None
         return variance_preserving_level(level, alphas, timestep)
 
     def preprocess(self, picture: Image.Image) -> Image.Image:

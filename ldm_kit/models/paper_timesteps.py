@@ -10,7 +10,7 @@ from ldm_kit.models.noise import check_level
 
 # The steps of the paper's img2img call (Linhardt et al. 2024).
 PAPER_STEPS = 100
-TIMESTEPS = ("exact", "paper")
+TIMESTEPS = ("exact", "linhardt2024")
 
 
 def paper_timestep(level: float, scheduler: Any) -> float:
@@ -45,7 +45,7 @@ def paper_timestep(level: float, scheduler: Any) -> float:
     percent = round(float(level) * 100)
     if percent == 0 or abs(float(level) * 100 - percent) > 1e-6:
         raise BadInputError(
-            f"Noise level {level:g} with timesteps='paper': give whole percents from 0.01 to 1, such as "
+            f"Noise level {level:g} with timesteps='linhardt2024': give whole percents from 0.01 to 1, such as "
             f"{max(1, percent) / 100:g}; the paper's call takes 100 steps. timesteps='exact' takes any level."
         )
     scheduler = copy.deepcopy(scheduler)
@@ -61,16 +61,16 @@ def check_timesteps(timesteps: str, img2img: bool, family: str) -> None:
 
     Examples
     --------
-    >>> check_timesteps("paper", False, "Flux")
+    >>> check_timesteps("linhardt2024", False, "Flux")
     Traceback (most recent call last):
         ...
-    ldm_kit.errors.BadInputError: timesteps='paper' means what Stable Diffusion's img2img call does; for \
+    ldm_kit.errors.BadInputError: timesteps='linhardt2024' means what Stable Diffusion's img2img call does; for \
 Flux there is no such thing. Use timesteps='exact'.
     """
     if timesteps not in TIMESTEPS:
         raise unknown_name("way to pick timesteps", timesteps, TIMESTEPS, "Choose one of these.")
-    if timesteps == "paper" and not img2img:
+    if timesteps == "linhardt2024" and not img2img:
         raise BadInputError(
-            "timesteps='paper' means what Stable Diffusion's img2img call does; for "
+            "timesteps='linhardt2024' means what Stable Diffusion's img2img call does; for "
             f"{family} there is no such thing. Use timesteps='exact'."
         )

@@ -1,7 +1,7 @@
 """Figures, each drawn from the tidy table, all in one template."""
 
 from ldm_kit.plots.agreement import agreement_dots
-from ldm_kit.plots.alignment import block_curves, block_noise_heatmap, in_network_order, noise_curves, only
+from ldm_kit.plots.alignment import block_curves, block_noise_heatmap, noise_curves
 from ldm_kit.plots.differences import (
     category_dots,
     difference_dots,
@@ -31,11 +31,9 @@ __all__ = [
     "gain_curves",
     "gain_heatmap",
     "grouped_bars",
-    "in_network_order",
     "matrices",
     "model_curves",
     "noise_curves",
-    "only",
     "picture_grid",
     "space_colours",
     "token_maps",

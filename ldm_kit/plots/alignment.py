@@ -8,39 +8,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ldm_kit.errors import BadInputError, unknown_name
+from ldm_kit.errors import BadInputError
 from ldm_kit.plots.template import COLOURS, SCALE, add_ceiling, add_chance, figure, ink_on, judged_by
-
-
-def in_network_order(table: pd.DataFrame) -> list[str]:
-    """List a table's blocks from input to output.
-
-    Examples
-    --------
-    >>> in_network_order(pd.DataFrame({"block": ["up", "down"], "depth": [2, 0]}))
-    ['down', 'up']
-    """
-    return list(table.drop_duplicates("block").sort_values("depth", kind="stable")["block"])
-
-
-def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
-    """Keep the rows with these values, and say so if there are none.
-
-    Examples
-    --------
-    >>> len(only(pd.DataFrame({"conditioning": ["none", "label"]}), conditioning="none"))
-    1
-    """
-    for column, value in values.items():
-        if column not in table:
-            raise unknown_name("column", column, table.columns, "See ldm_kit.tables.COLUMNS.")
-        kept = table[table[column] == value]
-        if kept.empty:
-            raise unknown_name(
-                column.replace("_", " "), value, table[column].unique(), "The table holds no other."
-            )
-        table = kept
-    return table
+from ldm_kit.tables import in_network_order, only
 
 
 def one_conditioning(table: pd.DataFrame, conditioning: str | None) -> pd.DataFrame:

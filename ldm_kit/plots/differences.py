@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from ldm_kit.plots.alignment import error_bars, in_network_order, noise_axis
+from ldm_kit.plots.alignment import error_bars, noise_axis
 from ldm_kit.plots.template import (
     CHANCE,
     COLOURS,
@@ -17,6 +17,7 @@ from ldm_kit.plots.template import (
     ink_on,
     judged_by,
 )
+from ldm_kit.tables import in_network_order
 
 
 def gain_curves(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import ipywidgets
 
 from ldm_kit.errors import BadInputError
+from ldm_kit.features.prompts import CONDITIONINGS
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import OpenedModel
-from ldm_kit.models.prompts import CONDITIONINGS
 from ldm_kit.plots.alignment import percent
 
 LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -25,7 +25,7 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
         Picked at first; as in `OpenedModel.select_blocks`.
     noise_levels : sequence of float
         Picked at first.
-    conditioning : str or sequence of str
+    conditionings : str or sequence of str
         Picked at first.
     needed : sequence of str
         Conditionings that what follows cannot do without.
@@ -33,7 +33,7 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
     Raises
     ------
     BadInputError
-        If a needed conditioning is not among those picked: at first, or when `conditioning` is read.
+        If a needed conditioning is not among those picked: at first, or when `conditionings` is read.
 
     Notes
     -----
@@ -52,7 +52,7 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
         model: OpenedModel,
         blocks: str | Sequence[str] | None = None,
         noise_levels: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
-        conditioning: str | Sequence[str] = "none",
+        conditionings: str | Sequence[str] = "none",
         *,
         needed: Sequence[str] = (),
     ) -> None:
@@ -63,17 +63,17 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
         offered += [block for block in table.loc[table["stage"], "block"] if block not in chosen]
         order = list(table["block"])
         levels = sorted({*LEVELS, *map(float, noise_levels)})
-        words = [conditioning] if isinstance(conditioning, str) else list(conditioning)
+        words = [conditionings] if isinstance(conditionings, str) else list(conditionings)
         self._blocks = _many("blocks", sorted(offered, key=order.index), chosen)
         self._levels = _many(
             "noise levels",
             [(_placed(model.level(level)), level) for level in levels],
             [float(level) for level in noise_levels],
         )
-        self._conditioning = _many("conditioning", list(CONDITIONINGS), words)
-        super().__init__([self._blocks, self._levels, self._conditioning])
+        self._conditionings = _many("conditioning", list(CONDITIONINGS), words)
+        super().__init__([self._blocks, self._levels, self._conditionings])
         self.add_class("ldm-grid-picker")
-        _ = self.conditioning  # at once, not when features have been extracted
+        _ = self.conditionings  # at once, not when features have been extracted
 
     @property
     def blocks(self) -> list[str]:
@@ -86,13 +86,13 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
         return list(self._levels.value)
 
     @property
-    def conditioning(self) -> list[str]:
+    def conditionings(self) -> list[str]:
         """The conditionings picked."""
-        picked = list(self._conditioning.value)
+        picked = list(self._conditionings.value)
         if missing := [words for words in self._needed if words not in picked]:
             raise BadInputError(
                 f"The conditioning {picked} lacks {' and '.join(missing)}; what follows needs "
-                f"{', '.join(self._needed)}. Add {'it' if len(missing) == 1 else 'them'} to `conditioning`."
+                f"{', '.join(self._needed)}. Add {'it' if len(missing) == 1 else 'them'} to `conditionings`."
             )
         return picked
 

@@ -147,10 +147,10 @@ class ProbesView(Explorer):
             AFTER: similarity(probe.transform(X), "dot")[row],
         }
         names = list(self._store.names)
-        space = self._data.space
+        space = self._data.default_embedding
         if space is not None and set(names) <= set(self._data.embeddings[space].index):
             embedding = self._data.embeddings[space].loc[names].to_numpy()
-            near[self._data.said(space)] = similarity(embedding, "dot")[row]
+            near[self._data.describe_embedding(space)] = similarity(embedding, "dot")[row]
         return near
 
     # What the tabs show ---------------------------------------------------------------------------

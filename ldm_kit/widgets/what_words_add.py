@@ -16,15 +16,15 @@ import pandas as pd
 from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.errors import BadInputError, LdmKitError
 from ldm_kit.features.extraction import extract
+from ldm_kit.features.prompts import prompts_for
+from ldm_kit.features.side_by_side import SideBySide
 from ldm_kit.features.store import FeatureStore
-from ldm_kit.features.words import known_words, named_by_word
+from ldm_kit.features.words import relabel_by_prompt, vocabulary_coverage
 from ldm_kit.measures import compare, similarity
 from ldm_kit.models.opened import OpenedModel
-from ldm_kit.models.prompts import prompts_for
 from ldm_kit.plots.differences import gain_heatmap
 from ldm_kit.plots.matrices import matrices
 from ldm_kit.widgets.explorer import Explorer, Progress, Shown, control
-from ldm_kit.widgets.side_by_side import SideBySide
 
 ABOUT = """
 <p><b>The gain</b> is the accuracy with these words minus the accuracy with none, in the same block at the same noise level,
@@ -190,7 +190,7 @@ class WhatWordsAdd(Explorer):
     def _gains(self, state: State) -> pd.DataFrame:
         if state.words == "none":
             return pd.DataFrame()
-        parts = {"none": self._store.select(conditioning="none"), state.words: self._features(state)}
+        parts = {"none": self._store.select(conditionings="none"), state.words: self._features(state)}
         triplets = self._data.triplets
         table: pd.DataFrame = compare(
             SideBySide(parts), triplets, by="conditioning", metric=self._metric, reference="none"
@@ -211,7 +211,7 @@ class WhatWordsAdd(Explorer):
         if len(state.chosen) < 2:
             return Shown(said="Choose two stimuli or more.")
         cell = {"blocks": [state.block], "noise_levels": [state.level]}
-        parts = {"no words": self._store.select(conditioning="none", **cell)}  # type: ignore[arg-type]
+        parts = {"no words": self._store.select(conditionings="none", **cell)}  # type: ignore[arg-type]
         if state.words != "none":
             parts[state.words] = self._features(state).select(**cell)  # type: ignore[arg-type]
         sides = {}
@@ -241,7 +241,7 @@ class WhatWordsAdd(Explorer):
                 stimuli[start : start + self._slice],
                 blocks=list(self._store.blocks),
                 noise_levels=self._store.noise_levels,
-                conditioning="label",
+                conditionings="label",
                 out=folder,
                 pooling=self._store.request["pooling"],
                 seed=self._store.request["seed"],
@@ -249,16 +249,16 @@ class WhatWordsAdd(Explorer):
                 progress=False,
             )
         self._worded[template] = FeatureStore.open(folder).select(
-            blocks=store.blocks, noise_levels=store.noise_levels, conditioning="label", names=stimuli.names
+            blocks=store.blocks, noise_levels=store.noise_levels, conditionings="label", names=stimuli.names
         )
 
     def _features(self, state: State) -> FeatureStore:
         if state.words == OWN:
             return self._worded[state.template]
         if state.words == BY_WORD:
-            shuffled = self._store.select(conditioning="shuffled")
-            return named_by_word(shuffled, self._data.stimuli)
-        return self._store.select(conditioning=state.words)
+            shuffled = self._store.select(conditionings="shuffled")
+            return relabel_by_prompt(shuffled, self._data.stimuli)
+        return self._store.select(conditionings=state.words)
 
     def _words_said(self, state: State) -> str:
         """Give the first prompt, and the share of words that the text encoder knows."""
@@ -266,7 +266,7 @@ class WhatWordsAdd(Explorer):
             return ""
         part = self._features(state)
         prompts = part.prompts(part.conditionings[0])
-        share, _ = known_words(self._model, prompts)
+        share, _ = vocabulary_coverage(self._model, prompts)
         met = "" if share != share else f"; its text encoder met {share:.0%} of the words in training"
         return f"First prompt: “{prompts[0]}”{met}."
 

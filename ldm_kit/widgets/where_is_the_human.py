@@ -23,12 +23,13 @@ from ldm_kit.measures import (
     similarity,
 )
 from ldm_kit.measures.grouped import set_keys
-from ldm_kit.plots.alignment import block_curves, block_noise_heatmap, only
+from ldm_kit.plots.alignment import block_curves, block_noise_heatmap
 from ldm_kit.plots.differences import category_dots, difference_dots, dimension_dots
 from ldm_kit.plots.pictures import triplet_sheet
 from ldm_kit.plots.template import judged_by
+from ldm_kit.tables import only
 from ldm_kit.widgets.explorer import Explorer, Progress, Shown, control
-from ldm_kit.wording import accuracy_said, difference_said
+from ldm_kit.wording import format_accuracy, format_difference
 
 ABOUT = """
 <p><b>The map</b> tells, for each block and noise level, the share of triplets on which the block leaves out the item that
@@ -187,7 +188,7 @@ class WhereIsTheHuman(Explorer):
         )
 
     def _dimensions(self, state: State) -> Shown:
-        if (name := self._data.space) is None:
+        if (name := self._data.default_embedding) is None:
             return Shown(said=f"The dataset {self._data.name!r} has no dimensions to predict.")
         embedding = self._data.embeddings[name]
         there = [one for one in self._store.names if one in embedding.index]
@@ -195,7 +196,7 @@ class WhereIsTheHuman(Explorer):
         table = dimension_regression(cell, embedding, self._n_folds, self._seed)
         fig = dimension_dots(
             table,
-            title=f"Dimensions of {self._data.said(name)} in {_named(state.a)}",
+            title=f"Dimensions of {self._data.describe_embedding(name)} in {_named(state.a)}",
         )
         return Shown(fig, said=f"{len(there)} objects, {self._n_folds} folds. {self._row_said(state)}")
 
@@ -247,19 +248,19 @@ class WhereIsTheHuman(Explorer):
             subtitle=f"difference in accuracy, 95 % intervals, uncorrected; {judged_by(self.table)}",
         )
         row: Any = overall.iloc[0]
-        return Shown(fig, said=f"A minus B over all triplets: {difference_said(row)}.")
+        return Shown(fig, said=f"A minus B over all triplets: {format_difference(row)}.")
 
     # How it is got at -----------------------------------------------------------------------------
 
     def _cell(self, state: State) -> FeatureStore:
         block, level = state.a
-        return self._store.select(blocks=[block], noise_levels=[level], conditioning=state.words)
+        return self._store.select(blocks=[block], noise_levels=[level], conditionings=state.words)
 
     def _row_said(self, state: State) -> str:
         row: Any = only(self.table, conditioning=state.words, block=state.a[0], noise_level=state.a[1]).iloc[
             0
         ]
-        return f"A: {_named(state.a)}, words: {state.words}. Accuracy {accuracy_said(row)}."
+        return f"A: {_named(state.a)}, words: {state.words}. Accuracy {format_accuracy(row)}."
 
     def _distinct(self, order: npt.NDArray[np.int64]) -> list[int]:
         """Take the first few rows whose sets of three differ."""

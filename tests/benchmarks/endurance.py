@@ -35,7 +35,7 @@ Row = tuple[str, str, str]
 
 def store_at_every_move(folder: Path, share: float) -> Iterator[Row]:
     """Kill an extraction before each of its file moves, or fill the disk there; then extract again."""
-    grid = {"blocks": ["a", "b", "c"], "noise_levels": [0.1, 0.5], "conditioning": ["none", "label"]}
+    grid = {"blocks": ["a", "b", "c"], "noise_levels": [0.1, 0.5], "conditionings": ["none", "label"]}
     half = {**grid, "blocks": ["a"], "noise_levels": [0.5]}
     for what, start in (("created", None), ("grown", half)):
         before, after = folder / f"{what}-before", folder / f"{what}-after"
@@ -76,7 +76,7 @@ def _extract(out: Path, n: int, grid: dict[str, Any]) -> lk.FeatureStore:
 def store_at_random(folder: Path, share: float) -> Iterator[Row]:
     """Kill extractions of a small Stable Diffusion at random instants, several times each, until they end."""
     model, rng = save_tiny_stable_diffusion(folder / "model"), random.Random(0)
-    stimuli, grid = drawn_stimuli(70), {"noise_levels": [0.1, 0.5], "conditioning": ["none", "label"]}
+    stimuli, grid = drawn_stimuli(70), {"noise_levels": [0.1, 0.5], "conditionings": ["none", "label"]}
     took = extract_in_child(model, stimuli, folder / "whole", **grid).finish()
     runs, kills, wrong = max(2, round(50 * share)), 0, 0
     for run in range(runs):

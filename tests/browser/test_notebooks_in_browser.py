@@ -50,7 +50,7 @@ def test_the_others_are_run_where_it_is_said(name: str) -> None:
 
 HOSTILE = [
     "import pandas as pd, ldm_kit as lk",
-    f"results, texts = lk.Results('out', title='', question=''), {TEXTS!r}",
+    f"results, texts = lk.RunRecord('out', title='', question=''), {TEXTS!r}",
     "data = lk.load_dataset('folder', 'hostile')\nlabel = data.stimuli[0].label",
     "for name, text in texts.items():\n    display(results.finding(f'{label}: **{text}**, `{text}` and {text}'))",
     "pd.DataFrame({label: [label, *texts.values()]}, index=[label, *texts])",

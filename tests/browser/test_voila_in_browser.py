@@ -24,7 +24,7 @@ def store(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> lk.Feat
     """The features, extracted beforehand: the page has only to open them."""
     net, stimuli = lk.load_model("tiny-ldm"), lk.load_dataset("toybox").stimuli
     home = tmp_path_factory.mktemp("store") / "features"
-    return lk.extract(net, stimuli, blocks=BLOCKS, noise_levels=LEVELS, conditioning="none", out=home)
+    return lk.extract(net, stimuli, blocks=BLOCKS, noise_levels=LEVELS, conditionings="none", out=home)
 
 
 @pytest.fixture(scope="module")

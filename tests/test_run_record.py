@@ -18,7 +18,7 @@ from PIL import Image
 import ldm_kit.static_images
 from ldm_kit.errors import BadInputError
 from ldm_kit.measures import compare
-from ldm_kit.results import SERIES_VARIABLE, Finding, Results
+from ldm_kit.run_record import SERIES_VARIABLE, Finding, RunRecord
 from ldm_kit.static_images import HOW_TO_GET_PNGS, write_pngs
 from ldm_kit.tables import tidy
 
@@ -29,7 +29,7 @@ def manifest(out: Path) -> dict[str, Any]:
 
 
 def test_tables_figures_and_findings_are_kept_and_given_back(tmp_path: Path) -> None:
-    results = Results(tmp_path / "a", question="Which?")
+    results = RunRecord(tmp_path / "a", question="Which?")
     table = tidy([{"block": "mid_block", "accuracy": 0.4, "judgements": "simulated"}])
     figure = go.Figure(go.Scatter(y=[1, 2]))
     assert results.table(table, "alignment") is table
@@ -106,7 +106,7 @@ def test_a_table_is_pandas_in_all_else_and_its_names_are_text(tmp_path: Path) ->
 
 
 def test_the_same_name_replaces_and_keeps_its_place(tmp_path: Path) -> None:
-    results = Results(tmp_path)
+    results = RunRecord(tmp_path)
     for text in ("first", "second", "first"):
         results.finding(text)
     results.finding("0.1", name="best")
@@ -121,8 +121,8 @@ def test_the_same_name_replaces_and_keeps_its_place(tmp_path: Path) -> None:
 
 
 def test_a_new_run_reports_nothing_of_the_old(tmp_path: Path) -> None:
-    Results(tmp_path).finding("old")
-    Results(tmp_path)
+    RunRecord(tmp_path).finding("old")
+    RunRecord(tmp_path)
     assert manifest(tmp_path)["findings"] == []
 
 
@@ -131,7 +131,7 @@ def test_figures_load_nothing_from_the_network_and_share_plotly(
 ) -> None:
     monkeypatch.setenv(SERIES_VARIABLE, str(tmp_path / "series"))
     for place in ("series/a", "series/b", "alone"):
-        Results(tmp_path / place).figure(go.Figure(), "f")
+        RunRecord(tmp_path / place).figure(go.Figure(), "f")
         page = (tmp_path / place / "figures/f.html").read_text()
         library = "../../plotly.min.js" if place != "alone" else "../plotly.min.js"
         assert f'src="{library}"' in page
@@ -145,18 +145,18 @@ def test_figures_load_nothing_from_the_network_and_share_plotly(
 def test_a_relative_folder_works_as_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(SERIES_VARIABLE, str(tmp_path / "o"))
-    Results("o/a").figure(go.Figure(), "f")
+    RunRecord("o/a").figure(go.Figure(), "f")
     assert 'src="../../plotly.min.js"' in Path("o/a/figures/f.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", "a b", ".a"])
 def test_a_name_that_is_no_file_name_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInputError, match="cannot name a file"):
-        Results(tmp_path).figure(go.Figure(), name)
+        RunRecord(tmp_path).figure(go.Figure(), name)
 
 
 def test_what_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
-    results = Results(tmp_path)
+    results = RunRecord(tmp_path)
     with pytest.raises(BadInputError, match="plotly Figure or a PIL Image"):
         results.figure([1, 2], "a")
     with pytest.raises(BadInputError, match="not for JSON"):
@@ -164,7 +164,7 @@ def test_what_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
     assert manifest(tmp_path)["provenance"] == {}
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInputError, match="Cannot write"):
-        Results(tmp_path / "file")
+        RunRecord(tmp_path / "file")
 
 
 FULL = [(Path, "write_text"), (Path, "replace"), (pd.DataFrame, "to_parquet"), (Image.Image, "save")]
@@ -186,7 +186,7 @@ def test_a_full_disk_is_told_and_what_was_there_stays_whole(
     def full(*args: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    results = Results(tmp_path / "out")
+    results = RunRecord(tmp_path / "out")
     for one in write(1.0):
         one()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -212,9 +212,9 @@ def test_without_a_browser_a_line_says_how_to_get_pngs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ldm_kit.static_images, "find_browser", lambda: None)
-    results = Results(tmp_path)
+    results = RunRecord(tmp_path)
     results.figure(go.Figure(), "f")
-    assert repr(results.close()) == f"Results({str(tmp_path)!r}: 0 tables, 1 figures, 0 findings)"
+    assert repr(results.close()) == f"RunRecord({str(tmp_path)!r}: 0 tables, 1 figures, 0 findings)"
     assert HOW_TO_GET_PNGS in caplog.text
     assert not (tmp_path / "figures/f.png").exists()
 
@@ -224,14 +224,14 @@ def test_a_browser_that_fails_is_told_not_raised(tmp_path: Path, monkeypatch: py
     fake.write_text("#!/bin/sh\nexit 1\n")
     fake.chmod(0o755)
     monkeypatch.setenv("BROWSER_PATH", str(fake))
-    Results(tmp_path).figure(go.Figure(), "f")
+    RunRecord(tmp_path).figure(go.Figure(), "f")
     assert "could not draw" in write_pngs([tmp_path / "figures/f.json"])
     assert not list((tmp_path / "figures").glob("*png*"))
 
 
 @pytest.mark.browser
 def test_pngs_are_drawn_once_and_again_when_the_figure_is_newer(tmp_path: Path) -> None:
-    results = Results(tmp_path)
+    results = RunRecord(tmp_path)
     results.figure(go.Figure(layout={"width": 300, "height": 200}), "f")
     results.close()
     png = tmp_path / "figures/f.png"

@@ -78,7 +78,7 @@ class Finding(str):
         return f"> {only_marks(self)}"
 
 
-class Results:
+class RunRecord:
     """Collect what a notebook found in a folder, every file written aside and moved into place.
 
     Parameters
@@ -97,7 +97,7 @@ class Results:
 
     Examples
     --------
-    >>> results = Results("outputs/02_probing", question="What does a probe add?")  # doctest: +SKIP
+    >>> results = RunRecord("outputs/02_probing", question="What does a probe add?")  # doctest: +SKIP
     >>> results.record(model="tiny-ldm", judgements="simulated", seed=0)  # doctest: +SKIP
     >>> results.table(table, "probes")  # doctest: +SKIP
     >>> results.figure(figure, "probe_gain", caption="The probe's gain by block.")  # doctest: +SKIP
@@ -127,7 +127,7 @@ class Results:
         counts = ", ".join(
             f"{len(self._manifest[kind])} {kind}" for kind in ("tables", "figures", "findings")
         )
-        return f"Results({str(self.out)!r}: {counts})"
+        return f"RunRecord({str(self.out)!r}: {counts})"
 
     def table(self, table: pd.DataFrame, name: str, *, caption: str = "") -> pd.DataFrame:
         """Keep a table as parquet and CSV and return it, to be shown.
@@ -251,18 +251,18 @@ class Results:
         self._manifest["provenance"].update(provenance)
         self._write()
 
-    def close(self) -> Results:
+    def close(self) -> RunRecord:
         """Draw the PNGs, unless the report of a series will; why there are none is logged.
 
         Returns
         -------
-        Results
+        RunRecord
             Itself: shown, it says where things lie.
 
         Examples
         --------
         >>> results.close()  # doctest: +SKIP
-        Results('outputs/02_probing': 2 tables, 4 figures, 3 findings)
+        RunRecord('outputs/02_probing': 2 tables, 4 figures, 3 findings)
         """
         if not self._in_series:
             paths = [self.out / "figures" / f"{entry['name']}.json" for entry in self._plotly_figures()]
