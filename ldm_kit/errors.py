@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import math
+import numbers
 from collections.abc import Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class LdmKitError(Exception):
@@ -97,3 +102,57 @@ def unknown_name(
     return UnknownNameError(
         f"Unknown {kind} {given!r}. Did you mean {names[0]!r}? Allowed: {listed}. {advice}"
     )
+
+
+def one_of(kind: str, given: T, allowed: Iterable[object], advice: str = "Choose one of these.") -> T:
+    """Return a name that exists; anything else is an error.
+
+    Examples
+    --------
+    >>> one_of("metric", "dot", ("cosine", "dot"))
+    'dot'
+    """
+    allowed = list(allowed)
+    if not isinstance(given, str) or given not in allowed:
+        raise unknown_name(kind, given, allowed, advice)
+    return given
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return a whole number that is at least `least`; anything else is an error.
+
+    Examples
+    --------
+    >>> whole_number("patience", 6, 1)
+    6
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise BadInputError(f"{name}={value!r}: give a whole number from {least}.")
+    return int(value)
+
+
+def real_number(name: str, value: Any, *, positive: bool = False) -> float:
+    """Return a finite number of 0 or more (or above 0); anything else is an error.
+
+    Examples
+    --------
+    >>> real_number("alpha", 0)
+    0.0
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0 or (positive and value == 0):
+        raise BadInputError(f"{name}={value!r}: give a number {'above 0' if positive else 'of 0 or more'}.")
+    return float(value)
+
+
+def number_of_folds(n_folds: Any) -> int:
+    """Return a number of folds of 2 or more; anything else is an error.
+
+    Examples
+    --------
+    >>> number_of_folds(3)
+    3
+    """
+    if isinstance(n_folds, numbers.Integral) and not isinstance(n_folds, bool) and n_folds < 2:
+        raise BadInputError(f"n_folds={n_folds}: at least 2 are needed, so that some objects are held out.")
+    return whole_number("n_folds", n_folds, 2)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.given_numbers import number_of_folds, real_number, whole_number
+from ldm_kit.errors import BadInputError, number_of_folds, real_number, unknown_name, whole_number
 from ldm_kit.measures import object_folds
 
 # Different sets of three that each fold needs: fewer to learn from leave nothing to choose λ on, fewer to be

@@ -31,8 +31,7 @@ from ldm_kit.batch.state import (
     this_process,
     write_state,
 )
-from ldm_kit.errors import BadInputError, LdmKitError
-from ldm_kit.given_numbers import whole_number
+from ldm_kit.errors import BadInputError, LdmKitError, whole_number
 from ldm_kit.run_record import write_plotly_library
 
 Status = Literal["done", "skipped", "failed"]

@@ -17,8 +17,7 @@ import yaml
 
 from ldm_kit.batch.parameters import Parameter, check_parameters, parse_value, read_parameters
 from ldm_kit.batch.state import OF_THE_SERIES
-from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.given_numbers import whole_number
+from ldm_kit.errors import BadInputError, unknown_name, whole_number
 from ldm_kit.yaml_text import load_yaml
 
 # Seconds a cell may take if nobody says otherwise: longer than any cell should, shorter than a night.

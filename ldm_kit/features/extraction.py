@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.errors import BadInputError, MismatchError, unknown_name
+from ldm_kit.errors import BadInputError, MismatchError, unknown_name, whole_number
 from ldm_kit.features.conditioning import conditionings_for
 from ldm_kit.features.passes import CHUNK, UNUSABLE, Plan, fill, refuse
 from ldm_kit.features.prompts import TEMPLATE, prompts_for
@@ -25,7 +25,6 @@ from ldm_kit.features.writing import (
     opened_for_writing,
     prepare,
 )
-from ldm_kit.given_numbers import whole_number
 from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.opened import OpenedModel
 from ldm_kit.models.outputs import POOLINGS, pooled_shape

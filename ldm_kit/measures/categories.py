@@ -10,8 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import BadInputError, MismatchError
-from ldm_kit.given_numbers import number_of_folds
+from ldm_kit.errors import BadInputError, MismatchError, number_of_folds
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import Cell, cells_of, table_labels
 from ldm_kit.measures.grouped import Grouped

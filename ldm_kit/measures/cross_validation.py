@@ -12,8 +12,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import unknown_name
-from ldm_kit.given_numbers import number_of_folds
+from ldm_kit.errors import number_of_folds, unknown_name
 from ldm_kit.measures import objective, protocol_linhardt
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import cells_of, n_cells, table_labels

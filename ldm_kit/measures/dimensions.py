@@ -9,8 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError
-from ldm_kit.given_numbers import real_number
+from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError, real_number
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import Cell, cells_of, rows_for, table_labels
 from ldm_kit.measures.folds import object_folds, wholly_in

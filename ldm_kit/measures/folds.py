@@ -8,8 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ldm_kit.errors import BadInputError
-from ldm_kit.given_numbers import number_of_folds
+from ldm_kit.errors import BadInputError, number_of_folds
 from ldm_kit.measures import kernels
 from ldm_kit.measures.threads import WORTH_THREADS, in_threads, n_threads
 
