@@ -153,6 +153,6 @@ def number_of_folds(n_folds: Any) -> int:
     >>> number_of_folds(3)
     3
     """
-    if isinstance(n_folds, numbers.Integral) and not isinstance(n_folds, bool) and n_folds < 2:
+    if not isinstance(n_folds, bool) and isinstance(n_folds, numbers.Integral) and n_folds < 2:
         raise BadInputError(f"n_folds={n_folds}: at least 2 are needed, so that some objects are held out.")
     return whole_number("n_folds", n_folds, 2)
