@@ -357,7 +357,7 @@ def test_a_store_remembers_the_pictures_that_were_refused(model, tmp_path):
     broken.write_bytes(b"not a picture")
     gone.unlink()
     out = tmp_path / "features"
-    ask = {"blocks": "mid", "noise_levels": [0.1], "out": out, "progress": False, "errors": "skip"}
+    ask = {"blocks": "mid", "noise_levels": [0.1], "out": out, "progress": False, "on_error": "skip"}
     shown = lk.extract(model, stimuli, **ask)
     opened = lk.FeatureStore.open(out)
     assert opened.names == shown.names == tuple(n for n in stimuli.names if n not in (broken.name, gone.name))

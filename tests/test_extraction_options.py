@@ -192,7 +192,7 @@ def test_what_is_not_finite_is_noted_when_asked(model, stimuli, once, tmp_path, 
     out = tmp_path / "features"
     with monkeypatch.context() as patch:
         overflowing(model, patch, 2)
-        with pytest.raises(NonFiniteError, match="nan='skip'"):
+        with pytest.raises(NonFiniteError, match="on_nonfinite='skip'"):
             lk.extract(model, stimuli, out=out, **ASK)
         store = lk.extract(model, stimuli, out=out, on_nonfinite="skip", **ASK)
         assert store.table()[["done", "not_finite"]].values.tolist() == [[1.0, 1]]
@@ -466,7 +466,7 @@ JUNK = {
     "n_noise": [0, 1.5, "2", True],
     "posterior": ["mode", None],
     "store_dtype": ["float64", np.float32, None],
-    "nan": ["raise", None],
+    "on_nonfinite": ["error", None],
     "on_error": ["error", None],
     "repair": ["yes", None],
     "batch_size": [0, "many", 1.5, True, None],

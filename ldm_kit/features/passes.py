@@ -276,12 +276,12 @@ def _latents(plan: Plan, opened: dict[int, Image.Image]) -> torch.Tensor:
 
 
 def refuse(name: str, error: Exception, errors: str, refused: dict[str, str]) -> None:
-    """Note an image that cannot be used among the `refused`, or raise, whichever `errors` says.
+    """Note an image that cannot be used among the `refused`, or raise, whichever `on_error` says.
 
     Raises
     ------
     UnreadableImageError
-        If `errors` is ``"raise"``; it names the image.
+        If `on_error` is ``"raise"``; it names the image.
 
     Examples
     --------
@@ -310,7 +310,7 @@ def _checked(values: Values, key: CellKey, names: Sequence[str], plan: Plan) -> 
             f"Block {key.block!r} gave NaN, infinity or more than {most:.4g} at noise level {key.noise_level:g} "
             f"({key.conditioning}) for {names[int(np.flatnonzero(bad)[0])]!r}. Half precision may have overflowed: "
             "load the model with dtype='float32' (and keep store_dtype='float32'), or skip such images with "
-            "nan='skip'. The batches that were finished before are kept in the store."
+            "on_nonfinite='skip'. The batches that were finished before are kept in the store."
         )
     values = values.copy()
     values[bad] = NOT_FINITE

@@ -16,10 +16,10 @@ from ldm_kit.features.store import FeatureStore
 from ldm_kit.measures import (
     accuracy_by_category,
     ceiling_of,
-    choices,
     compare,
     dimension_regression,
     odd_one_out,
+    predicted_odd,
     similarity,
 )
 from ldm_kit.measures.grouped import set_keys
@@ -206,7 +206,7 @@ class WhereIsTheHuman(Explorer):
         i, j, k = self._triplets.indices.T
         S = similarity(X, self._metric)
         margin = S[i, j] - np.maximum(S[i, k], S[j, k])
-        chosen = choices(X, self._triplets.indices, self._metric)
+        chosen = predicted_odd(X, self._triplets.indices, self._metric)
         order = np.argsort(margin)
         rows = np.array([*self._distinct(order[::-1]), *self._distinct(order)])
         picked = chosen[rows]
