@@ -1,22 +1,23 @@
 """ldm_kit: see how human the inside of a diffusion model is.
 
-Everything public is here: ``import ldm_kit as lk``. Names are loaded when first used, so that the import
-itself takes no time (and no torch).
+Everything public is here: ``import ldm_kit as lk``. The names stand in ``__init__.pyi``, where editors and type
+checkers read them; each is loaded when first used, so that the import itself takes no time (and no torch).
 
 Examples
 --------
 >>> import ldm_kit as lk
->>> model = lk.load_model("tiny-ldm")  # doctest: +SKIP
->>> data = lk.load_dataset("toybox")  # doctest: +SKIP
->>> store = lk.extract(model, data.stimuli, conditioning=["none", "label"])  # doctest: +SKIP
->>> table = lk.odd_one_out(store, data.triplets)  # doctest: +SKIP
->>> lk.plots.block_noise_heatmap(table)  # doctest: +SKIP
+>>> model = lk.load_model("tiny-ldm")
+>>> data = lk.load_dataset("toybox")
+>>> store = lk.extract(model, data.stimuli[:8], noise_levels=[0.5], conditionings=["none", "label"], progress=False)
+>>> lk.odd_one_out(store.select(blocks="mid_block", conditionings="label"), [[0, 1, 2], [3, 4, 5]])["n_triplets"].item()
+2
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+import lazy_loader
 
 from ldm_kit.offline import tell_the_libraries
 
@@ -24,65 +25,25 @@ tell_the_libraries()
 
 __version__ = "0.1.0"
 
-# Where each public name lives.
-_HOMES: dict[str, str] = {
-    "load_model": "models.loading",
-    "registered_models": "models.registry",
-    "shuffled_concepts": "features.prompts",
-    "load_dataset": "datasets",
-    "fetch_things": "datasets",
-    "read_triplets": "datasets",
-    "read_choices": "datasets",
-    "Dataset": "datasets.dataset",
-    "Stimuli": "datasets.stimuli",
-    "Triplets": "datasets.triplets",
-    "extract": "features.extraction",
-    "extract_models": "features.several",
-    "alignment_of_models": "measures",
-    "FeatureStore": "features.store",
-    "look": "features.looking",
-    "vocabulary_coverage": "features.words",
-    "relabel_by_prompt": "features.words",
-    "odd_one_out": "measures",
-    "predicted_odd": "measures",
-    "triplet_scores": "measures",
-    "noise_ceiling": "measures",
-    "ceiling_of": "measures",
-    "compare": "measures",
-    "best_cell": "measures",
-    "split_objects": "measures",
-    "cross_validate_probe": "measures",
-    "LinearProbe": "measures",
-    "KernelProbe": "measures",
-    "MLPProbe": "measures",
-    "dimension_regression": "measures",
-    "rsa": "measures",
-    "categorise": "measures",
-    "cka": "measures",
-    "accuracy_by_concept": "measures",
-    "accuracy_by_category": "measures",
-    "check_parameters": "notebook_checks",
-    "check_enough_triplets": "notebook_checks",
-    "format_accuracy": "wording",
-    "format_difference": "wording",
-    "read_embedding": "datasets",
-    "RunRecord": "run_record",
+# What is installed by `pip install 'ldm-kit[EXTRA]'` only.
+_EXTRAS = {
+    "notebooks": {"anywidget", "bleach", "ipywidgets", "itables", "jinja2", "latex2mathml", "nbconvert"}
+    | {"jupyter_client", "kaleido", "nbformat", "papermill", "traitlets"},
+    "game": {"tornado"},
+    "train": {"tokenizers"},
 }
-_MODULES = ("plots", "widgets", "batch", "datasets", "models", "features", "measures", "training", "game")
-
-__all__ = ["__version__", *_HOMES, *_MODULES]
+_load, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"ldm_kit.{_HOMES[name]}"), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f"ldm_kit.{name}")
-    else:
-        raise AttributeError(f"module 'ldm_kit' has no attribute {name!r}; see dir(ldm_kit)")
-    globals()[name] = value
-    return value
+    try:
+        return _load(name)
+    except ModuleNotFoundError as error:
+        for extra, modules in _EXTRAS.items():
+            if error.name in modules:
+                error.add_note(f"lk.{name} needs it; install it with: pip install 'ldm-kit[{extra}]'")
+        raise
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*_names(), "__version__"])
