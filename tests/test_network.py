@@ -55,4 +55,6 @@ def test_a_real_dinov2_small_gives_what_transformers_gives(stimuli: lk.Stimuli) 
     with torch.no_grad():
         states = AutoModel.from_pretrained(source)(**inputs, output_hidden_states=True).hidden_states
     tokens = states[-1].numpy()
-    assert np.allclose(store[block, 0.0, "none"], tokens[:, -store[block, 0.0, "none"].shape[1] :], rtol=1e-3, atol=1e-3)
+    assert np.allclose(
+        store[block, 0.0, "none"], tokens[:, -store[block, 0.0, "none"].shape[1] :], rtol=1e-3, atol=1e-3
+    )
