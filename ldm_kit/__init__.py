@@ -46,6 +46,8 @@ _HOMES: dict[str, str] = {
     "odd_one_out": "measures",
     "predicted_odd": "measures",
     "triplet_scores": "measures",
+    "score_interval": "measures",
+    "similarity": "measures",
     "noise_ceiling": "measures",
     "ceiling_of": "measures",
     "compare": "measures",

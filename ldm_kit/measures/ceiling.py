@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,8 @@ import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.measures.grouped import Grouped, grouped, set_keys
-from ldm_kit.measures.intervals import checked_estimand, interval
+from ldm_kit.measures.grouped import Grouped, set_keys
+from ldm_kit.measures.statistics import checked_estimand, interval
 from ldm_kit.tables import tidy
 
 SUMMARY = ("id_lo", "id_mid", "id_hi", "n_per_triplet", "prop_max")
@@ -23,12 +22,12 @@ OFTEN = 0.1  # a share of choices of repeated sets that is no accident of drawin
 
 
 def noise_ceiling(
-    judgements: Triplets | npt.ArrayLike | pd.DataFrame | str | os.PathLike[str],
+    judgements: Triplets | npt.ArrayLike | pd.DataFrame,
     *,
     min_judgements: int = 2,
     ci: bool | str = True,
     source: str | None = None,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> pd.DataFrame:
     """Bounds on the accuracy that a model of people can reach, from triplets judged repeatedly.
 
@@ -40,7 +39,7 @@ def noise_ceiling(
 
     Parameters
     ----------
-    judgements : Triplets, array (t, 3), table or path
+    judgements : Triplets, array (t, 3) or DataFrame
         Single judgements, some of the same three stimuli; or THINGS' summary of them, with columns
         ``n_per_triplet`` and ``prop_max`` (and ``id_lo, id_mid, id_hi``). How the other answers divide is
         not known from it: the lower bound is then the mean over all ways in which they can.
@@ -50,8 +49,8 @@ def noise_ceiling(
         Which interval the columns `ceiling_low_se` and `ceiling_high_se` belong to.
     source : str, optional
         Text for the column `ceiling_source`; by default it tells the sets and the judgements.
-    seed : int
-        Of the bootstrap.
+    random_state : int
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -94,13 +93,16 @@ def noise_ceiling(
     low = leave_one_out(counts) if sets.complete else _leave_one_out_of_summary(counts)
     row: dict[str, Any] = {"judgements": sets.judgements, "dataset": sets.dataset}
     estimand = checked_estimand(ci)
-    groups = None if sets.members is None else Grouped(*_compact(sets.members[kept]))
+    groups = None
+    if sets.members is not None:
+        objects, members = np.unique(sets.members[kept], return_inverse=True)
+        groups = Grouped(members.reshape(-1, 3), len(objects))
     for name, values in (("low", low), ("high", high)):
         row[f"ceiling_{name}"] = float(values.mean())
         if groups is not None and estimand is not None:
             row[f"ceiling_{name}_se"] = interval(values[groups.order], groups, estimand).se
     row |= {
-        "ceiling_high_bias": _bias(counts, seed),
+        "ceiling_high_bias": _bias(counts, random_state),
         "ceiling_source": source
         or f"{len(counts):,} sets{' of ' + sets.dataset if sets.dataset else ''} judged "
         f"{total.min()}–{total.max()} times",
@@ -136,7 +138,7 @@ def ceiling_of(data: Any) -> pd.DataFrame | None:
     >>> lk.odd_one_out(store, data.triplets, ceiling=lk.ceiling_of(data))  # doctest: +SKIP
     """
     choices = data.triplets
-    if choices is not None and len(choices) and len(grouped(choices).repeats[0]) >= OFTEN * len(choices):
+    if choices is not None and len(choices) and len(Grouped.of(choices).repeats[0]) >= OFTEN * len(choices):
         return noise_ceiling(choices)
     if data.repeated is None or data.repeated.empty:
         return None
@@ -196,6 +198,8 @@ def ceiling_columns(ceiling: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Sets:
+    """The answers to each set of three."""
+
     counts: npt.NDArray[np.int64]  # (s, 3): how many chose each of the three
     members: npt.NDArray[np.int64] | None  # (s, 3): the three, where known
     judgements: str = ""
@@ -205,8 +209,6 @@ class _Sets:
 
 def _counted(judgements: Any) -> _Sets:
     """Count the answers of each set of three."""
-    if isinstance(judgements, (str, os.PathLike)):
-        judgements = _read_summary(judgements)
     if isinstance(judgements, pd.DataFrame):
         return _from_summary(judgements)
     about = ("", "")
@@ -221,17 +223,6 @@ def _counted(judgements: Any) -> _Sets:
     answer = (members[number] == indices[:, 2:]).argmax(axis=1)
     counts = np.bincount(number * 3 + answer, minlength=3 * len(first)).reshape(-1, 3)
     return _Sets(counts.astype(np.int64), members, *about)
-
-
-def _read_summary(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read the table of a summary."""
-    try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"{str(path)!r} cannot be read as a summary: {error}. Give a CSV with the columns {', '.join(SUMMARY)}; "
-            "the game's files are read by `read_choices`."
-        ) from error
 
 
 def _from_summary(table: pd.DataFrame) -> _Sets:
@@ -271,12 +262,6 @@ def _leave_one_out_of_summary(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.f
     dealt = np.stack([most[number], second, rest[number] - second], axis=1)
     mean: npt.NDArray[np.float64] = np.bincount(number, weights=leave_one_out(dealt)) / ways
     return mean
-
-
-def _compact(members: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
-    """Renumber the objects that occur, 0 upward."""
-    objects, new = np.unique(members, return_inverse=True)
-    return new.reshape(members.shape), len(objects)
 
 
 def _bias(counts: npt.NDArray[np.int64], seed: int) -> float:
