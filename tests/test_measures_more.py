@@ -278,7 +278,7 @@ def test_dimensions_are_read_from_held_out_objects() -> None:
     assert r2["round"] > 0.9 and r2["red"] > 0.9 and r2["hidden"] < 0.2
     whole = table[table["dimension"] == ""].iloc[0]
     assert 1 / 3 < whole["accuracy"] < whole["embedding_accuracy"] and whole["ci_low"] > 1 / 3
-    with pytest.raises(MismatchError, match="1 stimuli are not in the embedding: s89"):
+    with pytest.raises(MismatchError, match="1 stimuli have no row in the embedding: s89"):
         dimension_regression(store, embedding.iloc[:89])
     with pytest.raises(MismatchError, match="89 rows"):
         dimension_regression(X, truth[:89])
@@ -365,10 +365,10 @@ def test_folds_are_a_whole_number(n_folds):
         object_folds(30, n_folds)
 
 
-@pytest.mark.parametrize("centre_on", [[40], [-1], np.ones(4, bool)])
+@pytest.mark.parametrize("centre_on", [[40], [-1], np.ones(5, bool)])
 def test_rows_to_centre_on_must_exist(centre_on):
     X = np.random.default_rng(0).normal(size=(5, 3))
-    with pytest.raises(BadInputError, match="there are 5|5 rows"):
+    with pytest.raises((BadInputError, MismatchError), match="there are 5|were named"):
         odd_one_out(X, [[0, 1, 2]], metric="centred cosine", centre_on=centre_on)
 
 

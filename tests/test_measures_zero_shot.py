@@ -237,7 +237,7 @@ def test_bad_features() -> None:
         odd_one_out(np.eye(5), triplets, ties="none")
     with pytest.raises(UnknownNameError, match="estimand"):
         odd_one_out(np.eye(5), triplets, ci="bootstrap")
-    with pytest.raises(BadInputError, match="neither a table"):
+    with pytest.raises(BadInputError, match="neither one row of a table"):
         odd_one_out(np.eye(5), triplets, ceiling=0.7)
     store = SmallStore("abcde", {("m", 0.1, "none"): np.eye(5)})
     named = Triplets(np.array(triplets), names=tuple("abcde"))

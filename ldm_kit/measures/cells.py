@@ -12,9 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError, unknown_name
+from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError, one_of
 
 T = TypeVar("T")
+Matrix = npt.NDArray[np.floating]
+Rows = npt.NDArray[np.int64]
 Membership = pd.DataFrame | pd.Series | Mapping[str, str | Sequence[str]]
 
 
@@ -32,7 +34,7 @@ class Cell:
         """What error messages call it."""
         return str(self.labels.get("block", "features"))
 
-    def matrix(self) -> npt.NDArray[np.floating]:
+    def matrix(self) -> Matrix:
         """Read the array, (n, d), checked to be finite numbers."""
         return checked_matrix(self.read(), self.block, self.names)
 
@@ -77,9 +79,7 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterato
     yield from tqdm(items, desc=what, total=total, delay=1, mininterval=0.5)
 
 
-def checked_matrix(
-    array: npt.ArrayLike, what: str, names: Sequence[str] | None = None
-) -> npt.NDArray[np.floating]:
+def checked_matrix(array: npt.ArrayLike, what: str, names: Sequence[str] | None = None) -> Matrix:
     """Return `array` as a finite float matrix (n, d); anything else is an error that names the rows.
 
     Examples
@@ -110,9 +110,7 @@ def listed(rows: Iterable[Any], names: Sequence[str] | None = None) -> str:
     return ", ".join(shown[:5]) + (", …" if len(shown) > 5 else "")
 
 
-def rows_by_name(
-    names: Sequence[str], available: Iterable[Any], complaint: str, advice: str
-) -> npt.NDArray[np.int64]:
+def rows_by_name(names: Sequence[str], available: Iterable[Any], complaint: str, advice: str) -> Rows:
     """The row of each name among those available; a missing one is an error: "3 (complaint): a, b, c. (advice)"."""
     position = {str(name): row for row, name in enumerate(available)}
     missing = [name for name in names if name not in position]
@@ -121,8 +119,8 @@ def rows_by_name(
     return np.array([position[name] for name in names], dtype=np.int64)
 
 
-def rows_named(chosen: Any, cell: Cell, n: int) -> npt.NDArray[np.int64] | None:
-    """Turn stimulus names, rows or a mask into rows of the cell's array (of `n` rows); None stays None.
+def rows_named(chosen: Any, cell: Cell, n: int) -> Rows | None:
+    """Turn stimulus names, or rows, into rows of the cell's array (of `n` rows); None stays None.
 
     Examples
     --------
@@ -133,30 +131,35 @@ def rows_named(chosen: Any, cell: Cell, n: int) -> npt.NDArray[np.int64] | None:
         return None
     array = np.asarray(chosen)
     if array.ndim != 1:
-        advice = f"Give a list, even of one: [{chosen!r}]." if array.ndim == 0 else "Give a list of them."
         raise BadInputError(
-            f"Stimuli were named by {chosen!r}, which is not a list of names, rows or a mask. {advice}"
+            f"Stimuli were named by {chosen!r}, which is no list. Give a list, even of one: [{chosen!r}]."
         )
-    if array.dtype == bool:
-        if len(array) != n:
-            raise BadInputError(f"The mask has {len(array)} entries, the features {n} rows. Give one a row.")
-        return np.flatnonzero(array)
     if np.issubdtype(array.dtype, np.integer) or not array.size:
-        rows: npt.NDArray[np.int64] = array.astype(np.int64)
-        if rows.size and (rows.min() < 0 or rows.max() >= n):
-            raise BadInputError(
-                f"The rows run from {rows.min()} to {rows.max()}; there are {n}, 0 to {n - 1}. Count from 0."
-            )
-        return rows
+        outside = array[(array < 0) | (array >= n)]
+        if outside.size:
+            raise BadInputError(f"There is no row {outside[0]}: there are {n}, 0 to {n - 1}. Count from 0.")
+        return array.astype(np.int64)
     if cell.names is None:
         raise MismatchError(
             "Stimuli were named, but a plain array has no names. Give their rows instead, or measure a store."
         )
-    position = {name: row for row, name in enumerate(cell.names)}
-    for name in array:
-        if name not in position:
-            raise unknown_name("stimulus", str(name), position, "Name stimuli of the store.")
-    return np.array([position[name] for name in array], dtype=np.int64)
+    names = [one_of("stimulus", str(name), cell.names, "Name stimuli of the store.") for name in array]
+    return rows_by_name(names, cell.names, "stimuli are missing", "")
+
+
+def aligned(table: pd.DataFrame, names: Sequence[str] | None, n: int, what: str) -> pd.DataFrame:
+    """The rows of a table, called `what`, for `names`; or as they are, for `n` stimuli without names."""
+    if names is not None:
+        rows = rows_by_name(
+            names, table.index, f"stimuli have no row in the {what}", "Add them, or leave them out."
+        )
+        return table.iloc[rows]
+    if len(table) != n:
+        raise MismatchError(
+            f"The {what} has {len(table)} rows, the features have {n}. Plain arrays are matched by row: give one row a "
+            "stimulus, in order."
+        )
+    return table
 
 
 def membership(categories: Membership, names: Sequence[str] | None, n: int) -> pd.DataFrame:
@@ -174,13 +177,4 @@ def membership(categories: Membership, names: Sequence[str] | None, n: int) -> p
         table = pd.get_dummies(kinds.explode().dropna()).groupby(level=0).any()
         table = table.reindex(index=range(len(kinds)), columns=sorted(table, key=str), fill_value=False)
         table.index = list(dict(categories))
-    if names is not None:
-        advice = "Add them (all 0 if they are in none)."
-        rows = rows_by_name(names, table.index, "stimuli have no row among the categories", advice)
-        return table.iloc[rows]
-    if len(table) != n:
-        raise MismatchError(
-            f"The categories are of {len(table)} stimuli, the features have {n} rows. Plain arrays are "
-            "matched by row: give one row a stimulus, in order."
-        )
-    return table
+    return aligned(table, names, n, "table of categories")

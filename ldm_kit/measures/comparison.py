@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ldm_kit.datasets.triplets import Triplets
+from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError, one_of, unknown_name
-from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.folds import object_folds, wholly_in
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.statistics import CORRECTIONS, checked_estimand, corrected, interval
-from ldm_kit.measures.zero_shot import CHANCE, TIED, Matched, matched_cells, score_of_code
+from ldm_kit.measures.zero_shot import matched_cells, odd_one_out, score_of_code
 from ldm_kit.tables import COLUMNS, tidy
 
 # Labels that say the same thing as another one: they follow it.
@@ -26,8 +25,7 @@ FOLLOWS = {
     "sigma": "noise_level",
     "signal_share": "noise_level",
 }
-# The labels of a cell, and the code of each of its triplets.
-Measured = tuple[dict[str, Any], npt.NDArray[np.uint8]]
+Codes = npt.NDArray[np.uint8]
 
 
 def compare(
@@ -91,7 +89,7 @@ def compare(
     """
     one_of("correction", correction, CORRECTIONS)
     estimand, score = checked_estimand(ci) or "new objects", score_of_code(ties)
-    measured: list[Measured] = []
+    measured: list[tuple[dict[str, Any], Codes]] = []
     groups: Grouped | None = None
     for matched in matched_cells(features, triplets, "comparing"):
         if groups is None:
@@ -106,11 +104,8 @@ def compare(
     for shared, members in _families(measured, by, average):
         if reference is not None and reference not in members:
             raise unknown_name(f"reference {by}", reference, members, "Name one of the values compared.")
-        for a, b in (
-            combinations(members, 2) if reference is None else ((value, reference) for value in members)
-        ):
-            if a == b:
-                continue
+        others = [(value, reference) for value in members if value != reference]
+        for a, b in combinations(members, 2) if reference is None else others:
             scores = [_mean_score(members[name], score) for name in (a, b)]
             found = interval(scores[0] - scores[1], groups, estimand, bounds=(-1.0, 1.0))
             rows.append(
@@ -138,52 +133,40 @@ def compare(
     return tidy(row | columns for row, columns in zip(rows, corrected(differences, correction), strict=True))
 
 
-def _mean_score(
-    cells: list[npt.NDArray[np.uint8]], score: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _mean_score(cells: Mapping[str, Codes], score: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Each triplet's score, averaged over cells."""
-    total = score[cells[0]]
-    for codes in cells[1:]:
+    total = np.zeros(len(next(iter(cells.values()))))
+    for codes in cells.values():
         total += score[codes]
-    total /= len(cells)
-    return total
+    return total / len(cells)
 
 
 def _families(
-    measured: list[Measured], by: str, average: Sequence[str]
-) -> list[tuple[dict[str, Any], dict[Any, list[npt.NDArray[np.uint8]]]]]:
-    """Codes of cells that share all labels but `by` and those averaged over, keyed by their value of `by`."""
+    measured: list[tuple[dict[str, Any], Codes]], by: str, average: Sequence[str]
+) -> list[tuple[dict[str, Any], dict[Any, dict[str, Codes]]]]:
+    """Cells that share all labels but `by` and those averaged over, by their value of `by`, then by what is averaged."""
     known = {name for labels, _ in measured for name in labels}
     for name in (by, *average):
-        if name not in known:
-            raise unknown_name("label", name, known & {*COLUMNS} or known, "Cells have these labels.")
+        one_of("label", name, known & {*COLUMNS} or known, "Cells have these labels.")
     apart = {by, *average}
     apart |= {follower for follower, leader in FOLLOWS.items() if leader in apart}
-    families: dict[str, tuple[dict[str, Any], dict[Any, list[Measured]]]] = {}
+    families: dict[str, tuple[dict[str, Any], dict[Any, dict[str, Codes]]]] = {}
     for labels, codes in measured:
         shared = {name: value for name, value in labels.items() if name not in apart}
         key = str(sorted((name, str(value)) for name, value in shared.items()))
-        families.setdefault(key, (shared, {}))[1].setdefault(labels[by], []).append((labels, codes))
+        cells = families.setdefault(key, (shared, {}))[1].setdefault(labels[by], {})
+        place = str([labels[name] for name in average])
+        if place in cells:
+            raise MismatchError(f"Two cells share all labels with {by} {labels[by]!r}. Label them apart.")
+        cells[place] = codes
     for _, members in families.values():
-        grids = {
-            value: sorted(str([labels[name] for name in average]) for labels, _ in cells)
-            for value, cells in members.items()
-        }
-        first = next(iter(grids))
-        for value, grid in grids.items():
-            if grid != grids[first]:
+        for one, other in pairwise(members):
+            if set(members[one]) != set(members[other]):
                 raise MismatchError(
-                    f"{by} {first!r} and {value!r} would be averaged over different cells: {grids[first]} and "
-                    f"{grid}. Measure both for the same {', '.join(average) or 'cells'}."
+                    f"{by} {one!r} and {other!r} would be averaged over different cells: {sorted(members[one])} and "
+                    f"{sorted(members[other])}. Measure both for the same {', '.join(average)}."
                 )
-            if not average and len(grid) > 1:
-                raise MismatchError(
-                    f"{len(grid)} cells share all labels with {by} {value!r}. Label them apart."
-                )
-    return [
-        (shared, {value: [codes for _, codes in cells] for value, cells in members.items()})
-        for shared, members in families.values()
-    ]
+    return list(families.values())
 
 
 def best_cell(
@@ -192,7 +175,6 @@ def best_cell(
     metric: str = "cosine",
     random_state: int = 0,
     *,
-    swap: bool = True,
     ties: str = "chance",
     ci: bool | str = True,
     centre_on: Sequence[str] | npt.ArrayLike | None = None,
@@ -210,14 +192,12 @@ def best_cell(
         As for `odd_one_out`.
     random_state : int
         Seed of the halves.
-    swap : bool
-        Also choose on the second half and report on the first (a second row).
 
     Returns
     -------
     pandas.DataFrame
-        The tidy table, `fold` 0 (and 1): the chosen cell's labels, its accuracy and interval where it is
-        reported, and the columns `chosen_on`, `reported_on` ("half 0", "half 1"), `accuracy_where_chosen`,
+        The tidy table, a row for either half (`fold` 0 and 1) that chooses: the chosen cell's labels, its accuracy and
+        interval where it is reported, and the columns `chosen_on`, `reported_on` ("half 0", "half 1"), `accuracy_where_chosen`,
         `runner_up` (the second best block where chosen), `n_cells`, `n_objects` (of the reporting half).
 
     Raises
@@ -235,60 +215,43 @@ def best_cell(
     0     0    half 0      half 1
     1     1    half 1      half 0
     """
-    estimand, score = checked_estimand(ci), score_of_code(ties)
-    found = []
-    for matched in matched_cells(features, triplets, "best cell"):
-        codes = matched.groups.ungrouped(matched.codes(metric, centre_on))
-        halves, objects = _halves(matched, random_state)
-        means = [float(score[codes[halves == half]].mean()) for half in range(2)]
-        found.append((means, matched.labels, codes, matched.groups, halves, objects))
-    if not found:
+    given: Any = triplets
+    named = isinstance(given, Triplets)
+    indices = given.indices if named else checked_indices(given, None)
+    objects = np.unique(indices)
+    if named:  # in the order of names, like `split_objects`
+        objects = objects[np.argsort([given.names[i] for i in objects], kind="stable")]
+    half = np.zeros(int(indices.max(initial=0)) + 1, np.int64)
+    half[objects] = object_folds(len(objects), 2, random_state)
+    tables = []
+    for number in range(2):
+        rows = wholly_in(indices, half) == number
+        if not rows.any():
+            raise BadInputError(
+                f"Half {number} of the {len(objects)} judged objects has no triplets of its own (of {len(indices)}). "
+                "Use another `random_state`, or more triplets."
+            )
+        part = given.take(rows) if named else indices[rows]
+        tables.append(odd_one_out(features, part, metric, ties, ci, centre_on=centre_on, ceiling=ceiling))
+    if tables[0].empty:
         raise BadInputError("There are no cells to choose from. Give a store or a mapping with at least one.")
-    rows = []
-    for chosen_on in range(2 if swap else 1):
-        reported_on = 1 - chosen_on
-        ranking = sorted(found, key=lambda cell: -cell[0][chosen_on])
-        means, labels, codes, groups, halves, objects = ranking[0]
-        there = np.flatnonzero(halves == reported_on)
-        part = Grouped(groups.indices[there], groups.n)
-        rows.append(
+    found = []
+    for fold, (chosen, reported) in enumerate([tables, tables[::-1]]):
+        ranking = np.argsort(-chosen["accuracy"].to_numpy(), kind="stable")
+        found.append(
             {
-                **labels,
-                "metric": metric,
-                "fold": chosen_on,
+                **reported.iloc[ranking[0]],
+                "fold": fold,
                 "seed": random_state,
-                **interval(score[codes[there]][part.order], part, estimand).columns,
-                "n_triplets": len(there),
-                "n_ties": int(TIED[codes[there]].sum()),
-                "chance": CHANCE,
-                **ceiling_columns(ceiling),
-                "chosen_on": f"half {chosen_on}",
-                "reported_on": f"half {reported_on}",
-                "accuracy_where_chosen": means[chosen_on],
-                "runner_up": str(ranking[1][1].get("block", "")) if len(found) > 1 else "",
-                "n_cells": len(found),
-                "n_objects": int(objects[reported_on]),
+                "chosen_on": f"half {fold}",
+                "reported_on": f"half {1 - fold}",
+                "accuracy_where_chosen": chosen["accuracy"].iloc[ranking[0]],
+                "runner_up": chosen["block"].iloc[ranking[1]] if len(ranking) > 1 else "",
+                "n_cells": len(ranking),
+                "n_objects": int((half[objects] == 1 - fold).sum()),
             }
         )
-    return tidy(rows)
-
-
-def _halves(matched: Matched, seed: int) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
-    """The half (of `split_objects`) that each triplet lies in (-1: in both), and the number of objects of each half."""
-    groups = matched.groups
-    used = np.flatnonzero(groups.used)
-    if groups.names is not None:  # by name, like `split_objects`
-        used = used[np.argsort([groups.names[i] for i in used], kind="stable")]
-    half = np.zeros(groups.n, np.int64)
-    half[used] = object_folds(len(used), 2, seed)
-    whole = wholly_in(groups.indices, half)
-    for number in range(2):
-        if not (whole == number).any():
-            raise BadInputError(
-                f"Half {number} of the {len(used)} judged objects has no triplets of its own (of "
-                f"{len(groups)}). Use another `random_state`, or more triplets."
-            )
-    return whole, np.bincount(half[used], minlength=2)
+    return tidy(found)
 
 
 def alignment_of_models(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

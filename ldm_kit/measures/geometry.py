@@ -11,12 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.errors import BadInputError, MismatchError, one_of
-from ldm_kit.measures.cells import Cell, cells_of, listed, progress, rows_by_name, rows_named
+from ldm_kit.measures.cells import Cell, Matrix, cells_of, progress, rows_by_name, rows_named
 from ldm_kit.measures.metrics import METRICS, similarity_and_tolerance
 from ldm_kit.measures.statistics import quantile
 from ldm_kit.tables import tidy
-
-Matrix = npt.NDArray[np.floating]
 
 # Ours -> rsatoolbox's.
 METHODS = {
@@ -240,14 +238,10 @@ def _geometries(
     found, n = [], None
     for cell in progress(cells_of(features), "CKA"):
         X = cell.matrix()
-        if cell.names is not None and names is not None and cell.names != names:
-            differing = sorted(set(names) ^ set(cell.names))
-            if differing:
-                raise MismatchError(
-                    f"{len(differing)} stimuli are in one store only: {listed(differing)}. Extract the same stimuli "
-                    "for both."
-                )
-            X = X[rows_by_name(names, cell.names, "stimuli are missing", "Extract them.")]
+        if cell.names is not None and names is not None:
+            apart = "stimuli are in one store only", "Extract the same stimuli for both."
+            rows_by_name(cell.names, names, *apart)
+            X = X[rows_by_name(names, cell.names, *apart)]
         names = names or cell.names
         if n is not None and len(X) != n:
             raise MismatchError(

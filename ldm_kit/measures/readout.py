@@ -9,17 +9,25 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError, real_number, whole_number
+from ldm_kit.errors import BadInputError, real_number, whole_number
 from ldm_kit.measures.ceiling import ceiling_columns
-from ldm_kit.measures.cells import Cell, Membership, cells_of, membership, progress, rows_by_name
+from ldm_kit.measures.cells import (
+    Cell,
+    Matrix,
+    Membership,
+    Rows,
+    aligned,
+    cells_of,
+    checked_matrix,
+    membership,
+    progress,
+)
 from ldm_kit.measures.folds import object_folds, wholly_in
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
 from ldm_kit.measures.statistics import interval, proportion, quantile
 from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED, matched_cells
 from ldm_kit.tables import tidy
-
-Matrix = npt.NDArray[np.floating]
 
 # Times the mean squared singular value of the training features.
 ALPHAS = tuple(float(10.0**power) for power in range(-4, 5))
@@ -92,7 +100,7 @@ def dimension_regression(
     none = np.empty((0, 3), np.int64)
     for matched in matched_cells(features, none if triplets is None else triplets, "dimensions"):
         X = matched.X
-        Y, dimensions = _matched(embedding, matched.cell, len(X))
+        Y, dimensions = _targets(embedding, matched.cell, len(X))
         fold = object_folds(len(X), cv, random_state)
         predicted, baseline = np.empty_like(Y), np.empty_like(Y)
         for number in range(cv):
@@ -144,9 +152,7 @@ def _r2(error: Matrix, deviation: Matrix) -> dict[str, float]:
     return {"r2": r2, "r2_se": se, "r2_low": r2 - reach, "r2_high": min(r2 + reach, 1.0)}
 
 
-def _odd_one_out(
-    predicted: Matrix, Y: Matrix, fold: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]
-) -> dict[str, Any]:
+def _odd_one_out(predicted: Matrix, Y: Matrix, fold: Rows, indices: Rows) -> dict[str, Any]:
     """Accuracy of predicted dimensions on triplets wholly among one fold's objects."""
     held = indices[wholly_in(indices, fold) >= 0]
     if not len(held):
@@ -164,29 +170,15 @@ def _odd_one_out(
     }
 
 
-def _matched(embedding: pd.DataFrame | npt.ArrayLike, cell: Cell, n: int) -> tuple[Matrix, list[str]]:
+def _targets(embedding: pd.DataFrame | npt.ArrayLike, cell: Cell, n: int) -> tuple[Matrix, list[str]]:
     """The embedding in the order of the cell's rows, and its dimensions' names."""
     if isinstance(embedding, pd.DataFrame):
-        dimensions = [str(name) for name in embedding.columns]
-        values = embedding.to_numpy(np.float64)
-        if cell.names is not None:
-            advice = "Measure the stimuli that it covers."
-            values = values[
-                rows_by_name(cell.names, embedding.index, "stimuli are not in the embedding", advice)
-            ]
+        table, names = embedding, cell.names
     else:
-        values = np.asarray(embedding, dtype=np.float64)
-        if values.ndim != 2:
-            raise BadInputError(f"The embedding has shape {values.shape}; (stimuli, dimensions) is needed.")
-        dimensions = [f"dimension {k}" for k in range(values.shape[1])]
-    if len(values) != n:
-        raise MismatchError(
-            f"The embedding has {len(values)} rows, the features of {cell.block!r} {n}. Give one "
-            "row a stimulus, in the order of the features, or a DataFrame and a store with names."
-        )
-    if not np.isfinite(values).all():
-        raise NonFiniteError("The embedding holds NaN or infinity. Drop those stimuli from both.")
-    return values, dimensions
+        values = checked_matrix(embedding, "embedding")
+        table, names = pd.DataFrame(values).rename(columns="dimension {}".format), None
+    values = checked_matrix(aligned(table, names, n, "embedding"), "embedding", cell.names)
+    return values.astype(np.float64), [str(name) for name in table.columns]
 
 
 def categorise(
@@ -259,9 +251,7 @@ def categorise(
     return tidy(rows)
 
 
-def _members(
-    table: pd.DataFrame, cell: Cell
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[str]]:
+def _members(table: pd.DataFrame, cell: Cell) -> tuple[Rows, Rows, list[str]]:
     """Objects of exactly one category of two or more such objects, their category, and its name."""
     matrix = table.to_numpy(bool)
     matrix = matrix & (matrix.sum(axis=1) == 1)[:, None]
@@ -276,13 +266,7 @@ def _members(
     return objects, matrix[objects].argmax(axis=1), [str(table.columns[int(i)]) for i in kept]
 
 
-def _assigned(
-    X: npt.NDArray[np.floating],
-    label: npt.NDArray[np.int64],
-    n_folds: int,
-    seed: int,
-    metric: str,
-) -> npt.NDArray[np.float64]:
+def _assigned(X: Matrix, label: Rows, n_folds: int, seed: int, metric: str) -> Matrix:
     """1 for a held-out object whose own category's centroid is nearest, a share of 1 for a tie."""
     rng, n_categories = np.random.default_rng(seed), int(label.max()) + 1
     fold = np.empty(len(X), np.int64)
@@ -291,13 +275,9 @@ def _assigned(
         fold[members] = (np.arange(len(members)) + rng.integers(n_folds)) % n_folds
     right = np.zeros(len(X))
     for number in range(n_folds):
-        out = np.flatnonzero(fold == number)
-        train = np.flatnonzero(fold != number)
-        if not out.size:
-            continue
+        train, out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         centroids = np.stack([row_mean(X, train[label[train] == k]) for k in range(n_categories)])
-        both = np.concatenate([X[out], centroids])
-        name = metric
+        both, name = np.concatenate([X[out], centroids]), metric
         if metric == "centred cosine":
             both, name = both - row_mean(X, train), "cosine"
         S, tolerance = similarity_and_tolerance(both, name, what="objects and centroids")
