@@ -13,7 +13,7 @@ import pytest
 
 import ldm_kit as lk
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import BadInputError, UnknownNameError
+from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
 from ldm_kit.measures import grouped as grouped_module
 from ldm_kit.measures import noise_ceiling, odd_one_out
 from ldm_kit.measures.ceiling import leave_one_out
@@ -135,6 +135,36 @@ def test_features_without_information_are_at_chance() -> None:
         row = odd_one_out(rng.normal(size=(200, 8)), triplets).iloc[0]
         covered += row["ci_low"] <= 1 / 3 <= row["ci_high"]
     assert covered >= 35
+
+
+def test_an_interval_of_scores_in_their_own_order_is_that_of_the_table() -> None:
+    X, Y = np.random.default_rng(0).normal(size=(2, 30, 5))
+    triplets = random_triplets(30, 400)
+    for ci in (True, "these objects", False):
+        row = odd_one_out(X, triplets, ci=ci).iloc[0]
+        found = lk.score_interval(lk.triplet_scores(X, triplets), triplets, ci)
+        assert found.estimand == row["estimand"]
+        expected = tuple(row[["accuracy", "se", "ci_low", "ci_high"]])
+        assert (found.mean, found.se, found.low, found.high) == pytest.approx(expected, rel=1e-9, nan_ok=True)
+    named = Triplets(triplets, names=tuple(f"s{i}" for i in range(30)))
+    scores = [lk.triplet_scores(one, triplets) for one in (X, Y)]
+    gain = lk.score_interval(scores[0] - scores[1], named, bounds=(-1, 1))
+    row = lk.compare({"x": X, "y": Y}, named).iloc[0]
+    assert (gain.mean, gain.se, gain.low, gain.high) == pytest.approx(
+        (row["difference"], row["se"], row["ci_low"], row["ci_high"]), rel=1e-9
+    )
+    assert np.isnan(lk.score_interval([], np.empty((0, 3), np.int64)).mean)
+    with pytest.raises(MismatchError, match="Give one score a triplet"):
+        lk.score_interval(scores[0][1:], triplets)
+
+
+def test_triplets_grouped_beforehand_are_measured_alike() -> None:
+    X, names = np.random.default_rng(0).normal(size=(30, 5)), tuple(f"s{i}" for i in range(30))
+    triplets = Triplets(random_triplets(30, 400), names=names, judgements="simulated", dataset="toy")
+    grouped = Grouped.of(triplets)
+    for measure in (odd_one_out, lk.compare, lk.accuracy_by_concept):
+        cells = {"x": X, "y": X[::-1]}
+        pd.testing.assert_frame_equal(measure(cells, grouped), measure(cells, triplets))
 
 
 def test_small_cases() -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, one_of
+from ldm_kit.measures import kernels
 from ldm_kit.measures.grouped import Grouped, set_keys
 from ldm_kit.measures.statistics import checked_estimand, interval
 from ldm_kit.tables import tidy
@@ -32,7 +33,7 @@ def noise_ceiling(
 
     Each set of three that was judged often enough counts once. Its *upper* bound is the share of its
     majority answer: no model that gives one answer can do better on these judgements. Its *lower* bound
-    is how often one judge gives the majority answer of the others (a tie among theirs earns 1/2 or 1/3).
+    is how often one participant gives the majority answer of the others (a tie among theirs earns 1/2 or 1/3).
     The upper bound is biased upward when few judged a set, since the majority is found in the same
     answers that it is scored on; `ceiling_high_bias` estimates by how much (parametric bootstrap).
 
@@ -116,11 +117,10 @@ def noise_ceiling(
 
 
 def ceiling_of(data: Any) -> pd.DataFrame | None:
-    """Give the noise ceiling of a data set, from whatever repeated judgements it has.
+    """The noise ceiling of a data set, from whatever repeated judgements it has.
 
-    Where a tenth of the choices or more are of sets judged repeatedly, as a class's are, their ceiling is what
-    `noise_ceiling` gives for them. Else it is that of `data.repeated`, which THINGS publishes apart from its single
-    choices, as counts and shares.
+    Where a tenth of the judgements or more are of sets judged repeatedly, as a class's are, it is their `noise_ceiling`.
+    Else it is that of `data.repeated`, which THINGS publishes apart from its single judgements, as counts and shares.
 
     Parameters
     ----------
@@ -131,15 +131,19 @@ def ceiling_of(data: Any) -> pd.DataFrame | None:
     -------
     pandas.DataFrame or None
         One row as from `noise_ceiling`; None if no triplet was judged repeatedly, so that figures show no
-        ceiling instead of a made-up one.
+        ceiling rather than a wrong one.
 
     Examples
     --------
-    >>> lk.odd_one_out(store, data.triplets, ceiling=lk.ceiling_of(data))  # doctest: +SKIP
+    >>> from ldm_kit import load_dataset
+    >>> ceiling_of(load_dataset("toybox"))[["ceiling_low", "ceiling_high"]].round(3).values.tolist()
+    [[0.679, 0.701]]
     """
     choices = data.triplets
-    if choices is not None and len(choices) and len(Grouped.of(choices).repeats[0]) >= OFTEN * len(choices):
-        return noise_ceiling(choices)
+    if choices is not None and len(choices):
+        again = kernels.mark_repeats(choices.indices, len(choices.names))
+        if again.sum() >= OFTEN * len(choices):
+            return noise_ceiling(choices)
     if data.repeated is None or data.repeated.empty:
         return None
     if choices is not None and choices.judgements != "human":
@@ -149,7 +153,7 @@ def ceiling_of(data: Any) -> pd.DataFrame | None:
 
 
 def leave_one_out(counts: Counts) -> npt.NDArray[np.float64]:
-    """How often a judge gives the majority answer of the others, per set.
+    """How often a participant gives the majority answer of the others, per set.
 
     Parameters
     ----------

@@ -44,8 +44,8 @@ def compare(
     """Compare the accuracy of cells that differ in one label, on the same triplets.
 
     Cells are compared within each combination of their other labels: with ``by="block"``, the blocks at one
-    noise level and under one conditioning; with ``by="conditioning"``, with and without words in one block
-    at one noise level. A label in `average` is averaged over instead, triplet by triplet.
+    noise level and under one conditioning; with ``by="conditioning"``, the conditionings in one block at one
+    noise level. A label in `average` is averaged over instead, triplet by triplet.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def compare(
         For the number of differences in the table: Holm's (family-wise error), Benjamini and Hochberg's
         (false discovery rate), or none.
     ci : bool or {"new objects", "these objects"}
-        The estimand of the interval and of p; True is the first. See `ldm_kit.measures.intervals`.
+        The estimand of the interval and of p; True is the first. See `ldm_kit.measures.statistics`.
 
     Returns
     -------
@@ -215,23 +215,23 @@ def best_cell(
     0     0    half 0      half 1
     1     1    half 1      half 0
     """
-    given: Any = triplets
-    named = isinstance(given, Triplets)
-    indices = given.indices if named else checked_indices(given, None)
-    objects = np.unique(indices)
+    source: Any = triplets
+    named = isinstance(source, Triplets)
+    indices = source.indices if named else checked_indices(source, None)
+    objects = np.flatnonzero(np.bincount(indices.ravel()))
     if named:  # in the order of names, like `split_objects`
-        objects = objects[np.argsort([given.names[i] for i in objects], kind="stable")]
+        objects = objects[np.argsort([source.names[i] for i in objects], kind="stable")]
     half = np.zeros(int(indices.max(initial=0)) + 1, np.int64)
     half[objects] = object_folds(len(objects), 2, random_state)
-    tables = []
+    whole, tables = wholly_in(indices, half), []
     for number in range(2):
-        rows = wholly_in(indices, half) == number
-        if not rows.any():
+        rows = np.flatnonzero(whole == number)
+        if not rows.size:
             raise BadInputError(
                 f"Half {number} of the {len(objects)} judged objects has no triplets of its own (of {len(indices)}). "
                 "Use another `random_state`, or more triplets."
             )
-        part = given.take(rows) if named else indices[rows]
+        part = source.take(rows) if named else indices[rows]
         tables.append(odd_one_out(features, part, metric, ties, ci, centre_on=centre_on, ceiling=ceiling))
     if tables[0].empty:
         raise BadInputError("There are no cells to choose from. Give a store or a mapping with at least one.")
@@ -265,7 +265,7 @@ def alignment_of_models(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        With `model` as asked for, and the column `relative_depth`: 0 for a model's first block, 1 for its
+        With `model` as named, and the column `relative_depth`: 0 for a model's first block, 1 for its
         last, evenly spaced between; 1 where there is but one.
 
     Examples

@@ -37,13 +37,13 @@ class Grouped:
     """Triplets over `n` objects, in runs that share the odd one and a band of first items.
 
     A loop over a run then stays within one row of a similarity matrix and one band of rows, which fit a core's own
-    cache; in the order given, almost every look-up would miss it. A measure groups its triplets once for all cells;
+    cache; in their own order, almost every look-up would miss it. A measure groups its triplets once for all cells;
     it takes `Grouped.of(triplets)` in place of `Triplets`, too, so that several calls can share one grouping.
 
     Parameters
     ----------
     indices : ndarray of int64, shape (t, 3)
-        As given, checked; column 2 is the odd one.
+        Checked; column 2 is the odd one.
     n : int
         Number of objects.
     names : tuple of str, optional
@@ -184,7 +184,7 @@ class Grouped:
         return codes
 
     def ungrouped(self, values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
-        """Put grouped values into the order in which the triplets were given."""
+        """Put grouped values into the order of `indices`."""
         out = np.empty_like(values)
         out[self.order] = values
         return out

@@ -16,7 +16,7 @@ from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import Cell, Membership, cells_of, membership, progress, rows_by_name, rows_named
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import similarity_and_tolerance
-from ldm_kit.measures.statistics import checked_estimand, interval, interval_of_codes, proportion
+from ldm_kit.measures.statistics import Interval, checked_estimand, interval, interval_of_codes, proportion
 from ldm_kit.tables import tidy
 
 CHANCE = 1 / 3
@@ -60,7 +60,7 @@ def odd_one_out(
         the three from the mean of all.
     ci : bool or {"new objects", "these objects"}
         Which 95 % interval: `True` means ``"new objects"``, robust to triplets sharing objects;
-        ``"these objects"`` is the binomial one. See `ldm_kit.measures.intervals`.
+        ``"these objects"`` is the binomial one. See `ldm_kit.measures.statistics`.
     centre_on : sequence of stimulus names, or of rows, optional
         Whose mean ``"centred cosine"`` subtracts; by default that of all stimuli in `features`.
     ceiling : table of `noise_ceiling`, or (low, high, source), optional
@@ -94,17 +94,8 @@ def odd_one_out(
         for name in [metric] if isinstance(metric, str) else metric:
             codes = matched.codes(name, centre_on)
             found, counts = interval_of_codes(codes, score, matched.groups, estimand)
-            rows.append(
-                {
-                    **matched.labels,
-                    "metric": name,
-                    **found.columns,
-                    "n_triplets": len(codes),
-                    "n_ties": int(counts[TIED].sum()),
-                    "chance": CHANCE,
-                    **more,
-                }
-            )
+            n_ties = int(counts[TIED].sum())
+            rows.append(matched.row(name, found, n_triplets=len(codes), n_ties=n_ties, **more))
     return tidy(rows)
 
 
@@ -144,7 +135,7 @@ def triplet_scores(
     *,
     centre_on: Sequence[str] | npt.ArrayLike | None = None,
 ) -> Any:
-    """What each triplet scores, 0 to 1, in the order given; the mean is the accuracy.
+    """The score of each triplet, 0 to 1, in the order of `triplets`; the mean is the accuracy.
 
     Parameters
     ----------
@@ -195,25 +186,18 @@ def accuracy_by_concept(
     [0.667, 0.5, 0.667, 1.0]
     """
     score, estimand = score_of_code(ties), "these objects" if ci else None
-    rows: list[dict[str, Any]] = []
+    rows = []
     for matched in matched_cells(features, triplets, "by concept"):
-        groups, labels = matched.groups, matched.labels
+        groups = matched.groups
         values = groups.ungrouped(score[matched.codes(metric, centre_on)])
         flat, weights = groups.indices.T.ravel(), np.tile(values, 3)
         count = np.bincount(flat, minlength=groups.n)
         total = np.bincount(flat, weights=weights, minlength=groups.n)
         squares = np.bincount(flat, weights=weights**2, minlength=groups.n)
         for i in np.flatnonzero(count):
-            rows.append(
-                {
-                    **labels,
-                    "metric": metric,
-                    **proportion(count[i], total[i], squares[i], estimand).columns,
-                    "n_triplets": int(count[i]),
-                    "chance": CHANCE,
-                    "concept": str(i if matched.names is None else matched.names[i]),
-                }
-            )
+            found = proportion(count[i], total[i], squares[i], estimand)
+            concept = str(i if matched.names is None else matched.names[i])
+            rows.append(matched.row(metric, found, n_triplets=int(count[i]), concept=concept))
     return tidy(rows)
 
 
@@ -251,9 +235,9 @@ def accuracy_by_category(
     """
     score, estimand = score_of_code(ties), checked_estimand(ci)
     more = ceiling_columns(ceiling)
-    rows: list[dict[str, Any]] = []
+    rows = []
     for matched in matched_cells(features, triplets, "by category"):
-        groups, labels = matched.groups, matched.labels
+        groups = matched.groups
         table = membership(categories, matched.names, groups.n)
         values = groups.ungrouped(score[matched.codes(metric, centre_on)])
         for column in table:
@@ -262,18 +246,9 @@ def accuracy_by_category(
             if not held.size:
                 continue
             part = Grouped(groups.indices[held], groups.n)
-            rows.append(
-                {
-                    **labels,
-                    "metric": metric,
-                    **interval(values[held][part.order], part, estimand).columns,
-                    "n_triplets": len(held),
-                    "chance": CHANCE,
-                    **more,
-                    "category": str(column),
-                    "n_objects": int((member & groups.used).sum()),
-                }
-            )
+            found = interval(values[held][part.order], part, estimand)
+            about = {"category": str(column), "n_objects": int((member & groups.used).sum())}
+            rows.append(matched.row(metric, found, n_triplets=len(held), **about, **more))
     return tidy(rows)
 
 
@@ -295,7 +270,7 @@ def _per_cell(
     metric: str,
     centre_on: Any,
 ) -> Any:
-    """What each triplet's code stands for, in the order given: of each cell, or of a bare array."""
+    """The value of each triplet's code, in the order of `triplets`: of each cell, or of a bare array."""
     results: dict[Any, npt.NDArray[Any]] = {}
     for matched in matched_cells(features, triplets, "choices"):
         codes = matched.codes(metric, centre_on)
@@ -322,6 +297,10 @@ class Matched:
         """Columns that say what a row of the table is about: the cell's labels, and who judged."""
         labels = self.groups.labels | self.cell.labels
         return labels | {"dataset": labels.get("dataset") or self.groups.labels.get("dataset", "")}
+
+    def row(self, metric: str, found: Interval, **further: Any) -> dict[str, Any]:
+        """A row of the tidy table."""
+        return {**self.labels, "metric": metric, **found.columns, "chance": CHANCE, **further}
 
     def codes(self, metric: str, centre_on: Any = None) -> npt.NDArray[np.uint8]:
         """The code of each grouped triplet; see `CHOICE` and `SCORE`."""
