@@ -79,6 +79,11 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterato
     yield from tqdm(items, desc=what, total=total, delay=1, mininterval=0.5)
 
 
+def each_cell(features: Any, what: str) -> Iterator[Cell]:
+    """Go through the cells of a store, a mapping or an array, showing a bar that says `what`."""
+    return progress(cells_of(features), what)
+
+
 def checked_matrix(array: npt.ArrayLike, what: str, names: Sequence[str] | None = None) -> Matrix:
     """Return `array` as a finite float matrix (n, d); anything else is an error that names the rows.
 

@@ -14,6 +14,7 @@ from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError, one_of, unknown_name
 from ldm_kit.measures.folds import object_folds, wholly_in
 from ldm_kit.measures.grouped import Grouped
+from ldm_kit.measures.metrics import METRICS
 from ldm_kit.measures.statistics import CORRECTIONS, checked_estimand, corrected, interval
 from ldm_kit.measures.zero_shot import matched_cells, odd_one_out, score_of_code
 from ldm_kit.tables import COLUMNS, tidy
@@ -197,8 +198,9 @@ def best_cell(
     -------
     pandas.DataFrame
         The tidy table, a row for either half (`fold` 0 and 1) that chooses: the chosen cell's labels, its accuracy and
-        interval where it is reported, and the columns `chosen_on`, `reported_on` ("half 0", "half 1"), `accuracy_where_chosen`,
-        `runner_up` (the second best block where chosen), `n_cells`, `n_objects` (of the reporting half).
+        interval where it is reported, and the columns `chosen_on`, `reported_on` ("half 0", "half 1"),
+        `accuracy_where_chosen`, `runner_up` (the second best block where chosen), `n_cells`, `n_objects` (of the
+        reporting half).
 
     Raises
     ------
@@ -215,6 +217,7 @@ def best_cell(
     0     0    half 0      half 1
     1     1    half 1      half 0
     """
+    one_of("metric", metric, METRICS)
     source: Any = triplets
     named = isinstance(source, Triplets)
     indices = source.indices if named else checked_indices(source, None)

@@ -11,19 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.errors import BadInputError, MismatchError, one_of
-from ldm_kit.measures.cells import Cell, Matrix, cells_of, progress, rows_by_name, rows_named
+from ldm_kit.measures.cells import Cell, Matrix, each_cell, rows_by_name, rows_named
 from ldm_kit.measures.metrics import METRICS, similarity_and_tolerance
 from ldm_kit.measures.statistics import quantile
 from ldm_kit.tables import tidy
 
-# Ours -> rsatoolbox's.
-METHODS = {
-    "spearman": "spearman",
-    "pearson": "corr",
-    "kendall": "tau-a",
-    "cosine": "cosine",
-    "rho-a": "rho-a",
-}
+METHODS = ("spearman", "pearson", "kendall", "cosine", "rho-a")
+TOOLBOX = {"pearson": "corr", "kendall": "tau-a"}  # what rsatoolbox calls them
 CHOICE = "choice probability"
 
 
@@ -86,7 +80,7 @@ def rsa(
     human = _checked_rdm(human_rdm)
     m = len(human)
     rows = []
-    for cell in progress(cells_of(features), "RSA"):
+    for cell in each_cell(features, "RSA"):
         X = cell.matrix()
         chosen = rows_named(_stimuli(human_rdm, cell) if names is None else names, cell, len(X))
         if chosen is None:
@@ -99,11 +93,11 @@ def rsa(
         shown = "dot" if metric == CHOICE else metric
         S, _ = similarity_and_tolerance(X, shown, rows=chosen, what=cell.block, names=cell.names)
         model = 1 - (choice_probability(S) if metric == CHOICE else S)
-        value = _compared(model, human, METHODS[method])
-        without = np.empty(m)  # each object: the jackknife
+        value = _compared(model, human, method)
+        without = np.empty(m)  # one object each time: the jackknife
         for i in range(m):
             kept = np.ix_(np.delete(np.arange(m), i), np.delete(np.arange(m), i))
-            without[i] = _compared(model[kept], human[kept], METHODS[method])
+            without[i] = _compared(model[kept], human[kept], method)
         se = float(np.sqrt((m - 1) / m * np.sum((without - without.mean()) ** 2)))
         reach = quantile(m - 1) * se
         rows.append(
@@ -174,7 +168,7 @@ def _compared(model: Matrix, human: Matrix, method: str) -> float:
     toolbox: Any = import_module("rsatoolbox.rdm")  # here, as it takes more than a second
     upper = np.triu_indices(len(human), 1)
     pair = [toolbox.RDMs(matrix[upper][None]) for matrix in (model, human)]
-    return float(toolbox.compare(*pair, method=method)[0, 0])
+    return float(toolbox.compare(*pair, method=TOOLBOX.get(method, method))[0, 0])
 
 
 def cka(a: Any, b: Any = None, *, debiased: bool = True) -> pd.DataFrame:
@@ -236,7 +230,7 @@ def _geometries(
 ) -> tuple[list[tuple[dict[str, Any], Matrix]], tuple[str, ...] | None]:
     """Labels and geometry of every cell, rows in the order of `names` where there are names."""
     found, n = [], None
-    for cell in progress(cells_of(features), "CKA"):
+    for cell in each_cell(features, "CKA"):
         X = cell.matrix()
         if cell.names is not None and names is not None:
             apart = "stimuli are in one store only", "Extract the same stimuli for both."

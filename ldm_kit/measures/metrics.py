@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.errors import BadInputError, one_of
-from ldm_kit.measures.cells import checked_matrix, listed
+from ldm_kit.measures.cells import Matrix, Rows, checked_matrix, listed
 
 METRICS = ("cosine", "centred cosine", "dot", "euclidean", "correlation")
 
@@ -55,9 +55,7 @@ class Tolerance:
         return np.asarray(self.unit * scale)
 
 
-def similarity(
-    X: npt.ArrayLike, metric: str = "cosine", *, centre_on: npt.ArrayLike | None = None
-) -> npt.NDArray[np.floating]:
+def similarity(X: npt.ArrayLike, metric: str = "cosine", *, centre_on: npt.ArrayLike | None = None) -> Matrix:
     """Compute the similarity of every two rows; larger is more alike.
 
     Parameters
@@ -90,14 +88,14 @@ def similarity(
 
 
 def similarity_and_tolerance(
-    X: npt.NDArray[np.floating],
+    X: Matrix,
     metric: str = "cosine",
     *,
-    rows: npt.NDArray[np.int64] | None = None,
+    rows: Rows | None = None,
     centre_on: npt.ArrayLike | None = None,
     what: str = "features",
     names: Sequence[str] | None = None,
-) -> tuple[npt.NDArray[np.floating], Tolerance]:
+) -> tuple[Matrix, Tolerance]:
     """Compute the similarity among `rows` of `X` (m of them, all by default), and up to where two of them tie.
 
     The mean that ``"centred cosine"`` subtracts is taken over all of `X`, or over `centre_on`. `what` and `names` are
@@ -151,7 +149,7 @@ def similarity_and_tolerance(
     return chosen @ chosen.T, Tolerance(unit)
 
 
-def row_mean(X: npt.NDArray[np.floating], rows: npt.ArrayLike | None = None) -> npt.NDArray[np.floating]:
+def row_mean(X: Matrix, rows: npt.ArrayLike | None = None) -> Matrix:
     """Mean of `rows` of `X` (all by default), summed in float64, in the type of `X`.
 
     Examples
@@ -165,7 +163,7 @@ def row_mean(X: npt.NDArray[np.floating], rows: npt.ArrayLike | None = None) -> 
             "There are no stimuli to take the mean of. Name at least one in `centre_on`, "
             "or leave it out to take the mean of all."
         )
-    mean: npt.NDArray[np.floating] = chosen.mean(axis=0, dtype=np.float64).astype(X.dtype)
+    mean: Matrix = chosen.mean(axis=0, dtype=np.float64).astype(X.dtype)
     return mean
 
 
@@ -175,9 +173,7 @@ def _fits(squares: npt.NDArray[np.float64], dtype: Any) -> bool:
     return most == 0 or float(info.tiny / info.eps) < most < float(info.max / 8)
 
 
-def _without_direction(
-    norms: npt.NDArray[np.float64], subtracted: Any, dtype: Any, metric: str
-) -> npt.NDArray[np.int64]:
+def _without_direction(norms: npt.NDArray[np.float64], subtracted: Any, dtype: Any, metric: str) -> Rows:
     """Rows that have no direction: they are zero, or what was subtracted left nothing of them but rounding.
 
     A row of length |m| minus m is off by no more than an epsilon of |m|, and m itself, summed in float64, by some

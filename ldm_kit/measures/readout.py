@@ -17,10 +17,9 @@ from ldm_kit.measures.cells import (
     Membership,
     Rows,
     aligned,
-    cells_of,
     checked_matrix,
+    each_cell,
     membership,
-    progress,
 )
 from ldm_kit.measures.folds import object_folds, wholly_in
 from ldm_kit.measures.grouped import Grouped
@@ -231,7 +230,7 @@ def categorise(
     cv = whole_number("cv", cv, 2)
     estimand = "new objects" if ci else None
     rows: list[dict[str, Any]] = []
-    for cell in progress(cells_of(features), "categories"):
+    for cell in each_cell(features, "categories"):
         X = cell.matrix()
         objects, label, names = _members(membership(categories, cell.names, len(X)), cell)
         right = _assigned(X[objects], label, cv, random_state, metric)

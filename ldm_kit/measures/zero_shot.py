@@ -13,7 +13,7 @@ import pandas as pd
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import MismatchError, one_of
 from ldm_kit.measures.ceiling import ceiling_columns
-from ldm_kit.measures.cells import Cell, Membership, cells_of, membership, progress, rows_by_name, rows_named
+from ldm_kit.measures.cells import Cell, Membership, each_cell, membership, rows_by_name, rows_named
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import similarity_and_tolerance
 from ldm_kit.measures.statistics import Interval, checked_estimand, interval, interval_of_codes, proportion
@@ -325,7 +325,7 @@ def matched_cells(features: Any, triplets: Any, what: str) -> Iterator[Matched]:
     [[0, 1, 2]]
     """
     groups = Grouped.of(triplets) if isinstance(triplets, Triplets) else triplets
-    for cell in progress(cells_of(features), what):
+    for cell in each_cell(features, what):
         X = cell.matrix()
         if not isinstance(groups, Grouped) or (groups.names is None and groups.n != len(X)):
             groups = Grouped(checked_indices(triplets, len(X)), len(X))
