@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control, pearsonr, spearmanr
 from scipy.stats import t as t_distribution
-from sklearn.linear_model import RidgeCV
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import NearestCentroid
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
@@ -29,10 +30,9 @@ from ldm_kit.measures import (
     triplet_scores,
     zero_shot,
 )
-from ldm_kit.measures.categories import membership
-from ldm_kit.measures.comparison import corrected_p
-from ldm_kit.measures.dimensions import ridge
+from ldm_kit.measures.cells import membership
 from ldm_kit.measures.folds import object_folds
+from ldm_kit.measures.statistics import raised
 from ldm_kit.tables import from_text, tidy, write_table
 from ldm_kit.wording import format_difference
 from tests.small_store import SmallStore, drawn_choices, random_triplets
@@ -147,12 +147,12 @@ def test_comparison_errors(world: tuple[SmallStore, Triplets]) -> None:
 
 def test_corrections() -> None:
     p = np.random.default_rng(0).uniform(size=20) ** 3
-    assert corrected_p(p, "bh") == pytest.approx(false_discovery_control(p, method="bh"))
+    assert raised(p, "bh") == pytest.approx(false_discovery_control(p, method="bh"))
     holm, running = {}, 0.0
     for rank, value in enumerate(sorted(p)):
         running = max(running, (20 - rank) * value)
         holm[value] = min(running, 1.0)
-    assert corrected_p(p, "holm") == pytest.approx([holm[value] for value in p])
+    assert np.minimum(raised(p, "holm"), 1) == pytest.approx([holm[value] for value in p])
 
 
 def test_rsa_on_the_48_objects(things_root: Path) -> None:
@@ -238,18 +238,31 @@ def test_cka_agrees_with_the_formulas() -> None:
         cka(X[:3])
 
 
-def test_ridge_agrees_with_sklearn() -> None:
+def test_ridge_takes_the_penalty_that_leaves_the_least_error_one_object_left_out() -> None:
     rng = np.random.default_rng(0)
-    for n, d in ((60, 10), (30, 80)):
-        X, new = rng.normal(size=(n, d)), rng.normal(size=(12, d))
-        Y = X[:, :3] + rng.normal(size=(n, 3))
-        centred = X - X.mean(axis=0)
-        unit = np.sqrt(np.mean(np.sum(centred**2, axis=1)))
-        s = np.linalg.svd(centred / unit, compute_uv=False)
-        alphas = np.array([0.01, 0.1, 1.0, 10.0])
-        theirs = RidgeCV(alphas * np.mean(s**2), alpha_per_target=True).fit(centred / unit, Y)
-        expected = theirs.predict((new - X.mean(axis=0)) / unit)
-        assert ridge(X, Y, new, tuple(alphas)) == pytest.approx(expected, abs=1e-6)
+    alphas = (0.01, 0.1, 1.0, 10.0)
+    for n, d in ((40, 10), (30, 60)):
+        X = rng.normal(size=(n, d))
+        y = X[:, 0] + rng.normal(size=n)
+        fold = object_folds(n, 2, 0)
+        predicted = np.empty(n)
+        for number in range(2):
+            train, test = fold != number, fold == number
+            mean_square = np.mean(np.linalg.svd(X[train] - X[train].mean(axis=0), compute_uv=False) ** 2)
+            models = [Ridge(alpha * mean_square) for alpha in alphas]
+            errors = [
+                -cross_val_score(
+                    model, X[train], y[train], cv=LeaveOneOut(), scoring="neg_mean_squared_error"
+                ).mean()
+                for model in models
+            ]
+            predicted[test] = models[int(np.argmin(errors))].fit(X[train], y[train]).predict(X[test])
+        means = np.array([y[fold != number].mean() for number in range(2)])
+        expected = 1 - np.sum((y - predicted) ** 2) / np.sum((y - means[fold]) ** 2)
+        table = dimension_regression(X, y[:, None], cv=2, alphas=alphas)
+        assert table["r2"][0] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(BadInputError, match="are all the same"):
+        dimension_regression(np.ones((40, 5)), rng.normal(size=(40, 1)))
 
 
 def test_dimensions_are_read_from_held_out_objects() -> None:
@@ -265,7 +278,7 @@ def test_dimensions_are_read_from_held_out_objects() -> None:
     assert r2["round"] > 0.9 and r2["red"] > 0.9 and r2["hidden"] < 0.2
     whole = table[table["dimension"] == ""].iloc[0]
     assert 1 / 3 < whole["accuracy"] < whole["embedding_accuracy"] and whole["ci_low"] > 1 / 3
-    with pytest.raises(MismatchError, match="1 stimuli are not in the embedding: s89"):
+    with pytest.raises(MismatchError, match="1 stimuli have no row in the embedding: s89"):
         dimension_regression(store, embedding.iloc[:89])
     with pytest.raises(MismatchError, match="89 rows"):
         dimension_regression(X, truth[:89])
@@ -279,7 +292,7 @@ def test_categorisation_agrees_with_sklearn() -> None:
     rng = np.random.default_rng(0)
     label = np.repeat(np.arange(6), 10)
     X = rng.normal(size=(6, 8))[label] + 1.5 * rng.normal(size=(60, 8))
-    table = categorise(X, pd.Series([f"c{k}" for k in label]), n_folds=10, metric="euclidean")
+    table = categorise(X, pd.Series([f"c{k}" for k in label]), cv=10, metric="euclidean")
     # ten folds of six: one object of each category is held out, whichever it is
     right = []
     for held in range(60):
@@ -293,9 +306,9 @@ def test_categorisation_agrees_with_sklearn() -> None:
     assert noise["ci_low"] < 1 / 6 < noise["ci_high"]
     with pytest.raises(BadInputError, match="two are needed"):
         categorise(X, pd.Series(["same"] * 60))
-    for n_folds in ("3", 2.5, 1):
-        with pytest.raises(BadInputError, match="n_folds="):
-            categorise(X, pd.Series([f"c{k}" for k in label]), n_folds=n_folds)
+    for cv in ("3", 2.5, 1):
+        with pytest.raises(BadInputError, match="cv="):
+            categorise(X, pd.Series([f"c{k}" for k in label]), cv=cv)
 
 
 def test_things_categories(things_root: Path) -> None:
@@ -352,10 +365,10 @@ def test_folds_are_a_whole_number(n_folds):
         object_folds(30, n_folds)
 
 
-@pytest.mark.parametrize("centre_on", [[40], [-1], np.ones(4, bool)])
+@pytest.mark.parametrize("centre_on", [[40], [-1], np.ones(5, bool)])
 def test_rows_to_centre_on_must_exist(centre_on):
     X = np.random.default_rng(0).normal(size=(5, 3))
-    with pytest.raises(BadInputError, match="there are 5|5 rows"):
+    with pytest.raises((BadInputError, MismatchError), match="there are 5|were named"):
         odd_one_out(X, [[0, 1, 2]], metric="centred cosine", centre_on=centre_on)
 
 

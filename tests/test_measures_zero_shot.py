@@ -237,7 +237,7 @@ def test_bad_features() -> None:
         odd_one_out(np.eye(5), triplets, ties="none")
     with pytest.raises(UnknownNameError, match="estimand"):
         odd_one_out(np.eye(5), triplets, ci="bootstrap")
-    with pytest.raises(BadInputError, match="neither a table"):
+    with pytest.raises(BadInputError, match="neither one row of a table"):
         odd_one_out(np.eye(5), triplets, ceiling=0.7)
     store = SmallStore("abcde", {("m", 0.1, "none"): np.eye(5)})
     named = Triplets(np.array(triplets), names=tuple("abcde"))
@@ -258,7 +258,7 @@ def test_the_headline_is_reported_where_it_was_not_chosen() -> None:
     triplets = Triplets(random_triplets(60, 4000), names=names)
     store = SmallStore(names, cells)
     everywhere = odd_one_out(store, triplets)["accuracy"].max()
-    table = best_cell(store, triplets, seed=3)
+    table = best_cell(store, triplets, random_state=3)
     assert table["fold"].tolist() == [0, 1]
     # forty cells of noise: the best looks good where it was picked, not where it is reported
     assert (table["accuracy_where_chosen"] > 0.36).all() and everywhere > 0.35

@@ -88,10 +88,10 @@ def test_a_bar_that_was_shown_is_still_there_at_the_end(monkeypatch):
 
     import tqdm.notebook
 
-    from ldm_kit.measures.progress import progress
+    from ldm_kit.measures.cells import progress
 
     shown = []
-    monkeypatch.setattr("ldm_kit.measures.progress.tqdm", tqdm.notebook.tqdm)
+    monkeypatch.setattr("ldm_kit.measures.cells.tqdm", tqdm.notebook.tqdm)
     monkeypatch.setattr("tqdm.notebook.display", lambda *what: shown.extend(what))
     for _ in progress(range(3), "comparing"):
         time.sleep(0.6)

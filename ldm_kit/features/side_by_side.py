@@ -12,7 +12,7 @@ from ldm_kit.features.store import CellKey, FeatureStore
 
 
 class SideBySide:
-    """Cells of several stores under new conditionings; see `ldm_kit.measures.cells.Store`.
+    """Cells of several stores under new conditionings; see `ldm_kit.measures.cells.cells_of`.
 
     Parameters
     ----------

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,35 +9,37 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
-from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.measures.grouped import Grouped, grouped, set_keys
-from ldm_kit.measures.intervals import checked_estimand, interval
+from ldm_kit.errors import BadInputError, one_of
+from ldm_kit.measures import kernels
+from ldm_kit.measures.grouped import Grouped, set_keys
+from ldm_kit.measures.statistics import checked_estimand, interval
 from ldm_kit.tables import tidy
 
+Counts = npt.NDArray[np.int64]
 SUMMARY = ("id_lo", "id_mid", "id_hi", "n_per_triplet", "prop_max")
 BIAS_DRAWS = 200
 OFTEN = 0.1  # a share of choices of repeated sets that is no accident of drawing sets at random
 
 
 def noise_ceiling(
-    judgements: Triplets | npt.ArrayLike | pd.DataFrame | str | os.PathLike[str],
+    judgements: Triplets | npt.ArrayLike | pd.DataFrame,
     *,
     min_judgements: int = 2,
     ci: bool | str = True,
     source: str | None = None,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> pd.DataFrame:
     """Bounds on the accuracy that a model of people can reach, from triplets judged repeatedly.
 
     Each set of three that was judged often enough counts once. Its *upper* bound is the share of its
     majority answer: no model that gives one answer can do better on these judgements. Its *lower* bound
-    is how often one judge gives the majority answer of the others (a tie among theirs earns 1/2 or 1/3).
+    is how often one participant gives the majority answer of the others (a tie among theirs earns 1/2 or 1/3).
     The upper bound is biased upward when few judged a set, since the majority is found in the same
     answers that it is scored on; `ceiling_high_bias` estimates by how much (parametric bootstrap).
 
     Parameters
     ----------
-    judgements : Triplets, array (t, 3), table or path
+    judgements : Triplets, array (t, 3) or DataFrame
         Single judgements, some of the same three stimuli; or THINGS' summary of them, with columns
         ``n_per_triplet`` and ``prop_max`` (and ``id_lo, id_mid, id_hi``). How the other answers divide is
         not known from it: the lower bound is then the mean over all ways in which they can.
@@ -50,8 +49,8 @@ def noise_ceiling(
         Which interval the columns `ceiling_low_se` and `ceiling_high_se` belong to.
     source : str, optional
         Text for the column `ceiling_source`; by default it tells the sets and the judgements.
-    seed : int
-        Of the bootstrap.
+    random_state : int
+        Seed of the bootstrap.
 
     Returns
     -------
@@ -80,30 +79,34 @@ def noise_ceiling(
         raise BadInputError(
             f"min_judgements={min_judgements}: a set judged once has no ceiling of its own. Give 2 or more."
         )
-    sets = _counted(judgements)
-    total = sets.counts.sum(axis=1)
-    kept = total >= min_judgements
-    if not kept.any():
+    if isinstance(judgements, pd.DataFrame):
+        counts, members = _from_summary(judgements)
+        about, agreement = {"judgements": "human", "dataset": ""}, _leave_one_out_of_summary
+    else:
+        counts, members = _counted(judgements)
+        about = {name: getattr(judgements, name, "") for name in ("judgements", "dataset")}
+        agreement = leave_one_out
+    total = counts.sum(axis=1)
+    often = total >= min_judgements
+    if not often.any():
         raise BadInputError(
             f"No set of three was judged {min_judgements} times or more (the most is "
             f"{int(total.max(initial=0))}), so there is no noise ceiling. Use triplets with repeated "
             "judgements, or lower `min_judgements`."
         )
-    counts, total = sets.counts[kept], total[kept]
-    high = counts.max(axis=1) / total
-    low = leave_one_out(counts) if sets.complete else _leave_one_out_of_summary(counts)
-    row: dict[str, Any] = {"judgements": sets.judgements, "dataset": sets.dataset}
+    counts, total = counts[often], total[often]
+    bounds = {"low": agreement(counts), "high": counts.max(axis=1) / total}
+    row = {**about, **{f"ceiling_{name}": float(values.mean()) for name, values in bounds.items()}}
     estimand = checked_estimand(ci)
-    groups = None if sets.members is None else Grouped(*_compact(sets.members[kept]))
-    for name, values in (("low", low), ("high", high)):
-        row[f"ceiling_{name}"] = float(values.mean())
-        if groups is not None and estimand is not None:
+    if members is not None and estimand is not None:
+        objects, members = np.unique(members[often], return_inverse=True)
+        groups = Grouped(members.reshape(-1, 3), len(objects))
+        for name, values in bounds.items():
             row[f"ceiling_{name}_se"] = interval(values[groups.order], groups, estimand).se
+    of = f" of {about['dataset']}" if about["dataset"] else ""
     row |= {
-        "ceiling_high_bias": _bias(counts, seed),
-        "ceiling_source": source
-        or f"{len(counts):,} sets{' of ' + sets.dataset if sets.dataset else ''} judged "
-        f"{total.min()}–{total.max()} times",
+        "ceiling_high_bias": _bias(counts, random_state),
+        "ceiling_source": source or f"{len(counts):,} sets{of} judged {total.min()}–{total.max()} times",
         "n_triplets": len(counts),
         "n_judgements": int(total.sum()),
         "min_judgements": int(total.min()),
@@ -114,11 +117,10 @@ def noise_ceiling(
 
 
 def ceiling_of(data: Any) -> pd.DataFrame | None:
-    """Give the noise ceiling of a data set, from whatever repeated judgements it has.
+    """The noise ceiling of a data set, from whatever repeated judgements it has.
 
-    Where a tenth of the choices or more are of sets judged repeatedly, as a class's are, their ceiling is what
-    `noise_ceiling` gives for them. Else it is that of `data.repeated`, which THINGS publishes apart from its single
-    choices, as counts and shares.
+    Where a tenth of the judgements or more are of sets judged repeatedly, as a class's are, it is their `noise_ceiling`.
+    Else it is that of `data.repeated`, which THINGS publishes apart from its single judgements, as counts and shares.
 
     Parameters
     ----------
@@ -129,15 +131,19 @@ def ceiling_of(data: Any) -> pd.DataFrame | None:
     -------
     pandas.DataFrame or None
         One row as from `noise_ceiling`; None if no triplet was judged repeatedly, so that figures show no
-        ceiling instead of a made-up one.
+        ceiling rather than a wrong one.
 
     Examples
     --------
-    >>> lk.odd_one_out(store, data.triplets, ceiling=lk.ceiling_of(data))  # doctest: +SKIP
+    >>> from ldm_kit import load_dataset
+    >>> ceiling_of(load_dataset("toybox"))[["ceiling_low", "ceiling_high"]].round(3).values.tolist()
+    [[0.679, 0.701]]
     """
     choices = data.triplets
-    if choices is not None and len(choices) and len(grouped(choices).repeats[0]) >= OFTEN * len(choices):
-        return noise_ceiling(choices)
+    if choices is not None and len(choices):
+        again = kernels.mark_repeats(choices.indices, len(choices.names))
+        if again.sum() >= OFTEN * len(choices):
+            return noise_ceiling(choices)
     if data.repeated is None or data.repeated.empty:
         return None
     if choices is not None and choices.judgements != "human":
@@ -146,8 +152,8 @@ def ceiling_of(data: Any) -> pd.DataFrame | None:
     return noise_ceiling(summary, source=f"{len(summary)} repeated triplets of {data.name}")
 
 
-def leave_one_out(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """How often a judge gives the majority answer of the others, per set.
+def leave_one_out(counts: Counts) -> npt.NDArray[np.float64]:
+    """How often a participant gives the majority answer of the others, per set.
 
     Parameters
     ----------
@@ -181,66 +187,31 @@ def ceiling_columns(ceiling: Any) -> dict[str, Any]:
     if ceiling is None:
         return {}
     names = ("ceiling_low", "ceiling_high", "ceiling_source")
-    if isinstance(ceiling, pd.DataFrame):
-        if len(ceiling) != 1:
-            raise BadInputError(
-                f"The noise ceiling has {len(ceiling)} rows; one is needed. Pick a row: `ceiling.iloc[[0]]`."
-            )
+    if isinstance(ceiling, pd.DataFrame) and len(ceiling) == 1:
         return {name: ceiling[name].iloc[0] for name in names}
-    if isinstance(ceiling, Sequence) and len(ceiling) == 3 and isinstance(ceiling[2], str):
+    if isinstance(ceiling, (tuple, list)) and len(ceiling) == 3 and isinstance(ceiling[2], str):
         return dict(zip(names, ceiling, strict=True))
     raise BadInputError(
-        f"ceiling={ceiling!r} is neither a table of `noise_ceiling` nor (low, high, source). Give one of these."
+        f"ceiling={ceiling!r} is neither one row of a table of `noise_ceiling` nor (low, high, source). Give one of "
+        "these: `ceiling.iloc[[0]]` is a row."
     )
 
 
-@dataclass(frozen=True)
-class _Sets:
-    counts: npt.NDArray[np.int64]  # (s, 3): how many chose each of the three
-    members: npt.NDArray[np.int64] | None  # (s, 3): the three, where known
-    judgements: str = ""
-    dataset: str = ""
-    complete: bool = True  # False: only the largest count is known, the others are a guess
-
-
-def _counted(judgements: Any) -> _Sets:
-    """Count the answers of each set of three."""
-    if isinstance(judgements, (str, os.PathLike)):
-        judgements = _read_summary(judgements)
-    if isinstance(judgements, pd.DataFrame):
-        return _from_summary(judgements)
-    about = ("", "")
-    if isinstance(judgements, Triplets):
-        indices, n = judgements.indices, len(judgements.names)
-        about = (judgements.judgements, judgements.dataset)
-    else:
-        indices = checked_indices(judgements, None)
-        n = int(indices.max(initial=0)) + 1
-    _, first, number = np.unique(set_keys(indices, n), return_index=True, return_inverse=True)
+def _counted(judgements: Triplets | npt.ArrayLike) -> tuple[Counts, Counts]:
+    """How often each item of a set of three was chosen, (s, 3), and the three."""
+    indices = judgements.indices if isinstance(judgements, Triplets) else checked_indices(judgements, None)
+    keys = set_keys(indices, int(indices.max(initial=0)) + 1)
+    _, first, number = np.unique(keys, return_index=True, return_inverse=True)
     members = np.sort(indices[first], axis=1)
     answer = (members[number] == indices[:, 2:]).argmax(axis=1)
     counts = np.bincount(number * 3 + answer, minlength=3 * len(first)).reshape(-1, 3)
-    return _Sets(counts.astype(np.int64), members, *about)
+    return counts.astype(np.int64), members
 
 
-def _read_summary(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read the table of a summary."""
-    try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise BadInputError(
-            f"{str(path)!r} cannot be read as a summary: {error}. Give a CSV with the columns {', '.join(SUMMARY)}; "
-            "the game's files are read by `read_choices`."
-        ) from error
-
-
-def _from_summary(table: pd.DataFrame) -> _Sets:
+def _from_summary(table: pd.DataFrame) -> tuple[Counts, Counts | None]:
     """Counts from the number of judgements and the majority's share; the others dealt evenly."""
     for name in SUMMARY[3:]:
-        if name not in table:
-            raise unknown_name(
-                "column", name, table.columns, f"A summary has the columns {', '.join(SUMMARY)}."
-            )
+        one_of("column", name, table.columns, f"A summary has the columns {', '.join(SUMMARY)}.")
     times, share = (pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in SUMMARY[3:])
     # The share may be rounded; that of the majority of three answers is a third or more.
     bad = np.flatnonzero(
@@ -257,11 +228,10 @@ def _from_summary(table: pd.DataFrame) -> _Sets:
     second = (total - most + 1) // 2
     counts = np.stack([most, second, total - most - second], axis=1)
     known = set(SUMMARY[:3]) <= set(table.columns)
-    members = table[list(SUMMARY[:3])].to_numpy(np.int64) if known else None
-    return _Sets(counts, members, judgements="human", complete=False)
+    return counts, table[list(SUMMARY[:3])].to_numpy(np.int64) if known else None
 
 
-def _leave_one_out_of_summary(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _leave_one_out_of_summary(counts: Counts) -> npt.NDArray[np.float64]:
     """`leave_one_out`, averaged over every division of the answers outside the majority."""
     most, rest = counts[:, 0], counts[:, 1] + counts[:, 2]
     ways = np.minimum(most, rest) - (rest + 1) // 2 + 1
@@ -273,13 +243,7 @@ def _leave_one_out_of_summary(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.f
     return mean
 
 
-def _compact(members: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
-    """Renumber the objects that occur, 0 upward."""
-    objects, new = np.unique(members, return_inverse=True)
-    return new.reshape(members.shape), len(objects)
-
-
-def _bias(counts: npt.NDArray[np.int64], seed: int) -> float:
+def _bias(counts: Counts, seed: int) -> float:
     """By how much the share of the majority found in n answers exceeds that of the likeliest answer."""
     total = counts.sum(axis=1)
     shares = counts / total[:, None]

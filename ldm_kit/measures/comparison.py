@@ -1,26 +1,24 @@
-"""Differences between cells, paired triplet by triplet and corrected for how many there are."""
+"""Cells beside each other: differences on the same triplets, the best cell without peeking, several models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import BadInputError, MismatchError, unknown_name
-from ldm_kit.measures.cells import cells_of, table_labels
+from ldm_kit.datasets.triplets import Triplets, checked_indices
+from ldm_kit.errors import BadInputError, MismatchError, one_of, unknown_name
+from ldm_kit.measures.folds import object_folds, wholly_in
 from ldm_kit.measures.grouped import Grouped
-from ldm_kit.measures.intervals import LEVEL, checked_estimand, interval
-from ldm_kit.measures.progress import progress
-from ldm_kit.measures.zero_shot import Matched, once, score_of_code
+from ldm_kit.measures.metrics import METRICS
+from ldm_kit.measures.statistics import CORRECTIONS, checked_estimand, corrected, interval
+from ldm_kit.measures.zero_shot import matched_cells, odd_one_out, score_of_code
 from ldm_kit.tables import COLUMNS, tidy
 
-CORRECTIONS = ("holm", "bh", "none")
 # Labels that say the same thing as another one: they follow it.
 FOLLOWS = {
     "depth": "block",
@@ -28,6 +26,7 @@ FOLLOWS = {
     "sigma": "noise_level",
     "signal_share": "noise_level",
 }
+Codes = npt.NDArray[np.uint8]
 
 
 def compare(
@@ -46,8 +45,8 @@ def compare(
     """Compare the accuracy of cells that differ in one label, on the same triplets.
 
     Cells are compared within each combination of their other labels: with ``by="block"``, the blocks at one
-    noise level and under one conditioning; with ``by="conditioning"``, with and without words in one block
-    at one noise level. A label in `average` is averaged over instead, triplet by triplet.
+    noise level and under one conditioning; with ``by="conditioning"``, the conditionings in one block at one
+    noise level. A label in `average` is averaged over instead, triplet by triplet.
 
     Parameters
     ----------
@@ -63,7 +62,7 @@ def compare(
         For the number of differences in the table: Holm's (family-wise error), Benjamini and Hochberg's
         (false discovery rate), or none.
     ci : bool or {"new objects", "these objects"}
-        The estimand of the interval and of p; True is the first. See `ldm_kit.measures.intervals`.
+        The estimand of the interval and of p; True is the first. See `ldm_kit.measures.statistics`.
 
     Returns
     -------
@@ -89,30 +88,39 @@ def compare(
     >>> compare(cells, t)[["a", "b"]].values.tolist()
     [['a', 'b'], ['a', 'c'], ['b', 'c']]
     """
-    if correction not in CORRECTIONS:
-        raise unknown_name("correction", correction, CORRECTIONS, "Pick one of these.")
-    estimand = checked_estimand(ci) or "new objects"
-    measured, groups = _measure(features, triplets, metric, centre_on)
-    families = _families(measured, by, average)
-    lut = score_of_code(ties)
+    one_of("correction", correction, CORRECTIONS)
+    estimand, score = checked_estimand(ci) or "new objects", score_of_code(ties)
+    measured: list[tuple[dict[str, Any], Codes]] = []
+    groups: Grouped | None = None
+    for matched in matched_cells(features, triplets, "comparing"):
+        if groups is None:
+            groups = matched.groups
+        codes = matched.codes(metric, centre_on)
+        if matched.groups is not groups:  # an array of another number of rows is grouped in other bands
+            codes = matched.groups.ungrouped(codes)[groups.order]
+        measured.append((matched.labels, codes))
+    if groups is None:
+        raise BadInputError("There are no cells to compare. Give a store or a mapping with at least two.")
     rows: list[dict[str, Any]] = []
-    for shared, members in families:
+    for shared, members in _families(measured, by, average):
         if reference is not None and reference not in members:
             raise unknown_name(f"reference {by}", reference, members, "Name one of the values compared.")
-        for a, b in _pairs(list(members), reference):
-            score_a, score_b = (_mean_score(members[name], lut) for name in (a, b))
-            found = interval(score_a - score_b, groups, estimand, bounds=(-1.0, 1.0))
+        others = [(value, reference) for value in members if value != reference]
+        for a, b in combinations(members, 2) if reference is None else others:
+            scores = [_mean_score(members[name], score) for name in (a, b)]
+            found = interval(scores[0] - scores[1], groups, estimand, bounds=(-1.0, 1.0))
             rows.append(
                 {
-                    **{name: value for name, value in shared.items() if name != "accuracy"},
+                    **shared,
                     "metric": metric,
-                    **{name: value for name, value in found.columns.items() if name != "accuracy"},
+                    **found.columns,
+                    "accuracy": float("nan"),
                     "n_triplets": len(groups),
                     "by": by,
                     "a": a,
                     "b": b,
-                    "accuracy_a": float(score_a.mean()),
-                    "accuracy_b": float(score_b.mean()),
+                    "accuracy_a": float(scores[0].mean()),
+                    "accuracy_b": float(scores[1].mean()),
                     "difference": found.mean,
                 }
             )
@@ -122,173 +130,156 @@ def compare(
             "the labels that differ along with it in `average`."
         )
     freedom = (len(groups) if estimand == "these objects" else groups.n_used) - 1
-    found_all = [(row["difference"], row["se"], freedom) for row in rows]
-    for row, columns in zip(rows, corrected(found_all, correction), strict=True):
-        row.update(columns)
-    return tidy(rows)
+    differences = [(row["difference"], row["se"], freedom) for row in rows]
+    return tidy(row | columns for row, columns in zip(rows, corrected(differences, correction), strict=True))
 
 
-def corrected(found: Sequence[tuple[float, float, int]], correction: str = "holm") -> list[dict[str, float]]:
-    """Correct differences for how many of them there are: their p, and the intervals that agree with it.
-
-    Parameters
-    ----------
-    found : sequence of (difference, standard error, degrees of freedom)
-    correction : {"holm", "bh", "none"}
-
-    Returns
-    -------
-    list of dict
-        For each, `p` (two-sided, Student's t), `p_corrected`, `n_compared` (1 without a correction), and
-        `low_corrected` and `high_corrected`: the interval of the level at which the correction tested this
-        difference, so that it excludes zero exactly where `p_corrected` is below 0.05 (Ludbrook 2000).
-
-    Examples
-    --------
-    >>> first, second = corrected([(0.04, 0.015, 60), (0.04, 0.019, 60)])
-    >>> round(first["p_corrected"], 3), first["low_corrected"] > 0
-    (0.02, True)
-    """
-    from scipy.special import stdtrit
-
-    p = [_p_value(*one) for one in found]
-    raised, rows = _raised(p, correction), []
-    for (mean, se, freedom), raw, new in zip(found, p, raised, strict=True):
-        level = (1 - LEVEL) * (raw / new if new > 0 else 1 / len(p))
-        reach = se * float(stdtrit(max(freedom, 1), 1 - level / 2))
-        rows.append(
-            {
-                "p": raw,
-                "p_corrected": min(new, 1.0),
-                "low_corrected": max(mean - reach, -1.0),
-                "high_corrected": min(mean + reach, 1.0),
-                "n_compared": 1 if correction == "none" else len(p),
-            }
-        )
-    return rows
-
-
-def corrected_p(p: Sequence[float], correction: str) -> list[float]:
-    """Correct p values for their number.
-
-    Parameters
-    ----------
-    p : sequence of float
-    correction : {"holm", "bh", "none"}
-
-    Returns
-    -------
-    list of float
-        In the same order, at most 1.
-
-    Examples
-    --------
-    >>> [round(value, 6) for value in corrected_p([0.01, 0.04, 0.03], "holm")]
-    [0.03, 0.06, 0.06]
-    >>> [round(value, 6) for value in corrected_p([0.01, 0.04, 0.03], "bh")]
-    [0.03, 0.04, 0.04]
-    """
-    return [min(value, 1.0) for value in _raised(p, correction)]
-
-
-def _raised(p: Sequence[float], correction: str) -> list[float]:
-    """Corrected p values before they are cut at 1."""
-    values = np.asarray(p, dtype=np.float64)
-    m = len(values)
-    order = np.argsort(values, kind="stable")
-    out = np.empty(m)
-    if correction == "holm":
-        out[order] = np.maximum.accumulate((m - np.arange(m)) * values[order])
-    elif correction == "bh":
-        scaled = values[order] * m / (np.arange(m) + 1)
-        out[order] = np.minimum.accumulate(scaled[::-1])[::-1]
-    else:
-        out = values
-    return [float(value) for value in out]
-
-
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    labels: dict[str, Any]
-    codes: npt.NDArray[np.uint8]
-
-
-def _measure(
-    features: Any, triplets: Triplets | npt.ArrayLike, metric: str, centre_on: Any
-) -> tuple[list[_Measured], Grouped]:
-    """The codes of every cell's triplets, one byte each, in the grouped order of the first cell."""
-    triplets = once(triplets)
-    measured: list[_Measured] = []
-    groups: Grouped | None = None
-    for cell in progress(cells_of(features), "comparing", features):
-        matched = Matched.of(cell, triplets)
-        if groups is None:
-            groups = matched.groups
-        codes = matched.codes(metric, centre_on)
-        if matched.groups is not groups:  # an array of another number of rows is grouped in other bands
-            codes = matched.groups.ungrouped(codes)[groups.order]
-        measured.append(_Measured(table_labels(cell, triplets), codes))
-    if groups is None:
-        raise BadInputError("There are no cells to compare. Give a store or a mapping with at least two.")
-    return measured, groups
+def _mean_score(cells: Mapping[str, Codes], score: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Each triplet's score, averaged over cells."""
+    total = np.zeros(len(next(iter(cells.values()))))
+    for codes in cells.values():
+        total += score[codes]
+    return total / len(cells)
 
 
 def _families(
-    measured: list[_Measured], by: str, average: Sequence[str]
-) -> list[tuple[dict[str, Any], dict[Any, list[_Measured]]]]:
-    """Cells that share all labels but `by` and those averaged over, keyed by their value of `by`."""
-    known = {name for cell in measured for name in cell.labels}
+    measured: list[tuple[dict[str, Any], Codes]], by: str, average: Sequence[str]
+) -> list[tuple[dict[str, Any], dict[Any, dict[str, Codes]]]]:
+    """Cells that share all labels but `by` and those averaged over, by their value of `by`, then by what is averaged."""
+    known = {name for labels, _ in measured for name in labels}
     for name in (by, *average):
-        if name not in known:
-            raise unknown_name("label", name, known & {*COLUMNS} or known, "Cells have these labels.")
+        one_of("label", name, known & {*COLUMNS} or known, "Cells have these labels.")
     apart = {by, *average}
     apart |= {follower for follower, leader in FOLLOWS.items() if leader in apart}
-    families: dict[tuple[Any, ...], tuple[dict[str, Any], dict[Any, list[_Measured]]]] = {}
-    for cell in measured:
-        shared = {name: value for name, value in cell.labels.items() if name not in apart}
-        key = tuple(sorted((name, str(value)) for name, value in shared.items()))
-        families.setdefault(key, (shared, {}))[1].setdefault(cell.labels[by], []).append(cell)
+    families: dict[str, tuple[dict[str, Any], dict[Any, dict[str, Codes]]]] = {}
+    for labels, codes in measured:
+        shared = {name: value for name, value in labels.items() if name not in apart}
+        key = str(sorted((name, str(value)) for name, value in shared.items()))
+        cells = families.setdefault(key, (shared, {}))[1].setdefault(labels[by], {})
+        place = str([labels[name] for name in average])
+        if place in cells:
+            raise MismatchError(f"Two cells share all labels with {by} {labels[by]!r}. Label them apart.")
+        cells[place] = codes
     for _, members in families.values():
-        grids = {
-            value: sorted(str([cell.labels[name] for name in average]) for cell in cells)
-            for value, cells in members.items()
-        }
-        first = next(iter(grids))
-        for value, grid in grids.items():
-            if grid != grids[first]:
+        for one, other in pairwise(members):
+            if set(members[one]) != set(members[other]):
                 raise MismatchError(
-                    f"{by} {first!r} and {value!r} would be averaged over different cells: {grids[first]} and "
-                    f"{grid}. Measure both for the same {', '.join(average) or 'cells'}."
-                )
-            if not average and len(grid) > 1:
-                raise MismatchError(
-                    f"{len(grid)} cells share all labels with {by} {value!r}. Label them apart."
+                    f"{by} {one!r} and {other!r} would be averaged over different cells: {sorted(members[one])} and "
+                    f"{sorted(members[other])}. Measure both for the same {', '.join(average)}."
                 )
     return list(families.values())
 
 
-def _pairs(values: list[Any], reference: Any) -> list[tuple[Any, Any]]:
-    """The differences to take."""
-    if reference is None:
-        return list(combinations(values, 2))
-    return [(value, reference) for value in values if value != reference]
+def best_cell(
+    features: Any,
+    triplets: Triplets | npt.ArrayLike,
+    metric: str = "cosine",
+    random_state: int = 0,
+    *,
+    ties: str = "chance",
+    ci: bool | str = True,
+    centre_on: Sequence[str] | npt.ArrayLike | None = None,
+    ceiling: Any = None,
+) -> pd.DataFrame:
+    """Which cell is the most human, and how human is it? Chosen on some objects, reported on others.
+
+    The judged objects are halved by `split_objects`. The cell that is most accurate on the triplets wholly among one
+    half is reported on the triplets wholly among the other: its accuracy there owes nothing to having been
+    picked. With few objects the two halves may well pick different cells; then say so.
+
+    Parameters
+    ----------
+    features, triplets, metric, ties, ci, centre_on, ceiling
+        As for `odd_one_out`.
+    random_state : int
+        Seed of the halves.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The tidy table, a row for either half (`fold` 0 and 1) that chooses: the chosen cell's labels, its accuracy and
+        interval where it is reported, and the columns `chosen_on`, `reported_on` ("half 0", "half 1"),
+        `accuracy_where_chosen`, `runner_up` (the second best block where chosen), `n_cells`, `n_objects` (of the
+        reporting half).
+
+    Raises
+    ------
+    BadInputError
+        If a half has no triplets.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(12, 3))
+    >>> t = np.array([rng.permutation(12)[:3] for _ in range(300)])
+    >>> best_cell({"a": X, "b": rng.normal(size=(12, 3))}, t)[["fold", "chosen_on", "reported_on"]]
+       fold chosen_on reported_on
+    0     0    half 0      half 1
+    1     1    half 1      half 0
+    """
+    one_of("metric", metric, METRICS)
+    source: Any = triplets
+    named = isinstance(source, Triplets)
+    indices = source.indices if named else checked_indices(source, None)
+    objects = np.flatnonzero(np.bincount(indices.ravel()))
+    if named:  # in the order of names, like `split_objects`
+        objects = objects[np.argsort([source.names[i] for i in objects], kind="stable")]
+    half = np.zeros(int(indices.max(initial=0)) + 1, np.int64)
+    half[objects] = object_folds(len(objects), 2, random_state)
+    whole, tables = wholly_in(indices, half), []
+    for number in range(2):
+        rows = np.flatnonzero(whole == number)
+        if not rows.size:
+            raise BadInputError(
+                f"Half {number} of the {len(objects)} judged objects has no triplets of its own (of {len(indices)}). "
+                "Use another `random_state`, or more triplets."
+            )
+        part = source.take(rows) if named else indices[rows]
+        tables.append(odd_one_out(features, part, metric, ties, ci, centre_on=centre_on, ceiling=ceiling))
+    if tables[0].empty:
+        raise BadInputError("There are no cells to choose from. Give a store or a mapping with at least one.")
+    found = []
+    for fold, (chosen, reported) in enumerate([tables, tables[::-1]]):
+        ranking = np.argsort(-chosen["accuracy"].to_numpy(), kind="stable")
+        found.append(
+            {
+                **reported.iloc[ranking[0]],
+                "fold": fold,
+                "seed": random_state,
+                "chosen_on": f"half {fold}",
+                "reported_on": f"half {1 - fold}",
+                "accuracy_where_chosen": chosen["accuracy"].iloc[ranking[0]],
+                "runner_up": chosen["block"].iloc[ranking[1]] if len(ranking) > 1 else "",
+                "n_cells": len(ranking),
+                "n_objects": int((half[objects] == 1 - fold).sum()),
+            }
+        )
+    return tidy(found)
 
 
-def _mean_score(cells: list[_Measured], lut: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Each triplet's score, averaged over cells."""
-    total = lut[cells[0].codes]
-    for cell in cells[1:]:
-        total += lut[cell.codes]
-    total /= len(cells)
-    return total
+def alignment_of_models(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Put the tables of several models under each other, with each block's relative depth.
 
+    Parameters
+    ----------
+    tables : mapping of str to DataFrame
+        The tidy table of each model.
 
-def _p_value(difference: float, se: float, freedom: int) -> float:
-    """Two-sided p of Student's t; 1 for no difference at all."""
-    from scipy.special import stdtr
+    Returns
+    -------
+    pandas.DataFrame
+        With `model` as named, and the column `relative_depth`: 0 for a model's first block, 1 for its
+        last, evenly spaced between; 1 where there is but one.
 
-    if difference == 0:
-        return 1.0
-    if se == 0:
-        return 0.0
-    return float(2 * stdtr(max(freedom, 1), -abs(difference) / se))
+    Examples
+    --------
+    >>> table = pd.DataFrame({"model": "m", "block": ["a", "b"], "depth": [3, 9]})
+    >>> alignment_of_models({"mine": table})[["model", "relative_depth"]].values.tolist()
+    [['mine', 0.0], ['mine', 1.0]]
+    """
+    parts = []
+    for name, table in tables.items():
+        order = {depth: rank for rank, depth in enumerate(sorted(table["depth"].unique()))}
+        depth = table["depth"].map(order) / (len(order) - 1) if len(order) > 1 else 1.0
+        parts.append(table.assign(model=name, relative_depth=depth))
+    return pd.concat(parts, ignore_index=True)

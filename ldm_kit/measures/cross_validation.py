@@ -15,16 +15,14 @@ from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import number_of_folds, unknown_name
 from ldm_kit.measures import objective, protocol_linhardt
 from ldm_kit.measures.ceiling import ceiling_columns
-from ldm_kit.measures.cells import cells_of, n_cells, table_labels
-from ldm_kit.measures.comparison import corrected
+from ldm_kit.measures.cells import cells_of, progress
 from ldm_kit.measures.folds import each_fold, object_folds, within
 from ldm_kit.measures.grouped import Grouped
-from ldm_kit.measures.intervals import checked_estimand, interval
 from ldm_kit.measures.linear_probe import LinearProbe
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
 from ldm_kit.measures.probe import Probe
-from ldm_kit.measures.progress import progress
-from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED, Matched, once
+from ldm_kit.measures.statistics import checked_estimand, corrected, interval
+from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED, matched_cells
 from ldm_kit.tables import tidy
 
 Matrix = npt.NDArray[np.floating]
@@ -133,7 +131,9 @@ def cross_validate_probe(
     n_folds, estimand = number_of_folds(n_folds), checked_estimand(ci)
     more = ceiling_columns(ceiling)
     rows, pooled, probes, gains = [], [], [], []
-    steps = progress(_steps(features, triplets, n_folds, seed), "probes", total=n_cells(features) * n_folds)
+    steps = progress(
+        _steps(features, triplets, n_folds, seed), "probes", total=len(cells_of(features)) * n_folds
+    )
     folds: list[_Fold] = []
     dealt: dict[str | int, int] = {}
     for labels, objects, X, indices, fold, number, rows_of_it in steps:
@@ -177,19 +177,16 @@ def probe_name(probe: Probe) -> str:
 
 def _steps(features: Any, triplets: Any, n_folds: int, seed: int) -> Any:
     """Every cell × fold: labels, judged objects, their rows, triplets, folds, fold number, rows of its triplets."""
-    triplets = once(triplets)
-    for cell in cells_of(features):
-        matched = Matched.of(cell, triplets)
+    for matched in matched_cells(features, triplets, "cells"):
         used = np.flatnonzero(matched.groups.used)
-        X = matched.X[used if matched.rows is None else matched.rows[used]]
+        X = matched.X[matched.rows[used]]
         indices = matched.groups.indices
         if len(used) < matched.groups.n:
             indices = within(indices, np.arange(len(indices)), used, matched.groups.n)
-        names = triplets.names if isinstance(triplets, Triplets) else cell.names
-        objects = used.tolist() if names is None else [names[i] for i in used]
+        objects = used.tolist() if matched.names is None else [matched.names[i] for i in used]
         fold = object_folds(len(used), n_folds, seed)
         for number, rows in enumerate(each_fold(indices, fold)):
-            yield table_labels(cell, triplets), objects, X, indices, fold, number, rows
+            yield matched.labels, objects, X, indices, fold, number, rows
 
 
 def _one_fold(

@@ -1,17 +1,16 @@
-"""Triplets grouped by their odd object, ready for the compiled loops, and made once for all cells."""
+"""Triplets grouped by their odd object for the compiled loops, and what they all add up to for every object and pair."""
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ldm_kit.datasets.triplets import Triplets, checked_indices
+from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.measures import kernels
 from ldm_kit.measures.metrics import Tolerance
 from ldm_kit.measures.threads import WORTH_THREADS, in_threads, n_threads
@@ -22,19 +21,35 @@ BAND, FEW = 6, 512
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-@dataclass(frozen=True, eq=False)
+class Tally(NamedTuple):
+    """Sums of whole numbers, one of each code, over triplets.
+
+    `counts`, (8,), says how many triplets bear each code; `pairs`, (n, n), is the sum over the triplets that hold the
+    pair, and its two halves add up. A triplet holds two pairs with each of its objects, so the sums over objects follow.
+    """
+
+    counts: npt.NDArray[np.int64]
+    pairs: npt.NDArray[np.signedinteger]
+
+
+@dataclass(eq=False)
 class Grouped:
     """Triplets over `n` objects, in runs that share the odd one and a band of first items.
 
     A loop over a run then stays within one row of a similarity matrix and one band of rows, which fit a core's own
-    cache; in the order given, almost every look-up would miss it.
+    cache; in their own order, almost every look-up would miss it. A measure groups its triplets once for all cells;
+    it takes `Grouped.of(triplets)` in place of `Triplets`, too, so that several calls can share one grouping.
 
     Parameters
     ----------
     indices : ndarray of int64, shape (t, 3)
-        As given; column 2 is the odd one.
+        Checked; column 2 is the odd one.
     n : int
         Number of objects.
+    names : tuple of str, optional
+        Of the objects; features are then matched to them by name.
+    labels : dict
+        Columns of the tidy table that say who judged what.
 
     Attributes
     ----------
@@ -54,27 +69,24 @@ class Grouped:
 
     indices: npt.NDArray[np.int64]
     n: int
-    start: npt.NDArray[np.int64] = field(init=False)
-    first: npt.NDArray[np.unsignedinteger] = field(init=False)
-    second: npt.NDArray[np.unsignedinteger] = field(init=False)
-    order: npt.NDArray[np.uint32] = field(init=False)
-    sharing: float | None = field(init=False, default=None)  # kept by `intervals.sharing`
-    tallied: Any = field(init=False, default=None)  # kept by `tally.tally_of_all`
+    names: tuple[str, ...] | None = None
+    labels: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         small = np.uint16 if self.n <= 2**16 else np.uint32
         t = len(self.indices)
         shift = BAND if self.n > FEW else 63
         bands = (max(self.n - 1, 0) >> shift) + 1
-        arrays = {
-            "start": np.zeros(bands * self.n + 1, np.int64),
-            "first": np.empty(t, small),
-            "second": np.empty(t, small),
-            "order": np.empty(t, np.uint32),
-        }
-        kernels.group_by_odd(self.indices, self.n, shift, *arrays.values())
-        for name, array in arrays.items():
-            object.__setattr__(self, name, array)
+        self.start = np.zeros(bands * self.n + 1, np.int64)
+        self.first, self.second = np.empty(t, small), np.empty(t, small)
+        self.order = np.empty(t, np.uint32)
+        kernels.group_by_odd(self.indices, self.n, shift, self.start, self.first, self.second, self.order)
+
+    @classmethod
+    def of(cls, triplets: Triplets) -> Grouped:
+        """Group named triplets, by which features are then matched."""
+        about = {"judgements": triplets.judgements, "dataset": triplets.dataset}
+        return cls(triplets.indices, len(triplets.names), triplets.names, about)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -109,13 +121,54 @@ class Grouped:
     @cached_property
     def repeats(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Grouped positions of the triplets whose set was judged more than once, and their sets' numbers."""
-        again = kernels.mark_repeats(self.indices, self.n)
-        none = np.empty(0, np.int64)
-        if not again.any():
-            return none, none
-        position = np.flatnonzero(again[self.order])
+        position = np.flatnonzero(kernels.mark_repeats(self.indices, self.n)[self.order])
         keys = set_keys(self.indices[self.order[position]], self.n)
         return position, np.unique(keys, return_inverse=True)[1]
+
+    @cached_property
+    def everything(self) -> Tally:
+        """How many triplets hold each pair."""
+        found = self.tally(np.zeros(len(self), np.uint8), np.ones(8, np.int64), np.int32)
+        small = np.int16 if found.pairs.max(initial=0) <= np.iinfo(np.int16).max else np.int32
+        return Tally(found.counts, found.pairs.astype(small, copy=False))
+
+    @cached_property
+    def sharing(self) -> float:
+        """Share of the ordered pairs of triplets (with itself, too) that have an object in common."""
+        objects, pairs = self.squared_sums(self.everything, 0.0)
+        position, number = self.repeats
+        sets = len(self) - len(position) + float(np.sum(np.bincount(number) ** 2))
+        return (objects - pairs + sets) / len(self) ** 2
+
+    def tally(self, codes: npt.NDArray[np.uint8], value: npt.NDArray[Any], dtype: Any) -> Tally:
+        """Add the whole-numbered value of each grouped triplet's code to its pairs, in sums of type `dtype`."""
+        values = np.asarray(value, dtype=dtype)
+
+        def work(part: tuple[int, int]) -> Tally:
+            found = Tally(np.zeros(8, np.int64), np.zeros((self.n, self.n), dtype))
+            kernels.tally(codes, values, *self.loops, *part, found.counts, found.pairs)
+            return found
+
+        first, *others = in_threads(work, self.parts)
+        for other in others:
+            np.add(first.counts, other.counts, out=first.counts)
+            np.add(first.pairs, other.pairs, out=first.pairs)
+        return first
+
+    def squared_sums(self, found: Tally, mean: float) -> tuple[float, float]:
+        """Sums of (sum - mean * count) squared over objects, and over pairs."""
+        counts = self.everything.pairs
+        bands = len(self.parts)
+
+        def work(band: int) -> tuple[float, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+            sums, times = np.zeros(self.n, np.int64), np.zeros(self.n, np.int64)
+            return kernels.sums_over_pairs(found.pairs, counts, mean, band, bands, sums, times), sums, times
+
+        done = in_threads(work, range(bands))
+        objects: npt.NDArray[np.float64] = (
+            np.sum([sums - mean * times for _, sums, times in done], axis=0) / 2
+        )
+        return float(objects @ objects), float(sum(pairs for pairs, _, _ in done))
 
     def choose(self, S: npt.NDArray[np.floating], tolerance: Tolerance) -> npt.NDArray[np.uint8]:
         """Which pairs are most similar in each grouped triplet, as the bits of `kernels.choose`."""
@@ -131,7 +184,7 @@ class Grouped:
         return codes
 
     def ungrouped(self, values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
-        """Put grouped values into the order in which the triplets were given."""
+        """Put grouped values into the order of `indices`."""
         out = np.empty_like(values)
         out[self.order] = values
         return out
@@ -150,28 +203,3 @@ def set_keys(indices: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
     middle = indices.sum(axis=1) - low - high
     keys: npt.NDArray[np.int64] = (low * n + middle) * n + high
     return keys
-
-
-_made: weakref.WeakKeyDictionary[Triplets, Grouped] = weakref.WeakKeyDictionary()
-
-
-def grouped(triplets: Triplets | npt.ArrayLike, n: int | None = None) -> Grouped:
-    """Group triplets by their odd object; a `Triplets` is grouped once and remembered.
-
-    Parameters
-    ----------
-    triplets : Triplets or array-like of int, shape (t, 3)
-    n : int, optional
-        Number of objects, needed for a plain array.
-
-    Examples
-    --------
-    >>> len(grouped([[0, 1, 2]], 3))
-    1
-    """
-    if isinstance(triplets, Triplets):
-        if triplets not in _made:
-            _made[triplets] = Grouped(triplets.indices, len(triplets.names))
-        return _made[triplets]
-    indices = checked_indices(triplets, n)
-    return Grouped(indices, int(indices.max(initial=-1)) + 1 if n is None else n)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.measures.cells import checked_matrix
+from ldm_kit.errors import BadInputError, one_of
+from ldm_kit.measures.cells import Matrix, Rows, checked_matrix, listed
 
 METRICS = ("cosine", "centred cosine", "dot", "euclidean", "correlation")
 
@@ -24,23 +24,8 @@ class Tolerance:
     """The difference up to which two similarities among some rows tie: `unit` times a scale of those rows.
 
     The scale is of the three rows of a triplet alone, so that one long row elsewhere makes no ties. It is 1 for
-    cosines and correlations, the product of the two greatest norms for dot products, and for squared distances the
-    greatest square of a row's distance from the mean.
-
-    Parameters
-    ----------
-    unit : float
-        `TIE_EPSILONS` epsilons of the matrix's type.
-    norms : ndarray of float64, shape (m,), optional
-        Of the rows (minus the mean, for distances); None where the scale is 1.
-    squared : bool
-        Whether the greatest norm is squared, instead of multiplied by the second.
-
-    Examples
-    --------
-    >>> norms = np.array([1.0, 2.0, 3.0])
-    >>> [Tolerance(0.5, norms, squared).greatest for squared in (False, True)]
-    [3.0, 4.5]
+    cosines and correlations (`norms` is None), the product of the two greatest norms for dot products, and for squared
+    distances (`squared`) the greatest square of a row's distance from the mean.
     """
 
     unit: float
@@ -70,9 +55,7 @@ class Tolerance:
         return np.asarray(self.unit * scale)
 
 
-def similarity(
-    X: npt.ArrayLike, metric: str = "cosine", *, centre_on: npt.ArrayLike | None = None
-) -> npt.NDArray[np.floating]:
+def similarity(X: npt.ArrayLike, metric: str = "cosine", *, centre_on: npt.ArrayLike | None = None) -> Matrix:
     """Compute the similarity of every two rows; larger is more alike.
 
     Parameters
@@ -105,28 +88,18 @@ def similarity(
 
 
 def similarity_and_tolerance(
-    X: npt.NDArray[np.floating],
+    X: Matrix,
     metric: str = "cosine",
     *,
-    rows: npt.NDArray[np.int64] | None = None,
+    rows: Rows | None = None,
     centre_on: npt.ArrayLike | None = None,
     what: str = "features",
     names: Sequence[str] | None = None,
-) -> tuple[npt.NDArray[np.floating], Tolerance]:
-    """Compute the similarity among `rows` of `X`, and the difference up to which two of them tie.
+) -> tuple[Matrix, Tolerance]:
+    """Compute the similarity among `rows` of `X` (m of them, all by default), and up to where two of them tie.
 
-    Parameters
-    ----------
-    X : ndarray, shape (n, d)
-        Finite. The mean that ``"centred cosine"`` subtracts is taken over all of it (or `centre_on`).
-    rows : ndarray of int, shape (m,), optional
-        The rows to compare, in this order; all by default.
-    what, names
-        The cell and the names of its rows, for error messages.
-
-    Returns
-    -------
-    (ndarray (m, m), Tolerance)
+    The mean that ``"centred cosine"`` subtracts is taken over all of `X`, or over `centre_on`. `what` and `names` are
+    those of the cell and of the rows of `X`, for error messages.
 
     Examples
     --------
@@ -134,8 +107,7 @@ def similarity_and_tolerance(
     >>> S.dtype.name, round(tolerance.greatest * 1e7, 1)
     ('float32', 9.5)
     """
-    if metric not in METRICS:
-        raise unknown_name("metric", metric, METRICS, "Pick one of these.")
+    one_of("metric", metric, METRICS)
     subtracted: Any = 0.0  # the norm of what is subtracted from each row
     if metric in ("centred cosine", "euclidean"):
         mean = row_mean(X, centre_on if metric == "centred cosine" else rows)
@@ -161,12 +133,23 @@ def similarity_and_tolerance(
         np.fill_diagonal(S, 0)
         return S, Tolerance(unit, np.sqrt(squares), squared=True)
     norms = np.sqrt(squares)
-    _check_directions(norms, subtracted, chosen.dtype, metric, rows, what, names)
+    flat = _without_direction(norms, subtracted, chosen.dtype, metric)
+    if flat.size:
+        reason = {
+            "cosine": "are all zeros",
+            "centred cosine": "equal the mean that is subtracted",
+            "correlation": "are constant across dimensions",
+        }[metric]
+        raise BadInputError(
+            f"{flat.size} rows of the features of {what!r} {reason}, so they have no {metric}: rows "
+            f"{listed(flat if rows is None else rows[flat], names)}. Drop those stimuli, extract them again, or use "
+            "metric='euclidean'."
+        )
     chosen = chosen / norms.astype(chosen.dtype)[:, None]
     return chosen @ chosen.T, Tolerance(unit)
 
 
-def row_mean(X: npt.NDArray[np.floating], rows: npt.ArrayLike | None = None) -> npt.NDArray[np.floating]:
+def row_mean(X: Matrix, rows: npt.ArrayLike | None = None) -> Matrix:
     """Mean of `rows` of `X` (all by default), summed in float64, in the type of `X`.
 
     Examples
@@ -180,7 +163,7 @@ def row_mean(X: npt.NDArray[np.floating], rows: npt.ArrayLike | None = None) -> 
             "There are no stimuli to take the mean of. Name at least one in `centre_on`, "
             "or leave it out to take the mean of all."
         )
-    mean: npt.NDArray[np.floating] = chosen.mean(axis=0, dtype=np.float64).astype(X.dtype)
+    mean: Matrix = chosen.mean(axis=0, dtype=np.float64).astype(X.dtype)
     return mean
 
 
@@ -190,36 +173,13 @@ def _fits(squares: npt.NDArray[np.float64], dtype: Any) -> bool:
     return most == 0 or float(info.tiny / info.eps) < most < float(info.max / 8)
 
 
-def _check_directions(
-    norms: npt.NDArray[np.float64],
-    subtracted: Any,
-    dtype: Any,
-    metric: str,
-    rows: npt.NDArray[np.int64] | None,
-    what: str,
-    names: Sequence[str] | None,
-) -> None:
-    """Raise if a row has no direction: it is zero, or what was subtracted left nothing of it but rounding.
+def _without_direction(norms: npt.NDArray[np.float64], subtracted: Any, dtype: Any, metric: str) -> Rows:
+    """Rows that have no direction: they are zero, or what was subtracted left nothing of them but rounding.
 
     A row of length |m| minus m is off by no more than an epsilon of |m|, and m itself, summed in float64, by some
     epsilons of the longest row. Where nothing was subtracted, any row but zero has a direction.
     """
-    longest = norms.max(initial=0.0)
     rounding = np.finfo(dtype).eps * subtracted
     if metric != "cosine":
-        rounding = rounding + 4 * np.finfo(np.float64).eps * (longest + subtracted)
-    flat = np.flatnonzero(norms <= rounding)
-    if flat.size:
-        if rows is not None:
-            flat = rows[flat]
-        shown = ", ".join(str(names[i]) if names is not None else str(i) for i in flat[:5])
-        reason = {
-            "cosine": "are all zeros",
-            "centred cosine": "equal the mean that is subtracted",
-            "correlation": "are constant across dimensions",
-        }[metric]
-        raise BadInputError(
-            f"{flat.size} rows of the features of {what!r} {reason}, so they have no {metric}: rows "
-            f"{shown}{', …' if flat.size > 5 else ''}. Drop those stimuli, extract them again, "
-            "or use metric='euclidean'."
-        )
+        rounding = rounding + 4 * np.finfo(np.float64).eps * (norms.max(initial=0.0) + subtracted)
+    return np.flatnonzero(norms <= rounding)

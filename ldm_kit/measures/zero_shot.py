@@ -1,8 +1,8 @@
-"""Odd-one-out accuracy: does the model leave out the item that people left out?"""
+"""Odd-one-out accuracy: does the model leave out the item that people left out? In all, by concept and by category."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
-from ldm_kit.errors import unknown_name
+from ldm_kit.errors import MismatchError, one_of
 from ldm_kit.measures.ceiling import ceiling_columns
-from ldm_kit.measures.cells import Cell, cells_of, rows_for, rows_named, table_labels
-from ldm_kit.measures.grouped import Grouped, grouped
-from ldm_kit.measures.intervals import checked_estimand
+from ldm_kit.measures.cells import Cell, Membership, each_cell, membership, rows_by_name, rows_named
+from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import similarity_and_tolerance
-from ldm_kit.measures.progress import progress
-from ldm_kit.measures.tally import interval_of_codes
+from ldm_kit.measures.statistics import Interval, checked_estimand, interval, interval_of_codes, proportion
 from ldm_kit.tables import tidy
 
 CHANCE = 1 / 3
@@ -30,9 +28,7 @@ TIED = np.array([0, 0, 0, 1, 0, 1, 1, 1], bool)
 SCORE = {
     "chance": np.array([0, 0, 0, 0, 1, 1 / 2, 1 / 2, 1 / 3]),
     "linhardt2024": np.array([0, 0, 0, 0, 1, 1, 1, 0.0]),
-    "wrong": np.array([0, 0, 0, 0, 1, 0, 0, 0.0]),
 }
-TIES = ("chance", "linhardt2024")
 
 
 def odd_one_out(
@@ -64,7 +60,7 @@ def odd_one_out(
         the three from the mean of all.
     ci : bool or {"new objects", "these objects"}
         Which 95 % interval: `True` means ``"new objects"``, robust to triplets sharing objects;
-        ``"these objects"`` is the binomial one. See `ldm_kit.measures.intervals`.
+        ``"these objects"`` is the binomial one. See `ldm_kit.measures.statistics`.
     centre_on : sequence of stimulus names, or of rows, optional
         Whose mean ``"centred cosine"`` subtracts; by default that of all stimuli in `features`.
     ceiling : table of `noise_ceiling`, or (low, high, source), optional
@@ -91,27 +87,15 @@ def odd_one_out(
       block  accuracy  n_triplets
     0   toy       0.5           2
     """
-    estimand = checked_estimand(ci)
-    score = score_of_code(ties)
-    metrics = [metric] if isinstance(metric, str) else list(metric)
+    estimand, score = checked_estimand(ci), score_of_code(ties)
     more = ceiling_columns(ceiling)
-    triplets, rows = once(triplets), []
-    for cell in progress(cells_of(features), "odd one out", features):
-        matched = Matched.of(cell, triplets)
-        for name in metrics:
+    rows = []
+    for matched in matched_cells(features, triplets, "odd one out"):
+        for name in [metric] if isinstance(metric, str) else metric:
             codes = matched.codes(name, centre_on)
             found, counts = interval_of_codes(codes, score, matched.groups, estimand)
-            rows.append(
-                {
-                    **table_labels(cell, triplets),
-                    "metric": name,
-                    **found.columns,
-                    "n_triplets": len(codes),
-                    "n_ties": int(counts[TIED].sum()),
-                    "chance": CHANCE,
-                    **more,
-                }
-            )
+            n_ties = int(counts[TIED].sum())
+            rows.append(matched.row(name, found, n_triplets=len(codes), n_ties=n_ties, **more))
     return tidy(rows)
 
 
@@ -151,7 +135,7 @@ def triplet_scores(
     *,
     centre_on: Sequence[str] | npt.ArrayLike | None = None,
 ) -> Any:
-    """What each triplet scores, 0 to 1, in the order given; the mean is the accuracy.
+    """The score of each triplet, 0 to 1, in the order of `triplets`; the mean is the accuracy.
 
     Parameters
     ----------
@@ -171,6 +155,103 @@ def triplet_scores(
     return _per_cell(features, triplets, score_of_code(ties), metric, centre_on)
 
 
+def accuracy_by_concept(
+    features: Any,
+    triplets: Triplets | npt.ArrayLike,
+    metric: str = "cosine",
+    ties: str = "chance",
+    *,
+    ci: bool = True,
+    centre_on: Sequence[str] | npt.ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Odd-one-out accuracy over the triplets that hold each concept.
+
+    Parameters
+    ----------
+    features, triplets, metric, ties, centre_on
+        As for `odd_one_out`.
+    ci : bool
+        Whether to give the interval; it is the binomial one (had these triplets been judged again).
+
+    Returns
+    -------
+    pandas.DataFrame
+        The tidy table, a row per cell and judged concept: `concept` (the stimulus name, or the row of a plain
+        array) and `n_triplets`.
+
+    Examples
+    --------
+    >>> X = np.array([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]])
+    >>> accuracy_by_concept(X, [[0, 1, 2], [2, 3, 0], [0, 2, 1]])["accuracy"].round(3).tolist()
+    [0.667, 0.5, 0.667, 1.0]
+    """
+    score, estimand = score_of_code(ties), "these objects" if ci else None
+    rows = []
+    for matched in matched_cells(features, triplets, "by concept"):
+        groups = matched.groups
+        values = groups.ungrouped(score[matched.codes(metric, centre_on)])
+        flat, weights = groups.indices.T.ravel(), np.tile(values, 3)
+        count = np.bincount(flat, minlength=groups.n)
+        total = np.bincount(flat, weights=weights, minlength=groups.n)
+        squares = np.bincount(flat, weights=weights**2, minlength=groups.n)
+        for i in np.flatnonzero(count):
+            found = proportion(count[i], total[i], squares[i], estimand)
+            concept = str(i if matched.names is None else matched.names[i])
+            rows.append(matched.row(metric, found, n_triplets=int(count[i]), concept=concept))
+    return tidy(rows)
+
+
+def accuracy_by_category(
+    features: Any,
+    triplets: Triplets | npt.ArrayLike,
+    categories: Membership,
+    metric: str = "cosine",
+    ties: str = "chance",
+    ci: bool | str = True,
+    *,
+    centre_on: Sequence[str] | npt.ArrayLike | None = None,
+    ceiling: Any = None,
+) -> pd.DataFrame:
+    """Odd-one-out accuracy over the triplets that hold a member of each category.
+
+    Parameters
+    ----------
+    features, triplets, metric, ties, ci, centre_on, ceiling
+        As for `odd_one_out`.
+    categories : DataFrame of 0/1 (stimuli × categories), Series or mapping name → category
+
+    Returns
+    -------
+    pandas.DataFrame
+        The tidy table, a row per cell and category with triplets: `category`, `n_triplets`, and `n_objects`
+        (its judged members). A triplet of several categories counts in each.
+
+    Examples
+    --------
+    >>> X = np.array([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]])
+    >>> kinds = pd.Series(["a", "a", "b", "b"])
+    >>> accuracy_by_category(X, [[0, 1, 2], [2, 3, 0]], kinds)[["category", "accuracy"]].values.tolist()
+    [['a', 1.0], ['b', 1.0]]
+    """
+    score, estimand = score_of_code(ties), checked_estimand(ci)
+    more = ceiling_columns(ceiling)
+    rows = []
+    for matched in matched_cells(features, triplets, "by category"):
+        groups = matched.groups
+        table = membership(categories, matched.names, groups.n)
+        values = groups.ungrouped(score[matched.codes(metric, centre_on)])
+        for column in table:
+            member = table[column].to_numpy(bool)
+            held = np.flatnonzero(member[groups.indices].any(axis=1))
+            if not held.size:
+                continue
+            part = Grouped(groups.indices[held], groups.n)
+            found = interval(values[held][part.order], part, estimand)
+            about = {"category": str(column), "n_objects": int((member & groups.used).sum())}
+            rows.append(matched.row(metric, found, n_triplets=len(held), **about, **more))
+    return tidy(rows)
+
+
 def score_of_code(ties: str) -> npt.NDArray[np.float64]:
     """The table from a triplet's code to its score under a tie rule.
 
@@ -179,9 +260,7 @@ def score_of_code(ties: str) -> npt.NDArray[np.float64]:
     >>> score_of_code("chance").round(2).tolist()
     [0.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.5, 0.33]
     """
-    if ties not in TIES:
-        raise unknown_name("tie rule", ties, TIES, "Pick one of these.")
-    return SCORE[ties]
+    return SCORE[one_of("tie rule", ties, SCORE)]
 
 
 def _per_cell(
@@ -191,90 +270,87 @@ def _per_cell(
     metric: str,
     centre_on: Any,
 ) -> Any:
+    """The value of each triplet's code, in the order of `triplets`: of each cell, or of a bare array."""
     results: dict[Any, npt.NDArray[Any]] = {}
-    triplets = once(triplets)
-    for cell in progress(cells_of(features), "choices", features):
-        matched = Matched.of(cell, triplets)
-        results[cell.key] = matched.groups.ungrouped(value_of_code[matched.codes(metric, centre_on)])
+    for matched in matched_cells(features, triplets, "choices"):
+        codes = matched.codes(metric, centre_on)
+        results[matched.cell.key] = matched.groups.ungrouped(value_of_code[codes])
     return results.get(None, results)
-
-
-class Rows:
-    """A plain array of triplets, checked and grouped once for all cells of a call."""
-
-    def __init__(self, triplets: npt.ArrayLike) -> None:
-        self.triplets = triplets
-        self.made: dict[int, Grouped] = {}
-
-    def grouped(self, n: int) -> Grouped:
-        """Group them as rows of `n` objects."""
-        if n not in self.made:
-            self.made[n] = Grouped(checked_indices(self.triplets, n), n)
-        return self.made[n]
-
-
-def once(triplets: Any) -> Any:
-    """Make plain triplets `Rows`; `Triplets` are grouped once as they are.
-
-    Examples
-    --------
-    >>> type(once([[0, 1, 2]])).__name__
-    'Rows'
-    """
-    return triplets if isinstance(triplets, (Triplets, Rows)) else Rows(triplets)
 
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """A cell's array, and the triplets with the rows of the array that their objects are."""
+    """A cell's array `X`, the grouped triplets, and the row of `X` that each of the triplets' objects has."""
 
     cell: Cell
     X: npt.NDArray[np.floating]
     groups: Grouped
-    rows: npt.NDArray[np.int64] | None
+    rows: npt.NDArray[np.int64]
 
-    @classmethod
-    def of(cls, cell: Cell, triplets: Any) -> Matched:
-        """Read the cell and match it to the triplets.
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names of the triplets' objects, where they have any."""
+        return self.cell.names if self.groups.names is None else self.groups.names
 
-        Raises
-        ------
-        MismatchError
-            If a judged stimulus has no row, or the number of rows is not the number of names.
-        """
-        X = cell.matrix()
-        if isinstance(triplets, Rows):
-            return cls(cell, X, triplets.grouped(len(X)), None)
-        if not isinstance(triplets, Triplets):
-            return cls(cell, X, Grouped(checked_indices(triplets, len(X)), len(X)), None)
-        if cell.names is None:
-            rows_for(cell, triplets, len(X))
-            return cls(cell, X, grouped(triplets), None)
-        if tuple(cell.names) == triplets.names:
-            return cls(cell, X, grouped(triplets), None)
-        position = {name: row for row, name in enumerate(cell.names)}
-        rows = np.array([position.get(name, -1) for name in triplets.names], dtype=np.int64)
-        groups = grouped(triplets)
-        if (groups.used & (rows < 0)).any():
-            triplets.on(cell.names)  # raises, naming the absentees
-        # A stimulus that nobody judged borrows the row of one that was: it is never compared.
-        judged = rows[groups.used]
-        return cls(cell, X, groups, np.where(groups.used, rows, judged[0] if judged.size else 0))
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Columns that say what a row of the table is about: the cell's labels, and who judged."""
+        labels = self.groups.labels | self.cell.labels
+        return labels | {"dataset": labels.get("dataset") or self.groups.labels.get("dataset", "")}
+
+    def row(self, metric: str, found: Interval, **further: Any) -> dict[str, Any]:
+        """A row of the tidy table."""
+        return {**self.labels, "metric": metric, **found.columns, "chance": CHANCE, **further}
 
     def codes(self, metric: str, centre_on: Any = None) -> npt.NDArray[np.uint8]:
         """The code of each grouped triplet; see `CHOICE` and `SCORE`."""
-        rows = self.rows
-        if rows is None and not self.groups.used.all():
-            used = np.flatnonzero(self.groups.used)
-            rows = np.arange(len(self.X))
-            if used.size:
-                rows[~self.groups.used] = used[0]
+        in_order = np.array_equal(self.rows, np.arange(len(self.X)))
         S, tolerance = similarity_and_tolerance(
             self.X,
             metric,
-            rows=rows,
+            rows=None if in_order else self.rows,
             centre_on=rows_named(centre_on, self.cell, len(self.X)),
-            what=str(self.cell.labels.get("block", "features")),
+            what=self.cell.block,
             names=self.cell.names,
         )
         return self.groups.choose(S, tolerance)
+
+
+def matched_cells(features: Any, triplets: Any, what: str) -> Iterator[Matched]:
+    """Read one cell after the other, and match it to the triplets (or `Grouped.of` them), grouped once for all cells.
+
+    Examples
+    --------
+    >>> [matched.rows.tolist() for matched in matched_cells(np.eye(3), [[0, 1, 2]], "cells")]
+    [[0, 1, 2]]
+    """
+    groups = Grouped.of(triplets) if isinstance(triplets, Triplets) else triplets
+    for cell in each_cell(features, what):
+        X = cell.matrix()
+        if not isinstance(groups, Grouped) or (groups.names is None and groups.n != len(X)):
+            groups = Grouped(checked_indices(triplets, len(X)), len(X))
+        yield Matched(cell, X, groups, _rows(cell, groups, len(X)))
+
+
+def _rows(cell: Cell, groups: Grouped, n: int) -> npt.NDArray[np.int64]:
+    """The row of the cell's array, of `n` rows, that each object has: by name, or else by position."""
+    used = groups.used
+    if groups.names is not None and cell.names is not None:
+        rows = np.zeros(groups.n, np.int64)
+        rows[used] = rows_by_name(
+            [groups.names[i] for i in np.flatnonzero(used)],
+            cell.names,
+            "judged stimuli have no features",
+            "Extract them, or keep only the triplets that have all three with `triplets.among(names)`.",
+        )
+    elif groups.n != n:
+        raise MismatchError(
+            f"The features of {cell.block!r} have {n} rows, the triplets are over {groups.n} stimuli. A plain array "
+            "must have one row a stimulus, in the order of `triplets.names`; or re-index with "
+            "`triplets.among(names_of_the_rows)`."
+        )
+    else:
+        rows = np.arange(n)
+    # A stimulus that nobody judged borrows the row of one that was: it is never compared.
+    rows[~used] = rows[used][0] if used.any() else rows[~used]
+    return rows
