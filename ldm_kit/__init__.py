@@ -50,6 +50,7 @@ _HOMES: dict[str, str] = {
     "ceiling_of": "measures",
     "compare": "measures",
     "best_cell": "measures",
+    "object_folds": "measures",
     "split_objects": "measures",
     "cross_validate_probe": "measures",
     "LinearProbe": "measures",

@@ -25,9 +25,9 @@ _HOMES = {
     "object_folds": "folds",
     "split_objects": "folds",
     "best_cell": "headline",
-    "LinearProbe": "linear_probe",
-    "KernelProbe": "kernel_probe",
-    "MLPProbe": "mlp_probe",
+    "LinearProbe": "probes",
+    "KernelProbe": "probes",
+    "MLPProbe": "probes",
     "cross_validate_probe": "cross_validation",
     "ProbeResult": "cross_validation",
 }

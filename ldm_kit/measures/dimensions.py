@@ -12,11 +12,11 @@ from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError, real_number
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import Cell, cells_of, rows_for, table_labels
+from ldm_kit.measures.fitting import Preparation
 from ldm_kit.measures.folds import object_folds, wholly_in
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import interval, quantile
 from ldm_kit.measures.metrics import similarity_and_tolerance
-from ldm_kit.measures.preparation import Preparation
 from ldm_kit.measures.progress import progress
 from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED
 from ldm_kit.tables import tidy

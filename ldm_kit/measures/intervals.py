@@ -23,7 +23,7 @@ import numpy.typing as npt
 from ldm_kit.errors import unknown_name
 from ldm_kit.measures import kernels
 from ldm_kit.measures.grouped import Grouped
-from ldm_kit.measures.threads import in_threads
+from ldm_kit.measures.kernels import in_threads
 
 ESTIMANDS = ("new objects", "these objects")
 LEVEL = 0.95

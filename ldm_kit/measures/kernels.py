@@ -1,13 +1,46 @@
-"""The loops over triplets, compiled: grouped by odd object, so that one row of S stays in the cache."""
+"""The loops over triplets, compiled (grouped by odd object, so that one row of S stays in the cache), and their threads."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
+
+# Below this many triplets, starting threads costs more than it saves.
+WORTH_THREADS = 200_000
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def n_threads() -> int:
+    """Threads to use: NUMBA_NUM_THREADS or OMP_NUM_THREADS where set, else the cores we may run on."""
+    for variable in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(variable, "")
+        if value.isdigit() and int(value):
+            return int(value)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_threads(function: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+    """Call `function` on every part, each in a thread of its own, and return the results in order.
+
+    Examples
+    --------
+    >>> in_threads(lambda part: part + 1, [1, 2])
+    [2, 3]
+    """
+    if len(parts) == 1:
+        return [function(parts[0])]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(function, parts))
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -255,12 +288,12 @@ def rows_of_fold(masks: Any, bit: Any, train: Any, test: Any) -> None:
 
 @compiled
 def softmax_loss(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any, G: Any) -> Any:
-    """Sum of cross-entropies of the kept pair; adds its derivative by each entry of S to `G`."""
+    """Sum of cross-entropies of the kept pair; adds its derivative by each entry of S to `G`, unless that is None."""
     total = 0.0
     n = len(S)
     for run in range(low, high):
         c = run % n
-        row, slope = S[c], G[c]
+        row = S[c]
         for t in range(start[run], start[run + 1]):
             a, b = first[t], second[t]
             ab = S[a, b]
@@ -269,24 +302,9 @@ def softmax_loss(S: Any, start: Any, first: Any, second: Any, low: Any, high: An
             e_ab, e_ac, e_bc = math.exp(-top), math.exp(ac - top), math.exp(bc - top)
             norm = e_ab + e_ac + e_bc
             total += top + math.log(norm)
-            p_ac, p_bc = e_ac / norm, e_bc / norm
-            slope[a] += p_ac
-            slope[b] += p_bc
-            G[a, b] -= p_ac + p_bc
-    return total
-
-
-@compiled
-def softmax_loss_only(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any) -> Any:
-    """Sum of cross-entropies of the kept pair."""
-    total = 0.0
-    n = len(S)
-    for run in range(low, high):
-        c = run % n
-        row = S[c]
-        for t in range(start[run], start[run + 1]):
-            ab = S[first[t], second[t]]
-            ac, bc = row[first[t]] - ab, row[second[t]] - ab
-            top = max(ac, bc, ac - ac)
-            total += top + math.log(math.exp(-top) + math.exp(ac - top) + math.exp(bc - top))
+            if G is not None:
+                p_ac, p_bc = e_ac / norm, e_bc / norm
+                G[c, a] += p_ac
+                G[c, b] += p_bc
+                G[a, b] -= p_ac + p_bc
     return total

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ldm_kit.measures import kernels
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import Interval, finished
-from ldm_kit.measures.threads import in_threads
+from ldm_kit.measures.kernels import in_threads
 
 # Scores are tallied in these.
 SIXTHS = 6
