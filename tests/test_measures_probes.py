@@ -18,9 +18,9 @@ from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
 from ldm_kit.measures import KernelProbe, LinearProbe, MLPProbe, cross_validate_probe, odd_one_out
 from ldm_kit.measures.cross_validation import ProbeResult
 from ldm_kit.measures.descent import LinearDescent, MLPDescent, cross_entropy, minimise
+from ldm_kit.measures.fitting import Probe
 from ldm_kit.measures.folds import each_fold, object_folds, within
 from ldm_kit.measures.grouped import Grouped
-from ldm_kit.measures.probes import Probe
 from tests.small_store import SmallStore, drawn_choices, random_triplets
 
 PROBES = [LinearProbe(), KernelProbe(), MLPProbe(hidden=8)]

@@ -16,18 +16,16 @@ from ldm_kit.errors import number_of_folds
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import cells_of, n_cells, table_labels
 from ldm_kit.measures.comparison import corrected
-from ldm_kit.measures.descent import cross_entropy
-from ldm_kit.measures.folds import each_fold, object_folds, within
+from ldm_kit.measures.descent import Matrix, cross_entropy
+from ldm_kit.measures.fitting import Probe
+from ldm_kit.measures.folds import Indices, each_fold, object_folds, within
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.intervals import checked_estimand, interval
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
-from ldm_kit.measures.probes import LinearProbe, Probe
+from ldm_kit.measures.probes import LinearProbe
 from ldm_kit.measures.progress import progress
 from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED, Matched, once
 from ldm_kit.tables import tidy
-
-Matrix = npt.NDArray[np.floating]
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,19 +53,6 @@ class ProbeResult:
     def summary(self) -> pd.DataFrame:
         """One row per cell, the held-out triplets of all folds together (`pooled`)."""
         return self.pooled
-
-
-class _Step(NamedTuple):
-    """One fold of one cell: the judged objects, and rows of the triplets to train and to test on."""
-
-    labels: dict[str, Any]
-    objects: list[Any]
-    X: Matrix
-    indices: Indices
-    fold: Indices
-    number: int
-    train: Indices
-    test: Indices
 
 
 class _Outcome(NamedTuple):
@@ -151,19 +136,20 @@ def cross_validate_probe(
     rows, pooled, probes, gains = [], [], [], []
     outcomes: list[_Outcome] = []
     folds: dict[str | int, int] = {}
-    steps = _steps(features, once(triplets), cv, random_state)
-    for step in progress(steps, "probes", total=n_cells(features) * cv):
-        folds.update(zip(step.objects, step.fold.tolist(), strict=True))
-        fitted, counts, outcome = _one_fold(step, probe, zero_shot)
-        n = len(step.X)
-        rows.append(
-            {**step.labels, **about, "fold": step.number, **counts, **_columns([outcome], n, estimand)}
-        )
+    fits = _fits(features, once(triplets), probe, cv, random_state, zero_shot)
+    for labels, dealt, fitted, counts, outcome in progress(fits, "probes", total=n_cells(features) * cv):
+        folds.update(dealt)
+        rows.append({**labels, **about, **counts, **_columns([outcome], len(dealt), estimand)})
         if keep_probes:
             probes.append(fitted)
         outcomes.append(outcome)
-        if step.number == cv - 1:
-            row = {**step.labels, **about, **_columns(outcomes, n, estimand), "n_test_objects": n}
+        if len(outcomes) == cv:
+            row = {
+                **labels,
+                **about,
+                **_columns(outcomes, len(dealt), estimand),
+                "n_test_objects": len(dealt),
+            }
             held = np.concatenate([outcome.indices for outcome in outcomes])
             independent = len(held) if estimand == "these objects" else len(np.unique(held))
             pooled.append(row)
@@ -175,8 +161,10 @@ def cross_validate_probe(
     return ProbeResult(tidy(rows), tuple(probes), tidy(pooled), folds)
 
 
-def _steps(features: Any, triplets: Any, cv: int, random_state: int) -> Iterator[_Step]:
-    """Every fold of every cell, over the objects that were judged."""
+def _fits(
+    features: Any, triplets: Any, probe: Probe, cv: int, random_state: int, zero_shot: str
+) -> Iterator[tuple[dict[str, Any], dict[Any, int], Probe, dict[str, Any], _Outcome]]:
+    """Every fold of every cell: its labels, the fold of each judged object, the probe, its counts, its outcome."""
     for cell in cells_of(features):
         matched = Matched.of(cell, triplets)
         used = np.flatnonzero(matched.groups.used)
@@ -187,16 +175,25 @@ def _steps(features: Any, triplets: Any, cv: int, random_state: int) -> Iterator
         names = triplets.names if isinstance(triplets, Triplets) else cell.names
         objects = used.tolist() if names is None else [names[i] for i in used]
         fold = object_folds(len(used), cv, random_state)
+        dealt = dict(zip(objects, fold.tolist(), strict=True))
         for number, rows in enumerate(each_fold(indices, fold)):
-            yield _Step(table_labels(cell, triplets), objects, X, indices, fold, number, *rows)
+            fitted, counts, outcome = _one_fold(X, indices, fold == number, rows, probe, zero_shot)
+            yield table_labels(cell, triplets), dealt, fitted, {"fold": number, **counts}, outcome
 
 
-def _one_fold(step: _Step, probe: Probe, zero_shot: str) -> tuple[Probe, dict[str, int], _Outcome]:
-    """Fit on the other folds' objects, score on this one's."""
-    X, indices = step.X, step.indices
-    train, test = np.flatnonzero(step.fold != step.number), np.flatnonzero(step.fold == step.number)
-    fitted = clone(probe).fit(X[train], within(indices[step.train], train))
-    groups = Grouped(within(indices[step.test], test), len(test))
+def _one_fold(
+    X: Matrix,
+    indices: Indices,
+    out: npt.NDArray[np.bool_],
+    rows: tuple[Indices, Indices],
+    probe: Probe,
+    zero_shot: str,
+) -> tuple[Probe, dict[str, Any], _Outcome]:
+    """Fit on the other folds' objects, score on those of this one, which are `out`."""
+    train, test = np.flatnonzero(~out), np.flatnonzero(out)
+    fitted = clone(probe).fit(X[train], within(indices[rows[0]], train))
+    held_out = indices[rows[1]]
+    groups = Grouped(within(held_out, test), len(test))
     S, tolerance = similarity_and_tolerance(fitted.transform(X[test]), "dot")
     codes = groups.choose(S, tolerance)
     held = X[test]
@@ -204,7 +201,7 @@ def _one_fold(step: _Step, probe: Probe, zero_shot: str) -> tuple[Probe, dict[st
         held, zero_shot = held - row_mean(X, train), "cosine"
     without = groups.choose(*similarity_and_tolerance(held, zero_shot))
     outcome = _Outcome(
-        indices[step.test],
+        held_out,
         groups.ungrouped(SCORE["chance"][codes]),
         groups.ungrouped(SCORE["chance"][without]),
         groups.ungrouped(TIED[codes]),
@@ -213,7 +210,7 @@ def _one_fold(step: _Step, probe: Probe, zero_shot: str) -> tuple[Probe, dict[st
     counts = {
         "alpha": fitted.alpha_,
         "n_iter": fitted.n_iter_,
-        "n_train_triplets": len(step.train),
+        "n_train_triplets": len(rows[0]),
         "n_train_objects": len(train),
         "n_test_objects": len(test),
     }

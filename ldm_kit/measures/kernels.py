@@ -259,15 +259,6 @@ def sum_of_squared_pairs(pairs: Any) -> Any:
 
 
 @compiled
-def split(indices: Any, fold: Any, out: Any) -> None:
-    """Fill `out`: the fold that holds all three items, or -1 where they are of different folds."""
-    for t in range(len(indices)):
-        a = fold[indices[t, 0]]
-        same = a == fold[indices[t, 1]] and a == fold[indices[t, 2]]
-        out[t] = a if same else -1
-
-
-@compiled
 def mark_folds(indices: Any, bit: Any, low: Any, high: Any, masks: Any) -> None:
     """Fill `masks`: the bits of the folds that a triplet's items lie in."""
     for t in range(low, high):
