@@ -41,8 +41,8 @@ class ProbeResult:
     pooled : pandas.DataFrame
         The tidy table, one row per cell: all folds' held-out triplets together.
     folds : mapping of str (or int) to int
-        The fold that each judged object was held out in, by its name, or by its row where objects have no names.
-        An object that nobody judged is not in it: no probe saw it.
+        The fold in which each judged object was held out, by its name, or by its row where objects have no names.
+        Objects that were never judged are not in it: no probe saw them.
     """
 
     table: pd.DataFrame
@@ -79,7 +79,7 @@ def cross_validate_probe(
 ) -> ProbeResult:
     """Fit a probe on some objects, score it on the others, and compare with no probe at all.
 
-    Objects are dealt to folds. A fold's probe is fitted on the triplets wholly among the other folds' objects
+    Objects are assigned to folds at random. A fold's probe is fitted on the triplets wholly among the other folds' objects
     (everything: mean, scale, PCA, α, stopping) and scored on those wholly among its own. Zero-shot accuracy is
     that of `zero_shot` on the same held-out triplets; its mean vector is the training objects'.
 
@@ -137,9 +137,9 @@ def cross_validate_probe(
     outcomes: list[_Outcome] = []
     folds: dict[str | int, int] = {}
     fits = _fits(features, once(triplets), probe, cv, random_state, zero_shot)
-    for labels, dealt, fitted, counts, outcome in progress(fits, "probes", total=n_cells(features) * cv):
-        folds.update(dealt)
-        rows.append({**labels, **about, **counts, **_columns([outcome], len(dealt), estimand)})
+    for labels, assigned, fitted, counts, outcome in progress(fits, "probes", total=n_cells(features) * cv):
+        folds.update(assigned)
+        rows.append({**labels, **about, **counts, **_columns([outcome], len(assigned), estimand)})
         if keep_probes:
             probes.append(fitted)
         outcomes.append(outcome)
@@ -147,8 +147,8 @@ def cross_validate_probe(
             row = {
                 **labels,
                 **about,
-                **_columns(outcomes, len(dealt), estimand),
-                "n_test_objects": len(dealt),
+                **_columns(outcomes, len(assigned), estimand),
+                "n_test_objects": len(assigned),
             }
             held = np.concatenate([outcome.indices for outcome in outcomes])
             independent = len(held) if estimand == "these objects" else len(np.unique(held))
@@ -175,10 +175,10 @@ def _fits(
         names = triplets.names if isinstance(triplets, Triplets) else cell.names
         objects = used.tolist() if names is None else [names[i] for i in used]
         fold = object_folds(len(used), cv, random_state)
-        dealt = dict(zip(objects, fold.tolist(), strict=True))
+        assigned = dict(zip(objects, fold.tolist(), strict=True))
         for number, rows in enumerate(each_fold(indices, fold)):
             fitted, counts, outcome = _one_fold(X, indices, fold == number, rows, probe, zero_shot)
-            yield table_labels(cell, triplets), dealt, fitted, {"fold": number, **counts}, outcome
+            yield table_labels(cell, triplets), assigned, fitted, {"fold": number, **counts}, outcome
 
 
 def _one_fold(

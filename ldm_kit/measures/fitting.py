@@ -75,7 +75,7 @@ class Preparation(NamedTuple):
                     f"n_components={n_components}, but the training features are {X.shape[0]} objects × "
                     f"{X.shape[1]} dimensions. Use 1 to {min(X.shape)}, or None for all."
                 )
-            components = principal_axes(centred / norm, n_components).astype(X.dtype)
+            components = _principal_axes(centred / norm, n_components).astype(X.dtype)
         return cls(mean.astype(X.dtype), (scale * norm).astype(X.dtype), components)
 
     def __call__(self, X: Matrix) -> Matrix:
@@ -84,8 +84,12 @@ class Preparation(NamedTuple):
         return out if self.components is None else out @ self.components
 
 
-def principal_axes(centred: Matrix, k: int) -> Matrix:
-    """The leading `k` principal axes of centred rows, from the smaller of the two Gram matrices."""
+def _principal_axes(centred: Matrix, k: int) -> Matrix:
+    """The leading `k` principal axes of centred rows, from the smaller of the two Gram matrices.
+
+    scikit-learn's PCA takes as long where there are more rows than columns, and else 2 to 4.5 times as long: 283 ms
+    against 116 ms for 824 rows and 1,280 columns.
+    """
     n, d = centred.shape
     if d <= n:
         axes: Matrix = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :k]
@@ -101,7 +105,7 @@ def principal_axes(centred: Matrix, k: int) -> Matrix:
 # The fields of the dataclasses are scikit-learn's parameters; what is fitted ends in an underscore.
 @dataclass(kw_only=True, eq=False, repr=False)
 class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Base of the probes; a subclass says what is descended, what is kept of it, and how it maps features."""
+    """Base of the probes; a subclass defines the objective, the fitted arrays, and the map."""
 
     n_components: int | None = None
     max_iter: int = 60
@@ -155,7 +159,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         -------
         ndarray, shape (n, k)
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "n_iter_")
         matrix = checked_matrix(X, "X")
         if matrix.shape[1] != self.n_features_in_:
             raise MismatchError(
@@ -192,7 +196,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         -------
         pathlib.Path
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "n_iter_")
         fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
         arrays = {name: value for name, value in fitted.items() if isinstance(value, np.ndarray)}
         about = {
@@ -243,7 +247,8 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             **{name: tuple(value) if isinstance(value, list) else value for name, value in listed}
         )
         for name, value in {**about["numbers"], **arrays}.items():
-            setattr(probe, name, value)
+            if name.endswith("_"):
+                setattr(probe, name, value)
         return probe
 
     def _descent(self, X: Matrix, indices: Indices) -> Descent:
@@ -270,9 +275,9 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _chosen(self, X: Matrix, indices: Indices, alphas: Sequence[float]) -> tuple[float, int]:
         """The α and the number of iterations with the least cross-entropy on held-out training objects.
 
-        The training objects are dealt to folds. For each, and each α, a descent runs over the other folds' objects, and
-        each iterate is judged on triplets of the held-out ones, until `patience` iterations have brought nothing. Curves
-        are averaged over folds.
+        For each fold of the training objects, and each α, a descent runs over the other folds' objects, and each iterate
+        is scored on triplets of the held-out ones, until `patience` iterations have not improved it. Curves are averaged
+        over folds.
         """
         curves, judged = np.zeros((len(alphas), self.max_iter + 1)), 0
         fold = object_folds(len(X), self.cv, self.random_state)
@@ -302,7 +307,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _curve(
         self, descent: Descent, judge: Callable[[Matrix], float], alpha: float
     ) -> npt.NDArray[np.float64]:
-        """Validation cross-entropy after each iteration; its last value where the descent had stopped."""
+        """Validation cross-entropy after each iteration; after the last one, its last value."""
         losses: list[float] = []
 
         def seen(_: int, x: Matrix) -> bool:
@@ -313,7 +318,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.array(losses + [losses[-1]] * (self.max_iter + 1 - len(losses)))
 
     def _alphas(self) -> Sequence[float]:
-        """What α is chosen from, checked like all other parameters."""
+        """The candidates for α; all parameters are checked."""
         given = self.get_params()
         for name in LEAST.keys() & given.keys():
             if name != "n_components" or given[name] is not None:
@@ -321,7 +326,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if given["alpha"] is not None or "alphas" not in given:
             return [real_number("alpha", given["alpha"])]
         if not len(given["alphas"]):
-            raise BadInputError("`alphas` is empty. Give at least one α, or set `alpha`.")
+            raise BadInputError("`alphas` is empty. Name at least one α, or set `alpha`.")
         if self.cv == 0:
             raise BadInputError("cv=0 leaves α unchosen. Set `alpha`, or let cv be 2 or more.")
         return [real_number("each of alphas", alpha) for alpha in given["alphas"]]
@@ -329,7 +334,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _make(self, X: Matrix, indices: Indices) -> tuple[Preparation, Descent]:
         """The preparation and the descent for some training objects.
 
-        A validation fold may have too few objects for all components: it has as many as it can.
+        Where a validation fold has too few objects for all components, it has as many as it can.
         """
         most = self.n_components
         if most is not None and (self._capped or len(X) < self.n_objects_):

@@ -19,7 +19,7 @@ MOST_BITS = 64  # folds whose bits fit in one whole number; more of them are spl
 
 
 def object_folds(n: int, cv: int = 3, random_state: int = 0) -> Indices:
-    """Deal `n` objects to folds at random, as evenly as can be.
+    """Assign `n` objects to folds at random, of sizes as equal as can be.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def object_folds(n: int, cv: int = 3, random_state: int = 0) -> Indices:
     cv : int
         Number of folds: at least 2, and at most a third of `n`, since a fold without three objects has no triplet.
     random_state : int
-        Seed of the deal.
+        Seed of the assignment.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def wholly_in(indices: Indices, fold: npt.NDArray[Any]) -> npt.NDArray[np.int16]
 
 
 def each_fold(indices: Indices, fold: Indices) -> Iterator[tuple[Indices, Indices]]:
-    """Rows of the triplets wholly among the other folds' objects, and of those wholly among this one's, fold by fold.
+    """Rows of the triplets to train on (wholly among the other folds' objects) and to test on, one fold after the other.
 
     Triplets that mix training and held-out objects are in neither; if either is empty, that is an error.
 

@@ -48,11 +48,13 @@ def compiled(function: Callable[..., Any]) -> Any:
     return njit(cache=True, nogil=True)(function)
 
 
+# What each saves was measured at THINGS' size, 1,854 objects and 4.7 million triplets, on one core.
 # Compiled functions have no types that mypy could check: arrays in, arrays filled.
 # `start`, `first` and `second` are a Grouped's: the triplets of run r, whose odd object is r modulo n, lie at
 # start[r]:start[r + 1]. `low` and `high` delimit the runs that a call is to work on.
 
 
+# 74 ms; np.argsort 486 ms
 @compiled
 def group_by_odd(indices: Any, n: Any, shift: Any, start: Any, first: Any, second: Any, order: Any) -> None:
     """Counting sort of the triplets by their first item's band (2 ** shift objects), then by their odd one."""
@@ -70,6 +72,7 @@ def group_by_odd(indices: Any, n: Any, shift: Any, start: Any, first: Any, secon
         order[at] = t
 
 
+# 113 ms; pandas' duplicated 911 ms
 @compiled
 def mark_repeats(indices: Any, n: Any) -> Any:
     """Mark every triplet whose set of three was judged more than once, by bitmaps for each lowest object."""
@@ -109,6 +112,7 @@ def mark_repeats(indices: Any, n: Any) -> Any:
     return repeated
 
 
+# 19 ms; numpy 215 ms
 @compiled
 def choose(
     S: Any, tolerance: Any, start: Any, first: Any, second: Any, low: Any, high: Any, codes: Any
@@ -161,6 +165,7 @@ def choose_scaled(
             codes[t] = code
 
 
+# 60 ms; np.bincount 202 ms
 @compiled
 def sum_by_object_and_pair(
     values: Any, start: Any, first: Any, second: Any, low: Any, high: Any, objects: Any, pairs: Any
@@ -182,6 +187,7 @@ def sum_by_object_and_pair(
         objects[c] += own
 
 
+# 4 ms; np.bincount 11 ms
 @compiled
 def count_codes(codes: Any, counts: Any) -> None:
     """Count how many triplets bear each code."""
@@ -189,6 +195,7 @@ def count_codes(codes: Any, counts: Any) -> None:
         counts[codes[t]] += 1
 
 
+# 31 ms; np.bincount 185 ms
 @compiled
 def tally(
     codes: Any, value: Any, start: Any, first: Any, second: Any, low: Any, high: Any, counts: Any, pairs: Any
@@ -214,6 +221,7 @@ def tally(
     counts[4] += right
 
 
+# 7 ms; numpy 37 ms
 @compiled
 def sums_over_pairs(
     pairs: Any, counts: Any, mean: Any, begin: Any, step: Any, objects: Any, object_counts: Any
@@ -243,6 +251,7 @@ def sums_over_pairs(
     return total
 
 
+# 3 ms; numpy 24 ms
 @compiled
 def sum_of_squared_pairs(pairs: Any) -> Any:
     """Sum over unordered pairs of (pairs[o, p] + pairs[p, o]) squared, in blocks."""
@@ -258,6 +267,7 @@ def sum_of_squared_pairs(pairs: Any) -> Any:
     return total
 
 
+# 23 ms with `rows_of_fold` for three folds; numpy 31 ms
 @compiled
 def mark_folds(indices: Any, bit: Any, low: Any, high: Any, masks: Any) -> None:
     """Fill `masks`: the bits of the folds that a triplet's items lie in."""
@@ -277,6 +287,7 @@ def rows_of_fold(masks: Any, bit: Any, train: Any, test: Any) -> None:
         k += mask == bit
 
 
+# 386 ms, 282 ms without `G`; numpy 784 ms and 577 ms
 @compiled
 def softmax_loss(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any, G: Any) -> Any:
     """Sum of cross-entropies of the kept pair; adds its derivative by each entry of S to `G`, unless that is None."""

@@ -44,7 +44,7 @@ class LinearProbe(Probe):
     max_iter : int
         At most this many iterations; the number is chosen up to it, unless `cv` is 0.
     patience : int
-        Iterations without better validation cross-entropy after which a descent is ended; at least 1.
+        Iterations without better validation cross-entropy after which a descent stops; at least 1.
     cv : int
         Validation folds among the training objects. 0: no validation, `alpha` and `max_iter` hold.
     standardise : bool
@@ -74,7 +74,7 @@ class LinearProbe(Probe):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(30, 5))
     >>> t = np.array([rng.permutation(30)[:3] for _ in range(3000)])
-    >>> S = X[:, :1] @ X[:, :1].T  # people heed the first dimension alone
+    >>> S = X[:, :1] @ X[:, :1].T  # people judge by the first dimension alone
     >>> pair = np.stack([S[t[:, 1], t[:, 2]], S[t[:, 0], t[:, 2]], S[t[:, 0], t[:, 1]]], axis=1)
     >>> odd = pair.argmax(axis=1)
     >>> t[np.arange(3000), odd], t[:, 2] = t[:, 2], t[np.arange(3000), odd].copy()
