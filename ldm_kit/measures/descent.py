@@ -34,6 +34,9 @@ CURVED = 1e-10  # pairs with less curvature, relative to their lengths, are not 
 HALVINGS = 20
 
 
+# Ours stays while no library does better at THINGS' size (1.5 million parameters, 1.4 million training triplets, float32,
+# one core, to the same value): 4.5 s; scipy's L-BFGS-B, which knows float64 alone, 6.2 s; torch's 4.4 to 5.1 s, but it
+# shows no iterate within a call, and would bring torch into every measure.
 class Minimum(NamedTuple):
     """Where `minimise` ended."""
 
@@ -66,9 +69,9 @@ def minimise(
             history.clear()
             direction = -gradient
             slope = float(np.dot(direction, gradient))
-        # The first step changes x by a tenth of its length.
-        length = 0.1 * (float(np.linalg.norm(x)) or 1.0) / max(float(np.linalg.norm(gradient)), 1e-30)
-        step = 1.0 if history else length
+        step = 1.0
+        if not history:  # a first step that changes x by a tenth of its length
+            step = 0.1 * (float(np.linalg.norm(x)) or 1.0) / max(float(np.linalg.norm(gradient)), 1e-30)
         for _ in range(HALVINGS if slope else 0):
             new_x = x + x.dtype.type(step) * direction
             new_value, new_gradient = function(new_x)
