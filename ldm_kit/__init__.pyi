@@ -1,15 +1,17 @@
 """The public names of ldm_kit and where they live: read by `lazy_loader` at run time, by editors and type checkers."""
 
-from . import batch as batch
-from . import datasets as datasets
-from . import errors as errors
-from . import features as features
-from . import game as game
-from . import measures as measures
-from . import models as models
-from . import plots as plots
-from . import training as training
-from . import widgets as widgets
+from . import (
+    batch as batch,
+    datasets as datasets,
+    errors as errors,
+    features as features,
+    game as game,
+    measures as measures,
+    models as models,
+    plots as plots,
+    training as training,
+    widgets as widgets,
+)
 from .datasets import (
     fetch_things as fetch_things,
     load_dataset as load_dataset,

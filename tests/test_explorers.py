@@ -487,7 +487,9 @@ def test_what_cannot_be_explored_is_refused(model, data, store):
 @pytest.fixture(scope="module")
 def probed(store, data):
     part = store.select(blocks=["mid_block", "up_blocks.1"], noise_levels=[0.3], conditionings="none")
-    return part, lk.cross_validate_probe(part, data.triplets, lk.LinearProbe(seed=0), n_folds=3, seed=0)
+    return part, lk.cross_validate_probe(
+        part, data.triplets, lk.LinearProbe(random_state=0), cv=3, random_state=0
+    )
 
 
 def test_neighbours_and_ranks_are_those_of_one_probe(probed, data):
@@ -518,10 +520,10 @@ def test_the_probe_shown_never_saw_the_chosen_stimulus(probed, data):
     key, names = ("mid_block", 0.3, "none"), part.names
     unjudged = names[:40:5]  # so that folds over the judged ones are not those over all
     triplets = data.triplets.wholly_among([name for name in names if name not in unjudged])
-    probe = lk.LinearProbe(lambdas=(0.01,), max_iterations=5, seed=0)
+    probe = lk.LinearProbe(alphas=(0.01,), max_iter=5, random_state=0)
 
     def shown(stimulus, X, choices):
-        fitted = lk.cross_validate_probe(SmallStore(names, {key: X}), choices, probe, n_folds=4, seed=1)
+        fitted = lk.cross_validate_probe(SmallStore(names, {key: X}), choices, probe, cv=4, random_state=1)
         view = lk.widgets.ProbesView(part, data, fitted, stimulus=stimulus, delay=QUICK)
         view.block.value = "mid_block"
         return view.similarities()["after the probe"], view.shown("Ranks").said
@@ -538,10 +540,8 @@ def test_the_probe_shown_never_saw_the_chosen_stimulus(probed, data):
         assert ("Nobody judged it" in said) == (stimulus in unjudged), stimulus
 
 
-def test_a_probe_that_peeked_and_one_of_other_stimuli_are_not_passed_off_as_honest(probed, data):
+def test_probes_of_other_stimuli_are_refused(probed, data):
     part, result = probed
-    peeked = lk.cross_validate_probe(part, data.triplets, lk.LinearProbe(seed=0), protocol="linhardt2024")
-    assert "this probe saw the stimulus" in lk.widgets.ProbesView(part, data, peeked).shown("Ranks").said
     with pytest.raises(BadInputError, match="none of the store's stimuli"):
         lk.widgets.ProbesView(part, data, replace(result, folds={0: 0, 1: 1, 2: 2}))
 
@@ -581,7 +581,7 @@ def test_a_screen_reader_is_told_what_the_live_figure_draws(human):
 def test_the_probes_view_needs_probes(probed, data):
     part, _ = probed
     bare = lk.cross_validate_probe(
-        part.select(blocks=["mid_block"]), data.triplets, lk.LinearProbe(seed=0), keep_probes=False
+        part.select(blocks=["mid_block"]), data.triplets, lk.LinearProbe(random_state=0), keep_probes=False
     )
     with pytest.raises(BadInputError, match="keep_probes=True"):
         lk.widgets.ProbesView(part, data, bare)

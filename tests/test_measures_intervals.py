@@ -14,8 +14,7 @@ import pytest
 import ldm_kit as lk
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
-from ldm_kit.measures import grouped as grouped_module
-from ldm_kit.measures import noise_ceiling, odd_one_out
+from ldm_kit.measures import grouped as grouped_module, noise_ceiling, odd_one_out
 from ldm_kit.measures.ceiling import leave_one_out
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.statistics import Interval, clustered_variance, interval, interval_of_codes, proportion

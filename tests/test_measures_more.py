@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import false_discovery_control, pearsonr, spearmanr
-from scipy.stats import t as t_distribution
+from scipy.stats import false_discovery_control, pearsonr, spearmanr, t as t_distribution
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import NearestCentroid
@@ -91,7 +90,7 @@ def test_no_sentence_says_a_gain_that_the_corrected_test_does_not_show() -> None
     assert "a gain" not in format_difference(compare(*many_blocks(), ci="these objects").assign(
         low_corrected=np.nan).iloc[0])  # fmt: skip
     cells, triplets = many_blocks()
-    gains = cross_validate_probe(cells, triplets, LinearProbe(lambdas=(0.01,), max_iterations=5)).summary()
+    gains = cross_validate_probe(cells, triplets, LinearProbe(alphas=(0.01,), max_iter=5)).summary()
     for _, row in gains.iterrows():
         assert format_difference(row, "gain").endswith("a gain") == (
             row["gain_p_corrected"] < 0.05 and row["gain"] > 0
@@ -359,10 +358,10 @@ def test_a_missing_category_is_none() -> None:
     assert membership(pd.Series([2, 10, 2]), None, 3)[2].tolist() == [True, False, True]
 
 
-@pytest.mark.parametrize("n_folds", [2.5, "3", True])
-def test_folds_are_a_whole_number(n_folds):
-    with pytest.raises(BadInputError, match="n_folds="):
-        object_folds(30, n_folds)
+@pytest.mark.parametrize("cv", [2.5, "3", True])
+def test_folds_are_a_whole_number(cv):
+    with pytest.raises(BadInputError, match="(n_folds|cv)="):
+        object_folds(30, cv)
 
 
 @pytest.mark.parametrize("centre_on", [[40], [-1], np.ones(5, bool)])

@@ -155,7 +155,7 @@ def test_01_extracts_what_it_says(series, store):
 def test_02_scores_probes_on_objects_they_never_saw(series, store, triplets):
     folds = table(series, "02_probing", "linear_folds")
     assert set(folds["fold"]) == {0, 1, 2}
-    fold = lk.measures.object_folds(len(triplets.names), 3, 0)
+    fold = lk.object_folds(len(triplets.names), 3, 0)
     for _, row in folds.iterrows():
         held = (fold[triplets.indices] == row["fold"]).all(axis=1)
         assert row["n_triplets"] == held.sum()
@@ -176,7 +176,7 @@ def test_02_scores_probes_on_objects_they_never_saw(series, store, triplets):
 
 def test_03_reports_its_winner_on_the_other_half(series, store, triplets):
     best = table(series, "03_layer_comparison", "best_cells")
-    halves = lk.split_objects(triplets.names, seed=0)
+    halves = lk.split_objects(triplets.names, random_state=0)
     for _, row in best.iterrows():
         other = triplets.among(halves[1 - int(row["fold"])])
         features = store.select(names=other.names)[row["block"], row["noise_level"], "none"]
@@ -249,7 +249,7 @@ def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path):
     assert set(folds["judgements"]) == {"simulated"}  # as the files say
     played = lk.read_choices(tmp_path / "class", data.stimuli.names)
     assert len(played) == 1600
-    fold = lk.measures.object_folds(len(played.names), 2, 0)
+    fold = lk.object_folds(len(played.names), 2, 0)
     for _, row in folds.iterrows():
         assert row["n_triplets"] == (fold[played.indices] == row["fold"]).all(axis=1).sum()
 
@@ -351,7 +351,7 @@ def test_06_compares_models_on_the_same_triplets(tmp_path, triplets):
         row = scored[scored["model"] == model].squeeze()
         assert row["accuracy"] == pytest.approx(plain_accuracy(features, triplets.indices), abs=2e-3)
     best = table(tmp_path, "06_model_comparison", "best_cells")
-    half = triplets.among(lk.split_objects(triplets.names, seed=0)[1])
+    half = triplets.among(lk.split_objects(triplets.names, random_state=0)[1])
     row = best[(best["model"] == "pixels") & (best["fold"] == 0)].squeeze()
     assert row["n_triplets"] == len(half)
     first = best[best["fold"] == 0].set_index("model")["accuracy"]

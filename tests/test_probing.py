@@ -18,28 +18,26 @@ def drawn(n: int, seed: int) -> Triplets:
     return Triplets(np.array([rng.choice(56, 3, replace=False) for _ in range(n)]), NAMES, "human")
 
 
-@pytest.mark.parametrize("probe", [lk.LinearProbe(seed=0), lk.KernelProbe(seed=0)], ids=["linear", "kernel"])
-@pytest.mark.parametrize("n_folds", [2, 3])
-def test_where_there_are_said_to_be_enough_a_probe_is_fitted(probe: object, n_folds: int) -> None:
+@pytest.mark.parametrize("probe", [lk.LinearProbe(), lk.KernelProbe()], ids=["linear", "kernel"])
+@pytest.mark.parametrize("cv", [2, 3])
+def test_where_there_are_said_to_be_enough_a_probe_is_fitted(probe: object, cv: int) -> None:
     features = np.random.default_rng(0).normal(size=(56, 8))
-    fitted = 0
-    for seed in range(8):
-        triplets = drawn(350, seed)
-        if not lk.check_enough_triplets(triplets, n_folds, seed):
-            lk.cross_validate_probe(features, triplets, probe, n_folds=n_folds, seed=seed)
-            fitted += 1
-    assert fitted
+    enough = [seed for seed in range(12) if not lk.check_enough_triplets(drawn(350, seed), cv, seed)]
+    assert len(enough) >= 3  # and those that barely are among them
+    for seed in enough:
+        lk.cross_validate_probe(features, drawn(350, seed), probe, cv=cv, random_state=seed)
 
 
-def test_as_many_as_are_named_are_enough_and_repeats_do_not_count() -> None:
-    for n_folds in (2, 3, 4):
-        needed = sets_needed(56, n_folds)
-        assert (
-            np.mean(
-                [lk.check_enough_triplets(drawn(needed, seed), n_folds, seed) == "" for seed in range(10)]
-            )
-            >= 0.6
-        )
+@pytest.mark.parametrize("cv", [2, 3, 4])
+def test_about_as_many_as_are_named_are_enough(cv: int) -> None:
+    """A quarter more are enough whichever are drawn, half as many never are."""
+    needed = sets_needed(56, cv)
+    for seed in range(20):
+        assert lk.check_enough_triplets(drawn(needed * 5 // 4, seed), cv, seed) == "", seed
+        assert lk.check_enough_triplets(drawn(needed // 2, seed), cv, seed) != "", seed
+
+
+def test_repeats_do_not_count() -> None:
     few = drawn(10, 0)
     class_of_30 = Triplets(np.tile(few.indices, (100, 1)), NAMES, "human")
     told = lk.check_enough_triplets(class_of_30)

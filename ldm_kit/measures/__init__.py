@@ -27,9 +27,9 @@ _HOMES = {
     "categorise": "readout",
     "object_folds": "folds",
     "split_objects": "folds",
-    "LinearProbe": "linear_probe",
-    "KernelProbe": "kernel_probe",
-    "MLPProbe": "mlp_probe",
+    "LinearProbe": "probes",
+    "KernelProbe": "probes",
+    "MLPProbe": "probes",
     "cross_validate_probe": "cross_validation",
     "ProbeResult": "cross_validation",
 }

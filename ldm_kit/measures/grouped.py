@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.measures import kernels
+from ldm_kit.measures.kernels import WORTH_THREADS, in_threads, n_threads
 from ldm_kit.measures.metrics import Tolerance
-from ldm_kit.measures.threads import WORTH_THREADS, in_threads, n_threads
 
 # Bands of 2 ** 6 objects; with so few objects that their whole matrix fits the cache there is one band.
 BAND, FEW = 6, 512

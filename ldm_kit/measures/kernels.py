@@ -1,13 +1,46 @@
-"""The loops over triplets, compiled: grouped by odd object, so that one row of S stays in the cache."""
+"""The loops over triplets, compiled (grouped by odd object, so that one row of S stays in the cache), and their threads."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
+
+# Below this many triplets, starting threads costs more than it saves.
+WORTH_THREADS = 200_000
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def n_threads() -> int:
+    """Threads to use: NUMBA_NUM_THREADS or OMP_NUM_THREADS where set, else the cores we may run on."""
+    for variable in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(variable, "")
+        if value.isdigit() and int(value):
+            return int(value)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_threads(function: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+    """Call `function` on every part, each in a thread of its own, and return the results in order.
+
+    Examples
+    --------
+    >>> in_threads(lambda part: part + 1, [1, 2])
+    [2, 3]
+    """
+    if len(parts) == 1:
+        return [function(parts[0])]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(function, parts))
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -15,11 +48,13 @@ def compiled(function: Callable[..., Any]) -> Any:
     return njit(cache=True, nogil=True)(function)
 
 
+# What each saves was measured at THINGS' size, 1,854 objects and 4.7 million triplets, on one core.
 # Compiled functions have no types that mypy could check: arrays in, arrays filled.
 # `start`, `first` and `second` are a Grouped's: the triplets of run r, whose odd object is r modulo n, lie at
 # start[r]:start[r + 1]. `low` and `high` delimit the runs that a call is to work on.
 
 
+# 74 ms; np.argsort 486 ms
 @compiled
 def group_by_odd(indices: Any, n: Any, shift: Any, start: Any, first: Any, second: Any, order: Any) -> None:
     """Counting sort of the triplets by their first item's band (2 ** shift objects), then by their odd one."""
@@ -37,6 +72,7 @@ def group_by_odd(indices: Any, n: Any, shift: Any, start: Any, first: Any, secon
         order[at] = t
 
 
+# 113 ms; pandas' duplicated 911 ms
 @compiled
 def mark_repeats(indices: Any, n: Any) -> Any:
     """Mark every triplet whose set of three was judged more than once, by bitmaps for each lowest object."""
@@ -76,6 +112,7 @@ def mark_repeats(indices: Any, n: Any) -> Any:
     return repeated
 
 
+# 19 ms; numpy 215 ms
 @compiled
 def choose(
     S: Any, tolerance: Any, start: Any, first: Any, second: Any, low: Any, high: Any, codes: Any
@@ -128,6 +165,7 @@ def choose_scaled(
             codes[t] = code
 
 
+# 60 ms; np.bincount 202 ms
 @compiled
 def sum_by_object_and_pair(
     values: Any, start: Any, first: Any, second: Any, low: Any, high: Any, objects: Any, pairs: Any
@@ -149,6 +187,7 @@ def sum_by_object_and_pair(
         objects[c] += own
 
 
+# 4 ms; np.bincount 11 ms
 @compiled
 def count_codes(codes: Any, counts: Any) -> None:
     """Count how many triplets bear each code."""
@@ -156,6 +195,7 @@ def count_codes(codes: Any, counts: Any) -> None:
         counts[codes[t]] += 1
 
 
+# 31 ms; np.bincount 185 ms
 @compiled
 def tally(
     codes: Any, value: Any, start: Any, first: Any, second: Any, low: Any, high: Any, counts: Any, pairs: Any
@@ -181,6 +221,7 @@ def tally(
     counts[4] += right
 
 
+# 7 ms; numpy 37 ms
 @compiled
 def sums_over_pairs(
     pairs: Any, counts: Any, mean: Any, begin: Any, step: Any, objects: Any, object_counts: Any
@@ -210,6 +251,7 @@ def sums_over_pairs(
     return total
 
 
+# 3 ms; numpy 24 ms
 @compiled
 def sum_of_squared_pairs(pairs: Any) -> Any:
     """Sum over unordered pairs of (pairs[o, p] + pairs[p, o]) squared, in blocks."""
@@ -225,15 +267,7 @@ def sum_of_squared_pairs(pairs: Any) -> Any:
     return total
 
 
-@compiled
-def split(indices: Any, fold: Any, out: Any) -> None:
-    """Fill `out`: the fold that holds all three items, or -1 where they are of different folds."""
-    for t in range(len(indices)):
-        a = fold[indices[t, 0]]
-        same = a == fold[indices[t, 1]] and a == fold[indices[t, 2]]
-        out[t] = a if same else -1
-
-
+# 23 ms with `rows_of_fold` for three folds; numpy 31 ms
 @compiled
 def mark_folds(indices: Any, bit: Any, low: Any, high: Any, masks: Any) -> None:
     """Fill `masks`: the bits of the folds that a triplet's items lie in."""
@@ -253,14 +287,15 @@ def rows_of_fold(masks: Any, bit: Any, train: Any, test: Any) -> None:
         k += mask == bit
 
 
+# 386 ms, 282 ms without `G`; numpy 784 ms and 577 ms
 @compiled
 def softmax_loss(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any, G: Any) -> Any:
-    """Sum of cross-entropies of the kept pair; adds its derivative by each entry of S to `G`."""
+    """Sum of cross-entropies of the kept pair; adds its derivative by each entry of S to `G`, unless that is None."""
     total = 0.0
     n = len(S)
     for run in range(low, high):
         c = run % n
-        row, slope = S[c], G[c]
+        row = S[c]
         for t in range(start[run], start[run + 1]):
             a, b = first[t], second[t]
             ab = S[a, b]
@@ -269,24 +304,9 @@ def softmax_loss(S: Any, start: Any, first: Any, second: Any, low: Any, high: An
             e_ab, e_ac, e_bc = math.exp(-top), math.exp(ac - top), math.exp(bc - top)
             norm = e_ab + e_ac + e_bc
             total += top + math.log(norm)
-            p_ac, p_bc = e_ac / norm, e_bc / norm
-            slope[a] += p_ac
-            slope[b] += p_bc
-            G[a, b] -= p_ac + p_bc
-    return total
-
-
-@compiled
-def softmax_loss_only(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any) -> Any:
-    """Sum of cross-entropies of the kept pair."""
-    total = 0.0
-    n = len(S)
-    for run in range(low, high):
-        c = run % n
-        row = S[c]
-        for t in range(start[run], start[run + 1]):
-            ab = S[first[t], second[t]]
-            ac, bc = row[first[t]] - ab, row[second[t]] - ab
-            top = max(ac, bc, ac - ac)
-            total += top + math.log(math.exp(-top) + math.exp(ac - top) + math.exp(bc - top))
+            if G is not None:
+                p_ac, p_bc = e_ac / norm, e_bc / norm
+                G[c, a] += p_ac
+                G[c, b] += p_bc
+                G[a, b] -= p_ac + p_bc
     return total

@@ -26,7 +26,7 @@ from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import MismatchError, one_of
 from ldm_kit.measures import kernels
 from ldm_kit.measures.grouped import Grouped
-from ldm_kit.measures.threads import in_threads
+from ldm_kit.measures.kernels import in_threads
 
 ESTIMANDS = ("new objects", "these objects")
 CORRECTIONS = ("holm", "bh", "none")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.errors import BadInputError
 from ldm_kit.features.store import FeatureStore
-from ldm_kit.measures import ProbeResult, protocol_linhardt, similarity
+from ldm_kit.measures import ProbeResult, similarity
 from ldm_kit.plots.pictures import picture_grid
 from ldm_kit.plots.template import COLOURS, figure
 from ldm_kit.widgets.explorer import FIGURE_WIDTH, Explorer, Progress, Shown, control
@@ -220,8 +220,6 @@ class ProbesView(Explorer):
         spaces = [space for space in near if space not in (BEFORE, AFTER)]
         fold = self._result.folds.get(state.stimulus)
         whose = "Nobody judged it, so no probe saw it; shown is that of fold 0. " if fold is None else ""
-        if protocol_linhardt.NAME in str(self._result.table["probe"].iloc[0]):
-            whose = f"The protocol {protocol_linhardt.NAME} peeks: this probe saw the stimulus, too. "
         if not spaces:
             return f"{whose}The dataset has no space of dimensions to compare with."
         k = state.neighbours

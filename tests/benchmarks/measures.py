@@ -159,7 +159,7 @@ def main() -> None:
         row = result.summary().iloc[0]
         print(
             f"3-fold linear probe, λ nested: {time.perf_counter() - began:.0f} s (must 120, stretch 45); held-out "
-            f"{row['accuracy']:.4f}, zero-shot {row['zero_shot']:.4f}, iterations {result.table['iterations'].tolist()}"
+            f"{row['accuracy']:.4f}, zero-shot {row['zero_shot']:.4f}, iterations {result.table['n_iter'].tolist()}"
         )
         print(f"  peak memory {peak_gib():.2f} GiB (must 2)")
 

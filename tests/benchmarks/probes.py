@@ -28,7 +28,7 @@ def main() -> None:
     print("| probe | accuracy | gain | seconds |\n|---|---|---|---|")
     for name, probe in PROBES.items():
         began = time.perf_counter()
-        tables = [cross_validate_probe(X, triplets, probe, seed=seed).table for seed in range(5)]
+        tables = [cross_validate_probe(X, triplets, probe, random_state=seed).table for seed in range(5)]
         accuracy, gain = (
             np.mean([table[column].mean() for table in tables]) for column in ("accuracy", "gain")
         )
