@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ldm_kit.batch.report import Report, build_report
 from ldm_kit.batch.runner import Outcome, exit_code, run_series, say
-from ldm_kit.checkout import find_notebook
+from ldm_kit.files import find_notebook
 
 FINDINGS_TOLD = 5
 WIDTH = 110

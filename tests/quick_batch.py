@@ -25,9 +25,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import ldm_kit.batch.pages
 import ldm_kit.models.registry
-import ldm_kit.static_images
-from ldm_kit.atomic import write_text
+import ldm_kit.run_record
 from ldm_kit.batch import build_report, run_series
+from ldm_kit.files import write_text
 
 # What a forked process needs, imported once for all.
 NEEDED = (itables, pd, PIL.Image, plotly.offline, pyarrow.parquet, ldm_kit.models.registry)
@@ -96,7 +96,7 @@ def in_child(work: Callable[[], Any], *, killed_at_move: int = 0, notebooks_too:
 
         os.replace, os.rename = map(counted, MOVES.values())
         papermill.execute_notebook = run_here if notebooks_too else uncounted
-        ldm_kit.static_images.find_browser = lambda: None
+        ldm_kit.run_record.find_browser = lambda: None
         # nbconvert takes as long as all else, and moves nothing
         ldm_kit.batch.pages.write_page = lambda notebook, target, **_: write_text(target, "a page")
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until this process ends

@@ -597,7 +597,7 @@ def test_a_run_that_fails_early_shows_nothing_of_the_one_before(
     monkeypatch: pytest.MonkeyPatch,
     without_kernel: None,
 ) -> None:
-    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    monkeypatch.setattr("ldm_kit.run_record.find_browser", lambda: None)
     notebook = make_notebook(
         "a",
         "assert seed != 1, 'fails early'",
@@ -695,7 +695,7 @@ def test_two_processes_do_not_run_into_one_folder_and_one_that_is_stopped_keeps_
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    monkeypatch.setattr("ldm_kit.run_record.find_browser", lambda: None)
     make_notebook("a", "print('a result')", parameters="out: str = ''")
     make_notebook("b", WAITS, parameters="out: str = ''")
     path = write_yaml(tmp_path / "s.yaml", {"runs": [{"notebook": "a.ipynb"}, {"notebook": "b.ipynb"}]})

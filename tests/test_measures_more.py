@@ -33,8 +33,7 @@ from ldm_kit.measures.categories import membership
 from ldm_kit.measures.comparison import corrected_p
 from ldm_kit.measures.dimensions import ridge
 from ldm_kit.measures.folds import object_folds
-from ldm_kit.tables import from_text, tidy, write_table
-from ldm_kit.wording import format_difference
+from ldm_kit.tables import format_difference, from_text, tidy, write_table
 from tests.small_store import SmallStore, drawn_choices, random_triplets
 
 

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ldm_kit.atomic import write_text
 from ldm_kit.batch.kernel import (
     KERNEL_NAME,
     encrypted_kernel_manager,
@@ -20,6 +19,7 @@ from ldm_kit.batch.kernel import (
 )
 from ldm_kit.batch.series import Run
 from ldm_kit.errors import BadInputError
+from ldm_kit.files import write_text
 
 STDERR_LINES = 50
 

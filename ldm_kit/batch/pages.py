@@ -17,7 +17,7 @@ from nbconvert.exporters.html import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 import ldm_kit
-from ldm_kit.atomic import write_text
+from ldm_kit.files import write_text
 from ldm_kit.run_record import allow_scripts, content_policy
 
 TEMPLATES = Path(ldm_kit.__path__[0]) / "data" / "report"

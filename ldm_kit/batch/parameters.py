@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.yaml_text import load_yaml
+from ldm_kit.files import load_yaml
 
 SCALARS: dict[str, tuple[type, ...]] = {
     "str": (str,),

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ldm_kit
-from ldm_kit.atomic import write_text
 from ldm_kit.batch.provenance import package_versions
 from ldm_kit.batch.state import STATE, locked, read_json, report_locked, sweep
 from ldm_kit.errors import BadInputError
+from ldm_kit.files import write_text
 from ldm_kit.run_record import (
     MANIFEST,
     allow_scripts,
@@ -25,8 +25,8 @@ from ldm_kit.run_record import (
     is_file_name,
     only_marks,
     write_plotly_library,
+    write_pngs,
 )
-from ldm_kit.static_images import write_pngs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ldm_kit.atomic import write_text
 from ldm_kit.batch.execution import execute
 from ldm_kit.batch.parameters import check_parameters, read_parameters
 from ldm_kit.batch.provenance import package_versions
@@ -32,6 +31,7 @@ from ldm_kit.batch.state import (
     write_state,
 )
 from ldm_kit.errors import BadInputError, LdmKitError, whole_number
+from ldm_kit.files import write_text
 from ldm_kit.run_record import write_plotly_library
 
 Status = Literal["done", "skipped", "failed"]

@@ -18,7 +18,7 @@ import yaml
 from ldm_kit.batch.parameters import Parameter, check_parameters, parse_value, read_parameters
 from ldm_kit.batch.state import OF_THE_SERIES
 from ldm_kit.errors import BadInputError, unknown_name, whole_number
-from ldm_kit.yaml_text import load_yaml
+from ldm_kit.files import load_yaml
 
 # Seconds a cell may take if nobody says otherwise: longer than any cell should, shorter than a night.
 CELL_TIMEOUT = 3600

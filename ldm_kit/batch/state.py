@@ -17,10 +17,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 import ldm_kit
-from ldm_kit.atomic import CANNOT_WRITE, cannot_write, write_text
 from ldm_kit.batch.parameters import Parameter
 from ldm_kit.batch.provenance import package_versions
 from ldm_kit.errors import BadInputError
+from ldm_kit.files import CANNOT_WRITE, cannot_write, write_text
 from ldm_kit.run_record import MANIFEST, SERIES_VARIABLE
 
 # The environment variables that a result may depend on: these, and all that begin with LDM_KIT_.

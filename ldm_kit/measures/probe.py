@@ -12,9 +12,9 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 
-from ldm_kit.atomic import with_ending, written_aside
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError, real_number, whole_number
+from ldm_kit.files import with_ending, written_aside
 from ldm_kit.measures import objective
 from ldm_kit.measures.cells import checked_matrix
 from ldm_kit.measures.grouped import Grouped
