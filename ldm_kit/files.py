@@ -18,8 +18,8 @@ from ldm_kit.errors import BadInputError
 FAILED = {errno.EIO, errno.ESTALE}  # the disk or the network share itself has failed
 # What the system answers when a place cannot be written to, as opposed to a mistake in the writer.
 CANNOT_WRITE = FAILED | {
-    getattr(errno, name) for name in ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR", "EEXIST"]
-}
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST
+}  # fmt: skip
 
 
 @contextmanager

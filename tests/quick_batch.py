@@ -23,7 +23,7 @@ import plotly.offline
 import pyarrow.parquet
 from nbformat.v4 import new_code_cell, new_notebook
 
-import ldm_kit.batch.pages
+import ldm_kit.batch.report
 import ldm_kit.models.registry
 import ldm_kit.run_record
 from ldm_kit.batch import build_report, run_series
@@ -98,7 +98,7 @@ def in_child(work: Callable[[], Any], *, killed_at_move: int = 0, notebooks_too:
         papermill.execute_notebook = run_here if notebooks_too else uncounted
         ldm_kit.run_record.find_browser = lambda: None
         # nbconvert takes as long as all else, and moves nothing
-        ldm_kit.batch.pages.write_page = lambda notebook, target, **_: write_text(target, "a page")
+        ldm_kit.batch.report.write_page = lambda notebook, target, **_: write_text(target, "a page")
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until this process ends
         work()
         status = 0

@@ -17,8 +17,7 @@ import yaml
 
 from ldm_kit.batch import build_report, read_parameters, read_series, run_notebook, run_series
 from ldm_kit.batch.__main__ import main
-from ldm_kit.batch.parameters import fits, parse_value
-from ldm_kit.batch.series import run_name
+from ldm_kit.batch.series import fits, parse_value, run_name
 from ldm_kit.errors import BadInputError, UnknownNameError
 from tests.quick_batch import WRITES, run_here
 
@@ -522,7 +521,7 @@ def test_what_changed_since_the_run_is_named_and_nothing_else_runs_again(
         change()
         told = run_and_tell(notebook, out, capsys, **given)
         assert told.startswith(f"[1/1] a … runs again: {named}\n[1/1] a done"), told
-    assert isinstance(json.loads((out / "a" / "run.json").read_text())["fingerprint"], dict)
+    assert isinstance(json.loads((out / "a" / "run.json").read_text())["inputs"], dict)
     (out / "a" / "a.ipynb").unlink()
     assert "runs again: a.ipynb is gone" in run_and_tell(notebook, out, capsys, **given)
 
@@ -532,14 +531,14 @@ def test_caches_that_a_first_run_leaves_in_the_package_are_no_change_of_it(
 ) -> None:
     from types import SimpleNamespace
 
-    from ldm_kit.batch import state
+    from ldm_kit.batch import run
 
-    monkeypatch.setattr(state, "ldm_kit", SimpleNamespace(__path__=[str(tmp_path)]))
+    monkeypatch.setattr(run, "ldm_kit", SimpleNamespace(__path__=[str(tmp_path)]))
     notebook = tmp_path.with_suffix(".ipynb")
     notebook.write_text("")
 
     def code() -> str:
-        return state.fingerprint(notebook, {}, {}, tmp_path)["file the code of ldm_kit"]
+        return run.result_inputs(notebook, {}, {}, tmp_path)["file the code of ldm_kit"]
 
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "a.py").write_text("1")
@@ -762,9 +761,11 @@ def test_the_demo_deletes_nobody_s_features_and_keeps_those_of_each_revision_apa
     request = {"model": "sd-turbo", "source": "stabilityai/sd-turbo", "revision": "0123"}
     others.write_text(json.dumps({"attributes": {"ldm_kit": {"request": request}}}))
     places = []
-    monkeypatch.setattr(ldm_kit.demo, "build_report", lambda out: Report(Path(out) / "index.html", "", []))
     monkeypatch.setattr(
-        ldm_kit.demo, "run_series", lambda *_, parameters=None, **__: places.append(parameters) or []
+        "ldm_kit.batch.__main__.build_report", lambda out: Report(Path(out) / "index.html", "", [])
+    )
+    monkeypatch.setattr(
+        "ldm_kit.batch.__main__.run_series", lambda *_, parameters=None, **__: places.append(parameters) or []
     )
     assert ldm_kit.demo.main(["--out", str(tmp_path)]) == 0
     assert others.exists()

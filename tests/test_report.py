@@ -16,9 +16,8 @@ import pytest
 
 import ldm_kit.run_record
 from ldm_kit.batch import build_report, run_series
-from ldm_kit.batch.pages import mathml
-from ldm_kit.batch.report import _figure
-from ldm_kit.demo import told
+from ldm_kit.batch.__main__ import summary
+from ldm_kit.batch.report import _figure, mathml
 from ldm_kit.errors import BadInputError
 from ldm_kit.files import write_text
 from ldm_kit.run_record import HOW_TO_GET_PNGS
@@ -224,7 +223,7 @@ def test_only_headline_findings_open_the_report(series: Path, monkeypatch: pytes
     monkeypatch.setattr("ldm_kit.run_record.find_browser", lambda: None)
     report = build_report(series)
     assert report.findings == ["`mid_block` is **most** human <script>: 0.400."]
-    lines = told([], report).splitlines()
+    lines = summary([], report).splitlines()
     assert "  - mid_block is most human <script>: 0.400." in lines
     assert lines[-1] == f"Open {series / 'index.html'}"
 

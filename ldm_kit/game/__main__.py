@@ -13,7 +13,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from ldm_kit.batch.parameters import read_parameters
+from ldm_kit.batch.series import read_parameters
 from ldm_kit.datasets import load_dataset
 from ldm_kit.errors import BadInputError, LdmKitError, unknown_name
 from ldm_kit.files import find_notebook
