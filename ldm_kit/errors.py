@@ -60,10 +60,7 @@ def nearest_first(given: str, allowed: Iterable[str]) -> list[str]:
     ['mid_block', 'up_blocks.0']
     """
     low = str(given).lower()
-    return sorted(
-        allowed,
-        key=lambda name: -difflib.SequenceMatcher(None, low, str(name).lower()).ratio(),
-    )
+    return sorted(allowed, key=lambda name: -difflib.SequenceMatcher(None, low, str(name).lower()).ratio())
 
 
 def unknown_name(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ldm_kit.errors import unknown_name
+from ldm_kit.errors import one_of, unknown_name
 from ldm_kit.files import with_ending, written_aside
 
 # name -> dtype. Strings are empty, numbers NaN, counts <NA> where a column does not apply.
@@ -293,13 +293,11 @@ def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
     1
     """
     for column, value in values.items():
-        if column not in table:
-            raise unknown_name("column", column, table.columns, "See ldm_kit.tables.COLUMNS.")
+        one_of("column", column, table.columns, "See ldm_kit.tables.COLUMNS.")
         kept = table[table[column] == value]
         if kept.empty:
-            raise unknown_name(
-                column.replace("_", " "), value, table[column].unique(), "The table holds no other."
-            )
+            there = table[column].unique()
+            raise unknown_name(column.replace("_", " "), value, there, "The table holds no other.")
         table = kept
     return table
 

@@ -509,7 +509,7 @@ def test_what_changed_since_the_run_is_named_and_nothing_else_runs_again(
             ),
             f"torch {version('torch')} → 99",
         ),
-        (lambda: given.update(seed=1), "seed not given → 1"),
+        (lambda: given.update(seed=1), "seed not set → 1"),
         (norms.unlink, f"{norms} is gone"),
         (
             lambda: monkeypatch.setenv("LDM_KIT_THINGS", str(own)),

@@ -131,7 +131,7 @@ def build_report(out: str | os.PathLike[str]) -> Report:
             with suppress(BadInputError), locked(out, folder.name):  # one that is at work is left alone
                 sweep(folder)
         library = write_plotly_library(out)
-        drawn = [(folder, one["name"]) for folder in folders for one in _entries(_results(folder), "figures")
+        drawn = [(folder, one["name"]) for folder in folders for one in _entries(read_json(folder / MANIFEST), "figures")
                  if one["kind"] == "plotly"]  # fmt: skip
         data = [folder / "figures" / f"{name}.json" for folder, name in drawn]
         advice = write_pngs([path for path in data if path.exists()])
@@ -161,13 +161,9 @@ def build_report(out: str | os.PathLike[str]) -> Report:
 # --- The index
 
 
-def _results(folder: Path) -> dict[str, Any]:
-    return read_json(folder / MANIFEST)
-
-
 def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
     """Gather all that the card of one run shows."""
-    name, results = folder.name, _results(folder)
+    name, results = folder.name, read_json(folder / MANIFEST)
     state = read_json(folder / STATE)
     status = _of(str, state, "status") or "unknown"
     problems = [
@@ -323,8 +319,6 @@ def _relative(path: Path, base: Path) -> str:
 def _template() -> Any:
     import jinja2
 
-    from ldm_kit.tables import short
-
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -335,7 +329,6 @@ def _template() -> Any:
     environment.filters["markdown"] = lambda text: (
         markdown_as_html(only_marks(text)).removeprefix("<p>").removesuffix("</p>")
     )
-    environment.filters["short"] = short
     return environment.get_template("index.html.j2")
 
 

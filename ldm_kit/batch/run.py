@@ -29,7 +29,7 @@ from ldm_kit.batch.series import (
     Parameter,
     Run,
     Series,
-    check_parameters,
+    check_parameter_types,
     checked_name,
     read_parameters,
     read_series,
@@ -211,13 +211,13 @@ def _run(run: Run, out: Path, force: bool, begin: Callable[[str], None]) -> Outc
     given = {key: _filled(value, out) for key, value in run.parameters.items()}
     if "out" in known:
         given.setdefault("out", folder.as_posix())
-    check_parameters(given, known, run.notebook)
+    check_parameter_types(given, known, run.notebook)
     with locked(out, run.name):
         inputs = result_inputs(run.notebook, given, known, folder)
         state = read_json(folder / STATE)
         why = "asked to" if force else _why_again(state, inputs, folder / f"{run.name}.ipynb")
         if state and not why:
-            _forget_previous(folder)  # a kill may have come before that
+            shutil.rmtree(folder / PREVIOUS, ignore_errors=True)  # a kill may have come before that
             return Outcome(run.name, "skipped", float(state["seconds"]), folder)
         begin(why if state else "")
         with writable(folder):
@@ -268,7 +268,7 @@ def _run_anew(run: Run, given: dict[str, Any], inputs: dict[str, str], folder: P
         with suppress(OSError, BadInputError):
             ended("failed", error)
     if not error:
-        _forget_previous(folder)
+        shutil.rmtree(folder / PREVIOUS, ignore_errors=True)
     return Outcome(run.name, "failed" if error else "done", time.monotonic() - before, folder, error)
 
 
@@ -286,9 +286,9 @@ def exit_code(work: Callable[[], int]) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        advice = "the same command goes on from there."
         print(
-            "Interrupted. What is done is kept, and what the notebook at work had as NAME.failed.ipynb; "
-            "the same command goes on from there.",
+            f"Interrupted. What is done is kept, the notebook at work as NAME.failed.ipynb; {advice}",
             file=sys.stderr,
         )
         return 130
@@ -347,13 +347,14 @@ def _differences(before: object, now: Mapping[str, str]) -> str:
     for key in dict.fromkeys([*before, *now]):
         old, new = before.get(key), now.get(key)
         kind, _, name = key.partition(" ")
-        absent = "not given" if kind == "parameter" else "not set"
         if old == new:
             continue
         if kind == "file":
-            changes.append(f"{name} {'is gone' if new is None else 'is new' if old is None else 'changed'}")
+            changes.append(f"{name} {'is gone' if new is None else 'changed'}")
         else:
-            changes.append(f"{name} {absent if old is None else old} → {absent if new is None else new}")
+            changes.append(
+                f"{name} {'not set' if old is None else old} → {'not set' if new is None else new}"
+            )
     more = [f"and {len(changes) - DIFFERENCES_SHOWN} more"] if len(changes) > DIFFERENCES_SHOWN else []
     return "; ".join(changes[:DIFFERENCES_SHOWN] + more)
 
@@ -503,11 +504,6 @@ def _set_aside(folder: Path, state: Mapping[str, Any]) -> None:
             _write_state(folder, {**state, "status": "superseded"})
         for path in old:
             path.replace(folder / PREVIOUS / path.name)
-
-
-def _forget_previous(folder: Path) -> None:
-    with suppress(OSError):
-        _delete(folder / PREVIOUS)
 
 
 def _delete(path: Path) -> None:

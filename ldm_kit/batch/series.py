@@ -120,14 +120,14 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Parameter]:
     return {one.name: Parameter(one.name, one.inferred_type_name, one.default, one.help) for one in found}
 
 
-def check_parameters(
+def check_parameter_types(
     values: Mapping[str, Any], parameters: Mapping[str, Parameter], notebook: str | os.PathLike[str]
 ) -> None:
     """Refuse parameters that the notebook does not have (papermill only warns), and values of another type.
 
     Examples
     --------
-    >>> check_parameters({"sed": 1}, {"seed": Parameter("seed", "int", "0", "")}, "a.ipynb")
+    >>> check_parameter_types({"sed": 1}, {"seed": Parameter("seed", "int", "0", "")}, "a.ipynb")
     Traceback (most recent call last):
     ...
     ldm_kit.errors.UnknownNameError: Unknown parameter of a.ipynb 'sed'. Did you mean 'seed'? ...
@@ -201,10 +201,7 @@ def parse_value(text: str, annotation: str = "") -> Any:
 
 
 def read_series(
-    path: str | os.PathLike[str],
-    *,
-    parameters: Mapping[str, Any] | None = None,
-    only: str | None = None,
+    path: str | os.PathLike[str], *, parameters: Mapping[str, Any] | None = None, only: str | None = None
 ) -> Series:
     """Read a series from YAML, or make one of a single notebook.
 
@@ -258,7 +255,7 @@ def read_series(
         }
         for point in _grid(entry.get("grid") or {}, path):
             values = {**base, **point, **wins}
-            check_parameters(values, names, entry["notebook"])
+            check_parameter_types(values, names, entry["notebook"])
             name = run_name(entry.get("name") or Path(entry["notebook"]).stem, point)
             if name in [run.name for run in runs]:
                 raise BadInputError(f"{path.name}: two runs are called {name!r}. Give one another `name:`.")
