@@ -27,6 +27,8 @@ import ldm_kit.batch.report
 import ldm_kit.models.registry
 import ldm_kit.run_record
 from ldm_kit.batch import build_report, run_series
+from ldm_kit.batch.report import _template
+from ldm_kit.batch.run import versions
 from ldm_kit.files import write_text
 
 # What a forked process needs, imported once for all.
@@ -41,13 +43,14 @@ results.table(pd.DataFrame({"seed": [seed, 7]}), "numbers")
 results.figure(Image.new("RGB", (3, 2)), "drawn")
 results.finding(f"Found with seed {seed}.")
 """
+VERSIONS, TEMPLATE = versions(), _template()
 MOVES = {"replace": os.replace, "rename": os.rename}
 
 
 def run_here(source: str, target: str, parameters: dict[str, Any] | None = None, **_: Any) -> None:
     """Stand in for papermill.execute_notebook: run the code cells in this process."""
     notebook = nbformat.read(source, as_version=4)
-    names: dict[str, Any] = {"__name__": "__main__"}
+    names: dict[str, Any] = {"__name__": "__main__", "display": str}  # of IPython
     for cell in notebook.cells:
         if cell.cell_type == "code":
             nbformat.write(notebook, target)
@@ -97,7 +100,9 @@ def in_child(work: Callable[[], Any], *, killed_at_move: int = 0, notebooks_too:
         os.replace, os.rename = map(counted, MOVES.values())
         papermill.execute_notebook = run_here if notebooks_too else uncounted
         ldm_kit.run_record.find_browser = lambda: None
-        # nbconvert takes as long as all else, and moves nothing
+        # What takes as long as all else together, and moves nothing.
+        ldm_kit.batch.run.versions = ldm_kit.batch.report.versions = lambda: VERSIONS
+        ldm_kit.batch.report._template = lambda: TEMPLATE
         ldm_kit.batch.report.write_page = lambda notebook, target, **_: write_text(target, "a page")
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until this process ends
         work()

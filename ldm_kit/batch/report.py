@@ -131,10 +131,13 @@ def build_report(out: str | os.PathLike[str]) -> Report:
             with suppress(BadInputError), locked(out, folder.name):  # one that is at work is left alone
                 sweep(folder)
         library = write_plotly_library(out)
-        drawn = [(folder, one["name"]) for folder in folders for one in _entries(read_json(folder / MANIFEST), "figures")
-                 if one["kind"] == "plotly"]  # fmt: skip
-        data = [folder / "figures" / f"{name}.json" for folder, name in drawn]
-        advice = write_pngs([path for path in data if path.exists()])
+        drawn = [
+            folder / "figures" / f"{one['name']}.json"
+            for folder in folders
+            for one in _entries(read_json(folder / MANIFEST), "figures")
+            if one["kind"] == "plotly"
+        ]
+        advice = write_pngs([path for path in drawn if path.exists()])
         index, nonce = out / "index.html", secrets.token_urlsafe()
         runs = [_read_run(folder, library, index) for folder in folders]
         for table in (table for run in runs for table in run["tables"]):

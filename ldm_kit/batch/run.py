@@ -247,7 +247,7 @@ def _run_anew(run: Run, given: dict[str, Any], inputs: dict[str, str], folder: P
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "process": f"process {os.getpid()} on {platform.node()}",
         "inputs": inputs,
-        "versions": versions(),
+        "versions": {key.partition(" ")[2]: inputs[key] for key in inputs if key.startswith("version ")},
     }
     _write_state(folder, record)
     before = time.monotonic()

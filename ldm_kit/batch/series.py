@@ -92,7 +92,8 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Parameter]:
 
     Examples
     --------
-    >>> read_parameters("notebooks/02_probing.ipynb")["n_folds"]
+    >>> from ldm_kit.files import find_notebook
+    >>> read_parameters(find_notebook("02_probing.ipynb", ""))["n_folds"]
     Parameter(name='n_folds', type='int', default='3', help='of the objects')
     """
     import nbformat
@@ -230,7 +231,8 @@ def read_series(
 
     Examples
     --------
-    >>> [run.name for run in read_series("notebooks/demo.yaml", only="02*").runs]
+    >>> from ldm_kit.files import find_notebook
+    >>> [run.name for run in read_series(find_notebook("demo.yaml", ""), only="02*").runs]
     ['02_probing']
     """
     path = Path(path)
