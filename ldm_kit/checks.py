@@ -78,14 +78,16 @@ LEAST = {
 }
 
 
-def check_parameters(*, blocks: Sequence[str] = (), noise_levels: Sequence[float] = (), **given: Any) -> None:
+def check_parameters(
+    *, blocks: Sequence[str] = (), noise_levels: Sequence[float] = (), **parameters: Any
+) -> None:
     """Check a notebook's parameters at its top, not where the cell that needs them stands, hours later.
 
     Parameters
     ----------
     blocks, noise_levels : sequence, optional
         What `autoplay` and `shown` may name.
-    **given
+    **parameters
         Parameters by their names: `metric`, `n_folds`, `trials`, `shown`, `autoplay`, `seed`, numbers of things,
         steps, rates, channels.
 
@@ -105,7 +107,7 @@ def check_parameters(*, blocks: Sequence[str] = (), noise_levels: Sequence[float
     from ldm_kit.measures.metrics import METRICS
 
     names = {"metric": METRICS, "trials": HOW, "autoplay": (*PLAYERS, *blocks), "shown": tuple(noise_levels)}
-    for name, value in given.items():
+    for name, value in parameters.items():
         least = next(
             (n for n, parts in LEAST.items() if name.startswith(parts) or name.endswith(parts)), None
         )

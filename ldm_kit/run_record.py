@@ -188,7 +188,7 @@ class RunRecord:
         >>> results.figure(figure, "block_curves", caption="Alignment by block")  # doctest: +SKIP
         """
         path = self.out / "figures" / f"{_checked(name)}.png"
-        kind = "plotly" if hasattr(figure, "to_plotly_json") else "picture"
+        kind = "plotly" if hasattr(figure, "to_plotly_json") else "image"
         if kind == "plotly":
             self._write_plotly(figure, path, caption or name)
         elif hasattr(figure, "save") and hasattr(figure, "getbands"):

@@ -93,8 +93,8 @@ class Table(pd.DataFrame):
 
     @property
     def _constructor(self) -> Callable[..., pd.DataFrame]:
-        def made(*given: Any, **more: Any) -> pd.DataFrame:
-            frame = pd.DataFrame(*given, **more)
+        def made(*data: Any, **more: Any) -> pd.DataFrame:
+            frame = pd.DataFrame(*data, **more)
             return Table(frame) if set(COLUMNS) <= set(frame.columns) else frame
 
         return made
@@ -122,13 +122,13 @@ class Table(pd.DataFrame):
             shown = getattr(varying, how)()
         if shown is None:  # the user has switched tables of HTML off
             return None
-        told = " · ".join(pair.format(escape(name), escape(value)) for name, value in constant.items())
-        line = f"In every row: {told}"
-        return both.format(textwrap.fill(line, width) if width else line, shown) if told else shown
+        constants = " · ".join(pair.format(escape(name), escape(value)) for name, value in constant.items())
+        line = f"In every row: {constants}"
+        return both.format(textwrap.fill(line, width) if width else line, shown) if constants else shown
 
 
 def split_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Part a table into the columns that vary and those that say the same in each row, without empty ones.
+    """Split a table into the columns that vary and those that are the same in each row, without empty ones.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def split_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
 
 
 def short(value: object) -> str:
-    """Give a number in four digits, anything else as it is.
+    """Write a number in four digits, anything else as it is.
 
     Examples
     --------
@@ -177,7 +177,7 @@ def tidy(rows: Iterable[Mapping[str, Any]]) -> Table:
     Parameters
     ----------
     rows : iterable of mapping
-        One mapping a row. Keys outside `COLUMNS` are kept as further columns.
+        One mapping a row. Keys outside `COLUMNS` become further columns.
 
     Returns
     -------
@@ -217,7 +217,7 @@ def as_text(cell: Any) -> Any:
 
 
 def from_text(cell: str) -> str:
-    """Give the text that `as_text` was given.
+    """Undo `as_text`.
 
     Examples
     --------
@@ -285,7 +285,7 @@ def in_network_order(table: pd.DataFrame) -> list[str]:
 
 
 def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
-    """Keep the rows with these values, and say so if there are none.
+    """Select the rows with these values; an error if there are none.
 
     Examples
     --------
@@ -303,7 +303,7 @@ def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
 
 
 def format_accuracy(row: Mapping[str, Any]) -> str:
-    """Say an accuracy with its interval, and whether it differs from chance.
+    """Write an accuracy with its interval, and whether it differs from chance.
 
     Parameters
     ----------
@@ -321,18 +321,15 @@ def format_accuracy(row: Mapping[str, Any]) -> str:
     '0.410 [0.380, 0.440], above chance (0.333)'
     """
     low, high, chance = float(row["ci_low"]), float(row["ci_high"]), float(row["chance"])
+    estimate = f"{float(row['accuracy']):.3f}"
     if low != low:
-        return f"{float(row['accuracy']):.3f}, without an interval"
-    told = f"{float(row['accuracy']):.3f} [{low:.3f}, {high:.3f}]"
-    if low > chance:
-        return f"{told}, above chance ({chance:.3f})"
-    if high < chance:
-        return f"{told}, below chance ({chance:.3f})"
-    return f"{told}, not distinguishable from chance ({chance:.3f})"
+        return f"{estimate}, without an interval"
+    side = "above" if low > chance else "below" if high < chance else "not distinguishable from"
+    return f"{estimate} [{low:.3f}, {high:.3f}], {side} chance ({chance:.3f})"
 
 
 def format_difference(row: Mapping[str, Any], of: str = "difference") -> str:
-    """Say a difference with its corrected interval, and whether that differs from zero.
+    """Write a difference with its corrected interval, and whether that differs from zero.
 
     Parameters
     ----------
@@ -353,14 +350,11 @@ def format_difference(row: Mapping[str, Any], of: str = "difference") -> str:
     """
     prefix = "" if of == "difference" else f"{of}_"
     low, high = float(row[f"{prefix}low_corrected"]), float(row[f"{prefix}high_corrected"])
-    told = f"{float(row[of]):+.3f}"
+    estimate = f"{float(row[of]):+.3f}"
     if low != low:
-        return f"{told}, without an interval"
-    told += f" [{low:+.3f}, {high:+.3f}]"
+        return f"{estimate}, without an interval"
+    estimate += f" [{low:+.3f}, {high:+.3f}]"
     if int(row["n_compared"]) > 1:
-        told += f", corrected for {int(row['n_compared'])} comparisons"
-    if low > 0:
-        return f"{told}, a gain"
-    if high < 0:
-        return f"{told}, a loss"
-    return f"{told}, which covers zero: no difference is shown"
+        estimate += f", corrected for {int(row['n_compared'])} comparisons"
+    verdict = "a gain" if low > 0 else "a loss" if high < 0 else "which covers zero: no difference is shown"
+    return f"{estimate}, {verdict}"

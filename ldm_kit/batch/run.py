@@ -189,8 +189,8 @@ def _refuse_shared_outs(series: Series, out: Path) -> None:
     writers: dict[Path, str] = {}
     for run in series.runs:
         own = out / run.name
-        told = Path(str(_filled(run.parameters.get("out") or str(own), out)))
-        for place in {own.resolve(), told.resolve()}:
+        chosen = Path(str(_filled(run.parameters.get("out") or str(own), out)))
+        for place in {own.resolve(), chosen.resolve()}:
             if (other := writers.setdefault(place, run.name)) != run.name:
                 raise BadInputError(
                     f"{series.source}: {other!r} and {run.name!r} write to the same folder, {str(place)!r}: the later would "
@@ -208,14 +208,14 @@ def _filled(value: Any, out: Path) -> Any:
 def _run(run: Run, out: Path, force: bool, begin: Callable[[str], None]) -> Outcome:
     """Run one notebook if need be; `begin` is called with the reason why what lies there does not do."""
     known, folder = read_parameters(run.notebook), out / run.name
-    given = {key: _filled(value, out) for key, value in run.parameters.items()}
+    parameters = {key: _filled(value, out) for key, value in run.parameters.items()}
     if "out" in known:
-        given.setdefault("out", folder.as_posix())
-    check_parameter_types(given, known, run.notebook)
+        parameters.setdefault("out", folder.as_posix())
+    check_parameter_types(parameters, known, run.notebook)
     with locked(out, run.name):
-        inputs = result_inputs(run.notebook, given, known, folder)
+        inputs = result_inputs(run.notebook, parameters, known, folder)
         state = read_json(folder / STATE)
-        why = "asked to" if force else _why_again(state, inputs, folder / f"{run.name}.ipynb")
+        why = "it is forced" if force else _why_again(state, inputs, folder / f"{run.name}.ipynb")
         if state and not why:
             shutil.rmtree(folder / PREVIOUS, ignore_errors=True)  # a kill may have come before that
             return Outcome(run.name, "skipped", float(state["seconds"]), folder)
@@ -223,7 +223,7 @@ def _run(run: Run, out: Path, force: bool, begin: Callable[[str], None]) -> Outc
         with writable(folder):
             sweep(folder)
             _set_aside(folder, state)
-        return _run_anew(run, given, inputs, folder)
+        return _run_anew(run, parameters, inputs, folder)
 
 
 def _why_again(state: Mapping[str, Any], inputs: Mapping[str, str], executed: Path) -> str:
@@ -236,13 +236,13 @@ def _why_again(state: Mapping[str, Any], inputs: Mapping[str, str], executed: Pa
     return _differences(state.get("inputs"), inputs)
 
 
-def _run_anew(run: Run, given: dict[str, Any], inputs: dict[str, str], folder: Path) -> Outcome:
+def _run_anew(run: Run, parameters: dict[str, Any], inputs: dict[str, str], folder: Path) -> Outcome:
     record = {
         "name": run.name,
         "notebook": run.notebook.name,
         "status": "running",  # what a kill leaves: not done, so it runs again
         "error": "",
-        "parameters": given,
+        "parameters": parameters,
         "seconds": 0.0,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "process": f"process {os.getpid()} on {platform.node()}",
@@ -257,7 +257,7 @@ def _run_anew(run: Run, given: dict[str, Any], inputs: dict[str, str], folder: P
         _write_state(folder, record | {"status": status, "error": error, "seconds": seconds})
 
     try:
-        error = execute(run, given, folder.parent, folder)
+        error = execute(run, parameters, folder.parent, folder)
         ended("failed" if error else "done", error)
     except KeyboardInterrupt:
         with suppress(OSError, BadInputError):
