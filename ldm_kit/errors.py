@@ -1,4 +1,4 @@
-"""Errors that say what was given, what is allowed (nearest first) and what to do next."""
+"""Errors that name the value, what is allowed (nearest first) and what to do next; and checks of values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+LISTED = 12  # names that a message lists
 
 
 class LdmKitError(Exception):
@@ -32,19 +33,19 @@ class NonFiniteError(LdmKitError, FloatingPointError):
 
 
 class UnreadableImageError(LdmKitError, OSError):
-    """A picture that cannot be opened; the message names the file."""
+    """An image that cannot be opened; the message names the file."""
 
 
 class ModelNotFoundError(LdmKitError, OSError):
-    """A model that is missing, gated, incomplete or not to be had offline."""
+    """A model that is missing, gated, incomplete or unavailable offline."""
 
 
-def nearest_first(given: str, allowed: Iterable[str]) -> list[str]:
-    """Sort `allowed` so that the names most like `given` come first.
+def nearest_first(name: str, allowed: Iterable[str]) -> list[str]:
+    """Sort `allowed` so that the names most like `name` come first.
 
     Parameters
     ----------
-    given : str
+    name : str
         What the user typed.
     allowed : iterable of str
         The names that exist.
@@ -59,30 +60,23 @@ def nearest_first(given: str, allowed: Iterable[str]) -> list[str]:
     >>> nearest_first("mid_blok", ["up_blocks.0", "mid_block"])
     ['mid_block', 'up_blocks.0']
     """
-    low = str(given).lower()
-    return sorted(
-        allowed,
-        key=lambda name: -difflib.SequenceMatcher(None, low, str(name).lower()).ratio(),
-    )
+    low = name.lower()
+    return sorted(allowed, key=lambda one: -difflib.SequenceMatcher(None, low, one.lower()).ratio())
 
 
-def unknown_name(
-    kind: str, given: object, allowed: Iterable[object], advice: str, *, most: int = 12
-) -> UnknownNameError:
+def unknown_name(kind: str, value: object, allowed: Iterable[object], advice: str) -> UnknownNameError:
     """Build (not raise) the error for a name that does not exist.
 
     Parameters
     ----------
     kind : str
         What the name should have named, e.g. ``"block"``.
-    given : object
-        What was given.
+    value : object
+        What it was.
     allowed : iterable
-        Every name that would have worked.
+        Every name that would have worked; the message lists the nearest.
     advice : str
         What to do next, a full sentence.
-    most : int
-        How many of the allowed names the message lists.
 
     Returns
     -------
@@ -93,18 +87,18 @@ def unknown_name(
     >>> print(unknown_name("metric", "cosin", ["dot", "cosine"], "Pick one of these."))
     Unknown metric 'cosin'. Did you mean 'cosine'? Allowed: cosine, dot. Pick one of these.
     """
-    names = nearest_first(str(given), [str(name) for name in allowed])
+    names = nearest_first(str(value), map(str, allowed))
     if not names:
-        return UnknownNameError(f"Unknown {kind} {given!r}: there is none at all. {advice}")
-    listed = ", ".join(names[:most])
-    if len(names) > most:
-        listed += f", … ({len(names) - most} more)"
+        return UnknownNameError(f"Unknown {kind} {value!r}: there is none at all. {advice}")
+    listed = ", ".join(names[:LISTED])
+    if len(names) > LISTED:
+        listed += f", … ({len(names) - LISTED} more)"
     return UnknownNameError(
-        f"Unknown {kind} {given!r}. Did you mean {names[0]!r}? Allowed: {listed}. {advice}"
+        f"Unknown {kind} {value!r}. Did you mean {names[0]!r}? Allowed: {listed}. {advice}"
     )
 
 
-def one_of(kind: str, given: T, allowed: Iterable[object], advice: str = "Choose one of these.") -> T:
+def one_of(kind: str, value: T, allowed: Iterable[object], advice: str = "Choose one of these.") -> T:
     """Return a name that exists; anything else is an error.
 
     Examples
@@ -113,9 +107,9 @@ def one_of(kind: str, given: T, allowed: Iterable[object], advice: str = "Choose
     'dot'
     """
     allowed = list(allowed)
-    if not isinstance(given, str) or given not in allowed:
-        raise unknown_name(kind, given, allowed, advice)
-    return given
+    if not isinstance(value, str) or value not in allowed:
+        raise unknown_name(kind, value, allowed, advice)
+    return value
 
 
 def whole_number(name: str, value: Any, least: int) -> int:

@@ -1,7 +1,6 @@
 """What a notebook leaves behind: tables, figures, findings and where they came from, in one folder.
 
-The folder's `results.json` lists them in the order they were first given; the report of a batch run is made
-from it.
+The folder's `results.json` lists them in the order in which they came; the report of a batch run is made from it.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ import logging
 import os
 import re
 import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ldm_kit.atomic import write_text, written_aside
 from ldm_kit.errors import BadInputError
-from ldm_kit.static_images import write_pngs
+from ldm_kit.files import write_text, written_aside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Set by the batch runner in its kernels: the folder of the series, whose report draws all PNGs at once and
 # whose figures share one plotly.min.js.
 SERIES_VARIABLE = "LDM_KIT_SERIES"
+PROXY = "CHOREO_PROXY_SERVER"  # of the browser that draws PNGs
 MANIFEST = "results.json"
 FORMAT = 1
 
@@ -33,6 +34,11 @@ FORMAT = 1
 CODE = re.compile(r"((?<!`)(`+)(?!`).+?(?<!`)\2(?!`))", re.DOTALL)
 # What would begin HTML, a link, an image, a formula or an escape.
 BEGINNINGS = re.compile(r"[<>&\[\]!$\\~|]|:(?=//)")
+
+HOW_TO_GET_PNGS = (
+    "No Chromium or Chrome was found, so figures are interactive HTML only. For PNGs as well, install one "
+    "(e.g. apt install chromium), or set BROWSER_PATH to yours, and run again."
+)
 
 AnyFigure = TypeVar("AnyFigure")
 logger = logging.getLogger(__name__)
@@ -68,8 +74,8 @@ class Finding(str):
 
     Examples
     --------
-    >>> Finding("Chance is **0.333**.")
-    'Chance is **0.333**.'
+    >>> Finding("Chance is **0.333**.")._repr_markdown_()
+    '> Chance is **0.333**.'
     """
 
     __slots__ = ()
@@ -79,14 +85,14 @@ class Finding(str):
 
 
 class RunRecord:
-    """Collect what a notebook found in a folder, every file written aside and moved into place.
+    """Record what a notebook found in a folder, every file written aside and moved into place.
 
     Parameters
     ----------
     out : path-like
         The folder; made if missing. Its manifest starts anew, so that nothing of an earlier run is reported.
     title : str, optional
-        What the notebook is called in the report; the folder's name if not given.
+        What the notebook is called in the report; by default the folder's name.
     question : str, optional
         What the notebook answers; opens its card in the report.
 
@@ -97,40 +103,34 @@ class RunRecord:
 
     Examples
     --------
-    >>> results = RunRecord("outputs/02_probing", question="What does a probe add?")  # doctest: +SKIP
-    >>> results.record(model="tiny-ldm", judgements="simulated", seed=0)  # doctest: +SKIP
-    >>> results.table(table, "probes")  # doctest: +SKIP
-    >>> results.figure(figure, "probe_gain", caption="The probe's gain by block.")  # doctest: +SKIP
-    >>> results.finding(f"The probe adds {gain:.3f} at `{block}`.")  # doctest: +SKIP
-    >>> results.close()  # doctest: +SKIP
+    >>> import tempfile, pandas as pd
+    >>> out = Path(tempfile.mkdtemp())
+    >>> results = RunRecord(out, question="What does a probe add?")
+    >>> results.record(model="tiny-ldm", judgements="simulated", seed=0)
+    >>> table = results.table(pd.DataFrame({"block": ["mid_block"], "gain": [0.02]}), "probes")
+    >>> results.finding("The probe adds 0.020 at `mid_block`.", headline=True)
+    'The probe adds 0.020 at `mid_block`.'
+    >>> sorted(path.name for path in out.rglob("*.*"))
+    ['probes.csv', 'probes.parquet', 'results.json']
     """
 
     def __init__(self, out: str | os.PathLike[str], *, title: str = "", question: str = "") -> None:
         self.out = Path(out)
-        series = os.environ.get(SERIES_VARIABLE)
-        inside = series is not None and self.out.resolve().is_relative_to(series)
-        self._home = Path(series).resolve() if inside and series else self.out.resolve()
-        self._in_series = inside
-        self._manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "title": title,
-            "question": question,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "findings": [],
-            "figures": [],
-            "tables": [],
-            "provenance": {},
-        }
+        series = Path(os.environ.get(SERIES_VARIABLE, os.devnull)).resolve()
+        self._in_series = self.out.resolve().is_relative_to(series)
+        self._home = series if self._in_series else self.out.resolve()  # of plotly.js
+        self._about = {"format": FORMAT, "title": title, "question": question}
+        self._about["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+        self._entries: dict[str, dict[str, Any]] = {"tables": {}, "figures": {}, "findings": {}}
+        self._provenance: dict[str, Any] = {}
         self._write()
 
     def __repr__(self) -> str:
-        counts = ", ".join(
-            f"{len(self._manifest[kind])} {kind}" for kind in ("tables", "figures", "findings")
-        )
+        counts = ", ".join(f"{len(entries)} {kind}" for kind, entries in self._entries.items())
         return f"RunRecord({str(self.out)!r}: {counts})"
 
     def table(self, table: pd.DataFrame, name: str, *, caption: str = "") -> pd.DataFrame:
-        """Keep a table as parquet and CSV and return it, to be shown.
+        """Write a table as parquet and CSV, and return it to be displayed.
 
         Parameters
         ----------
@@ -151,17 +151,16 @@ class RunRecord:
         from ldm_kit.tables import write_table
 
         write_table(table, self.out / "tables" / f"{_checked(name)}.parquet")
-        judgements = (
-            sorted({str(value) for value in table["judgements"] if value}) if "judgements" in table else []
-        )
+        named = table.get("judgements", ())
+        judgements = sorted({str(value) for value in named if value})
         self._put("tables", name, caption=caption, rows=len(table), judgements=judgements)
         return table
 
     def figure(self, figure: AnyFigure, name: str, *, caption: str = "", headline: bool = False) -> AnyFigure:
-        """Keep a figure and return it, to be shown.
+        """Write a figure, and return it to be displayed.
 
         A plotly figure becomes interactive HTML that needs no network, and JSON, of which the PNG is made
-        where a Chromium is found: by `close`, or, under the batch runner, by the report. A PIL picture
+        where a Chromium is found: by `close`, or, under the batch runner, by the report. A PIL image
         becomes a PNG at once.
 
         Parameters
@@ -189,30 +188,29 @@ class RunRecord:
         >>> results.figure(figure, "block_curves", caption="Alignment by block")  # doctest: +SKIP
         """
         path = self.out / "figures" / f"{_checked(name)}.png"
-        if hasattr(figure, "to_plotly_json"):
+        kind = "plotly" if hasattr(figure, "to_plotly_json") else "image"
+        if kind == "plotly":
             self._write_plotly(figure, path, caption or name)
-            kind = "plotly"
         elif hasattr(figure, "save") and hasattr(figure, "getbands"):
             with written_aside(path) as aside:
                 figure.save(aside)
-            kind = "picture"
         else:
             raise BadInputError(
-                f"The figure {name!r} is a {type(figure).__name__}. Give a plotly Figure or a PIL Image; "
+                f"The figure {name!r} is a {type(figure).__name__}. Use a plotly Figure or a PIL Image; "
                 "pixels in an array become one by PIL.Image.fromarray."
             )
         self._put("figures", name, caption=caption, headline=headline, kind=kind)
         return figure
 
     def finding(self, text: str, *, name: str = "", headline: bool = False) -> Finding:
-        """Keep a sentence that says what was found, its numbers computed, and return it, to be shown.
+        """Record a sentence that says what was found, its numbers computed, and return it to be displayed.
 
         Parameters
         ----------
         text : str
             Markdown's emphasis and code marks may be used.
         name : str, optional
-            Replaces an earlier finding of this name; else the same text is kept once.
+            Replaces an earlier finding of this name; else the same text is recorded once.
         headline : bool
             Whether the report and the terminal's summary open with it.
 
@@ -229,7 +227,7 @@ class RunRecord:
         return Finding(text)
 
     def record(self, **provenance: Any) -> None:
-        """Keep where the numbers came from: model, dataset, judgements, seed, device, whatever JSON can hold.
+        """Record where the numbers came from: model, dataset, judgements, seed, device, whatever JSON can hold.
 
         Raises
         ------
@@ -245,10 +243,9 @@ class RunRecord:
                 json.dumps(value)
             except TypeError as error:
                 raise BadInputError(
-                    f"The record {key}={value!r} is not for JSON ({error}). "
-                    "Give text, a number, a list, or str(…) of it."
+                    f"The record {key}={value!r} is not for JSON ({error}). Use text, numbers and lists, or str(…) of it."
                 ) from error
-        self._manifest["provenance"].update(provenance)
+        self._provenance |= provenance
         self._write()
 
     def close(self) -> RunRecord:
@@ -257,21 +254,18 @@ class RunRecord:
         Returns
         -------
         RunRecord
-            Itself: shown, it says where things lie.
+            Itself: displayed, it says where things lie.
 
         Examples
         --------
         >>> results.close()  # doctest: +SKIP
         RunRecord('outputs/02_probing': 2 tables, 4 figures, 3 findings)
         """
-        if not self._in_series:
-            paths = [self.out / "figures" / f"{entry['name']}.json" for entry in self._plotly_figures()]
-            if advice := write_pngs(paths):
-                logger.warning(advice)
+        figures = self._entries["figures"].values()
+        drawn = [self.out / "figures" / f"{one['name']}.json" for one in figures if one["kind"] == "plotly"]
+        if not self._in_series and (advice := write_pngs(drawn)):
+            logger.warning(advice)
         return self
-
-    def _plotly_figures(self) -> list[dict[str, Any]]:
-        return [entry for entry in self._manifest["figures"] if entry["kind"] == "plotly"]
 
     def _write_plotly(self, figure: Any, path: Path, title: str) -> None:
         import plotly.io
@@ -291,18 +285,13 @@ class RunRecord:
 
     def _put(self, listing: str, name: str, **what: Any) -> None:
         """Add to the manifest, or replace what has the same name where it stands."""
-        entries: list[dict[str, Any]] = self._manifest[listing]
-        new = {"name": name, **what}
-        for place, entry in enumerate(entries):
-            if entry["name"] == name:
-                entries[place] = new
-                break
-        else:
-            entries.append(new)
+        self._entries[listing][name] = {"name": name, **what}
         self._write()
 
     def _write(self) -> None:
-        write_text(self.out / MANIFEST, json.dumps(self._manifest, indent=1, ensure_ascii=False))
+        listings = {kind: list(entries.values()) for kind, entries in self._entries.items()}
+        manifest = {**self._about, **listings, "provenance": self._provenance}
+        write_text(self.out / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
 
 
 def content_policy(nonce: str, more_scripts: str = "") -> str:
@@ -313,44 +302,31 @@ def content_policy(nonce: str, more_scripts: str = "") -> str:
     >>> content_policy("abc").split("; ")[1]
     "script-src 'nonce-abc'"
     """
-    here = "'self' file:"
-    rules = {
-        "default-src": "'none'",
-        "script-src": f"'nonce-{nonce}' {more_scripts}".strip(),
-        "style-src": "'unsafe-inline'",
-        "img-src": f"{here} data: blob:",
-        "font-src": "data:",
-        "frame-src": here,
-        "base-uri": "'none'",
-        "form-action": "'none'",
-    }
-    content = "; ".join(f"{name} {value}" for name, value in rules.items())
-    return f'<meta http-equiv="Content-Security-Policy" content="{content}">'
+    rules = (
+        "default-src 'none'; script-src "
+        + f"'nonce-{nonce}' {more_scripts}".strip()
+        + "; style-src 'unsafe-inline'; img-src 'self' file: data: blob:; font-src data:; frame-src 'self' file:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return f'<meta http-equiv="Content-Security-Policy" content="{rules}">'
 
 
-def allow_scripts(made: str, nonce: str) -> str:
-    """Give the scripts in what plotly or itables made the page's nonce; in the data there, each < is escaped.
+def allow_scripts(page: str, nonce: str) -> str:
+    """Add the page's nonce to the scripts that plotly or itables made; in the data there, each < is escaped.
 
     Examples
     --------
     >>> allow_scripts("<script>draw()</script>", "abc")
     '<script nonce="abc">draw()</script>'
     """
-    return re.sub(r"<script(?=[ >])", f'<script nonce="{nonce}"', made)
+    return re.sub(r"<script(?=[ >])", f'<script nonce="{nonce}"', page)
 
 
 def write_plotly_library(folder: Path) -> Path:
-    """Lay plotly.js, which all figures of a folder share, and return its path.
-
-    Examples
-    --------
-    >>> write_plotly_library(Path("outputs/demo"))  # doctest: +SKIP
-    PosixPath('outputs/demo/plotly.min.js')
-    """
+    """Write plotly.js, which all figures of a folder share, and return its path."""
     from plotly.offline import get_plotlyjs
 
-    path = folder / "plotly.min.js"
-    text = get_plotlyjs()
+    path, text = folder / "plotly.min.js", get_plotlyjs()
     if not path.exists() or path.stat().st_size != len(text.encode()):
         write_text(path, text)
     return path
@@ -370,7 +346,70 @@ def is_file_name(name: str) -> bool:
 def _checked(name: str) -> str:
     if not is_file_name(name):
         raise BadInputError(
-            f"{name!r} cannot name a file of results. Use letters, digits and _ . + = - only, "
-            "e.g. 'block_curves'."
+            f"{name!r} cannot name a file of results. Use letters, digits and _ . + = - only, e.g. 'block_curves'."
         )
     return name
+
+
+def find_browser() -> str | None:
+    """Find the browser that kaleido would draw with: its path, or None without a Chromium, Chrome, Edge or Brave."""
+    from choreographer.browsers.chromium import Chromium
+
+    found = Chromium.find_browser(skip_local=False)
+    return str(found) if found and os.access(found, os.X_OK) else None
+
+
+def write_pngs(figures: Iterable[Path]) -> str:
+    """Draw figures that were saved as plotly JSON, each beside its JSON as PNG, all by one browser.
+
+    A PNG younger than its JSON is left as it is. Whatever goes wrong with the browser is returned in a line that says
+    what to do, not raised: a figure exists without its PNG.
+    """
+    todo = [path for path in figures if _is_due(path)]
+    if not todo:
+        return ""
+    if find_browser() is None:
+        return HOW_TO_GET_PNGS
+    try:
+        _draw(todo)
+    except Exception as error:  # a browser can fail in any way
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        return f"The browser could not draw the figures as PNG ({first}); they are interactive HTML only."
+    return ""
+
+
+def _is_due(path: Path) -> bool:
+    png = path.with_suffix(".png")
+    return not png.exists() or png.stat().st_mtime < path.stat().st_mtime
+
+
+def _draw(paths: list[Path]) -> None:
+    import plotly.io
+
+    for library in ("kaleido", "choreographer"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    figures = [plotly.io.from_json(path.read_text(encoding="utf-8"), skip_invalid=True) for path in paths]
+    defaults = plotly.io.defaults  # the size of a figure that has none; write_images would give one to all
+    with ExitStack() as stack:
+        stack.enter_context(_network_shut())
+        asides = [stack.enter_context(written_aside(path.with_suffix(".png"))) for path in paths]
+        plotly.io.write_images(
+            figures,
+            list(map(str, asides)),
+            scale=2,  # pixels per unit of the figure's size
+            width=[figure.layout.width or defaults.default_width for figure in figures],
+            height=[figure.layout.height or defaults.default_height for figure in figures],
+        )
+
+
+@contextmanager
+def _network_shut() -> Iterator[None]:
+    """Keep the drawing browser on this machine: it would fetch MathJax, and look for news of its own."""
+    before = os.environ.get(PROXY)
+    os.environ[PROXY] = "http://127.0.0.1:1"  # nothing listens there, and the browser learns so at once
+    try:
+        yield
+    finally:
+        os.environ.pop(PROXY)
+        if before is not None:
+            os.environ[PROXY] = before

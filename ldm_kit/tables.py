@@ -1,4 +1,4 @@
-"""The one tidy table: every measure returns it, every figure is drawn from it."""
+"""The one tidy table: every measure returns it, every figure is drawn from it; and its estimates as sentences."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from ldm_kit.atomic import with_ending, written_aside
-from ldm_kit.errors import unknown_name
+from ldm_kit.errors import one_of, unknown_name
+from ldm_kit.files import with_ending, written_aside
 
 # name -> dtype. Strings are empty, numbers NaN, counts <NA> where a column does not apply.
 COLUMNS: dict[str, Any] = {
@@ -93,8 +93,8 @@ class Table(pd.DataFrame):
 
     @property
     def _constructor(self) -> Callable[..., pd.DataFrame]:
-        def made(*given: Any, **more: Any) -> pd.DataFrame:
-            frame = pd.DataFrame(*given, **more)
+        def made(*data: Any, **more: Any) -> pd.DataFrame:
+            frame = pd.DataFrame(*data, **more)
             return Table(frame) if set(COLUMNS) <= set(frame.columns) else frame
 
         return made
@@ -122,13 +122,13 @@ class Table(pd.DataFrame):
             shown = getattr(varying, how)()
         if shown is None:  # the user has switched tables of HTML off
             return None
-        told = " · ".join(pair.format(escape(name), escape(value)) for name, value in constant.items())
-        line = f"In every row: {told}"
-        return both.format(textwrap.fill(line, width) if width else line, shown) if told else shown
+        constants = " · ".join(pair.format(escape(name), escape(value)) for name, value in constant.items())
+        line = f"In every row: {constants}"
+        return both.format(textwrap.fill(line, width) if width else line, shown) if constants else shown
 
 
 def split_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Part a table into the columns that vary and those that say the same in each row, without empty ones.
+    """Split a table into the columns that vary and those that are the same in each row, without empty ones.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def split_columns(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
 
 
 def short(value: object) -> str:
-    """Give a number in four digits, anything else as it is.
+    """Write a number in four digits, anything else as it is.
 
     Examples
     --------
@@ -177,7 +177,7 @@ def tidy(rows: Iterable[Mapping[str, Any]]) -> Table:
     Parameters
     ----------
     rows : iterable of mapping
-        One mapping a row. Keys outside `COLUMNS` are kept as further columns.
+        One mapping a row. Keys outside `COLUMNS` become further columns.
 
     Returns
     -------
@@ -217,7 +217,7 @@ def as_text(cell: Any) -> Any:
 
 
 def from_text(cell: str) -> str:
-    """Give the text that `as_text` was given.
+    """Undo `as_text`.
 
     Examples
     --------
@@ -285,7 +285,7 @@ def in_network_order(table: pd.DataFrame) -> list[str]:
 
 
 def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
-    """Keep the rows with these values, and say so if there are none.
+    """Select the rows with these values; an error if there are none.
 
     Examples
     --------
@@ -293,12 +293,68 @@ def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
     1
     """
     for column, value in values.items():
-        if column not in table:
-            raise unknown_name("column", column, table.columns, "See ldm_kit.tables.COLUMNS.")
+        one_of("column", column, table.columns, "See ldm_kit.tables.COLUMNS.")
         kept = table[table[column] == value]
         if kept.empty:
-            raise unknown_name(
-                column.replace("_", " "), value, table[column].unique(), "The table holds no other."
-            )
+            there = table[column].unique()
+            raise unknown_name(column.replace("_", " "), value, there, "The table holds no other.")
         table = kept
     return table
+
+
+def format_accuracy(row: Mapping[str, Any]) -> str:
+    """Write an accuracy with its interval, and whether it differs from chance.
+
+    Parameters
+    ----------
+    row : mapping
+        A row of the tidy table: ``accuracy``, ``ci_low``, ``ci_high``, ``chance``.
+
+    Returns
+    -------
+    str
+        "above" or "below chance" only if the 95 % interval excludes chance.
+
+    Examples
+    --------
+    >>> format_accuracy({"accuracy": 0.41, "ci_low": 0.38, "ci_high": 0.44, "chance": 1 / 3})
+    '0.410 [0.380, 0.440], above chance (0.333)'
+    """
+    low, high, chance = float(row["ci_low"]), float(row["ci_high"]), float(row["chance"])
+    estimate = f"{float(row['accuracy']):.3f}"
+    if low != low:
+        return f"{estimate}, without an interval"
+    side = "above" if low > chance else "below" if high < chance else "not distinguishable from"
+    return f"{estimate} [{low:.3f}, {high:.3f}], {side} chance ({chance:.3f})"
+
+
+def format_difference(row: Mapping[str, Any], of: str = "difference") -> str:
+    """Write a difference with its corrected interval, and whether that differs from zero.
+
+    Parameters
+    ----------
+    row : mapping
+        A row of `compare`, or, for the `gain` of a probe, of `ProbeResult.summary`.
+    of : {"difference", "gain"}
+
+    Returns
+    -------
+    str
+        "a gain" or "a loss" only where the corrected test shows one.
+
+    Examples
+    --------
+    >>> row = {"difference": 0.02, "low_corrected": -0.01, "high_corrected": 0.05, "n_compared": 8}
+    >>> format_difference(row)
+    '+0.020 [-0.010, +0.050], corrected for 8 comparisons, which covers zero: no difference is shown'
+    """
+    prefix = "" if of == "difference" else f"{of}_"
+    low, high = float(row[f"{prefix}low_corrected"]), float(row[f"{prefix}high_corrected"])
+    estimate = f"{float(row[of]):+.3f}"
+    if low != low:
+        return f"{estimate}, without an interval"
+    estimate += f" [{low:+.3f}, {high:+.3f}]"
+    if int(row["n_compared"]) > 1:
+        estimate += f", corrected for {int(row['n_compared'])} comparisons"
+    verdict = "a gain" if low > 0 else "a loss" if high < 0 else "which covers zero: no difference is shown"
+    return f"{estimate}, {verdict}"

@@ -35,7 +35,7 @@ def _needs(request: pytest.FixtureRequest) -> None:
 
 def need_browser() -> None:
     """Skip where there is no Chromium; in CI, which installs one, a skip would hide that it no longer does."""
-    from ldm_kit.static_images import find_browser
+    from ldm_kit.run_record import find_browser
 
     if find_browser() is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_BROWSER)

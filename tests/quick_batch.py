@@ -23,11 +23,13 @@ import plotly.offline
 import pyarrow.parquet
 from nbformat.v4 import new_code_cell, new_notebook
 
-import ldm_kit.batch.pages
+import ldm_kit.batch.report
 import ldm_kit.models.registry
-import ldm_kit.static_images
-from ldm_kit.atomic import write_text
+import ldm_kit.run_record
 from ldm_kit.batch import build_report, run_series
+from ldm_kit.batch.report import _template
+from ldm_kit.batch.run import versions
+from ldm_kit.files import write_text
 
 # What a forked process needs, imported once for all.
 NEEDED = (itables, pd, PIL.Image, plotly.offline, pyarrow.parquet, ldm_kit.models.registry)
@@ -41,13 +43,14 @@ results.table(pd.DataFrame({"seed": [seed, 7]}), "numbers")
 results.figure(Image.new("RGB", (3, 2)), "drawn")
 results.finding(f"Found with seed {seed}.")
 """
+VERSIONS, TEMPLATE = versions(), _template()
 MOVES = {"replace": os.replace, "rename": os.rename}
 
 
 def run_here(source: str, target: str, parameters: dict[str, Any] | None = None, **_: Any) -> None:
     """Stand in for papermill.execute_notebook: run the code cells in this process."""
     notebook = nbformat.read(source, as_version=4)
-    names: dict[str, Any] = {"__name__": "__main__"}
+    names: dict[str, Any] = {"__name__": "__main__", "display": str}  # of IPython
     for cell in notebook.cells:
         if cell.cell_type == "code":
             nbformat.write(notebook, target)
@@ -96,9 +99,11 @@ def in_child(work: Callable[[], Any], *, killed_at_move: int = 0, notebooks_too:
 
         os.replace, os.rename = map(counted, MOVES.values())
         papermill.execute_notebook = run_here if notebooks_too else uncounted
-        ldm_kit.static_images.find_browser = lambda: None
-        # nbconvert takes as long as all else, and moves nothing
-        ldm_kit.batch.pages.write_page = lambda notebook, target, **_: write_text(target, "a page")
+        ldm_kit.run_record.find_browser = lambda: None
+        # What takes as long as all else together, and moves nothing.
+        ldm_kit.batch.run.versions = ldm_kit.batch.report.versions = lambda: VERSIONS
+        ldm_kit.batch.report._template = lambda: TEMPLATE
+        ldm_kit.batch.report.write_page = lambda notebook, target, **_: write_text(target, "a page")
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until this process ends
         work()
         status = 0

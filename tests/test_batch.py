@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -11,14 +13,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import Empty
 
 import pytest
 import yaml
 
 from ldm_kit.batch import build_report, read_parameters, read_series, run_notebook, run_series
 from ldm_kit.batch.__main__ import main
-from ldm_kit.batch.parameters import fits, parse_value
-from ldm_kit.batch.series import run_name
+from ldm_kit.batch.execution import _kernel_manager
+from ldm_kit.batch.series import fits, parse_value, run_name
 from ldm_kit.errors import BadInputError, UnknownNameError
 from tests.quick_batch import WRITES, run_here
 
@@ -338,7 +341,13 @@ def test_a_failure_is_kept_with_its_log_while_the_others_go_on(
         {"runs": [{"notebook": "a.ipynb"}, {"notebook": "b.ipynb", "parameters": {"blocks": ["mid_block"]}}]},
     )
     monkeypatch.chdir(tmp_path)
+    others = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"  # which another project left there
+    others.parent.mkdir(parents=True)
+    others.write_text(json.dumps({"argv": ["false"], "display_name": "Python 3", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    environment = dict(os.environ)
     assert main([str(path), "--out", "out", "-p", "seed", "7"]) == 1
+    assert dict(os.environ) == environment
     told = capsys.readouterr().out
     assert "failed" in told and "ValueError: no such block" in told and "out/index.html" in told
 
@@ -409,48 +418,78 @@ def test_a_place_that_cannot_be_written_to_is_an_error(make_notebook: MakeNotebo
     assert main([str(tmp_path / "a.ipynb"), "--out", str(tmp_path / "out")]) == 2
 
 
-def test_the_wait_is_put_back_and_the_environment_as_well(
-    make_notebook: MakeNotebook, tmp_path: Path
-) -> None:
-    from jupyter_client.channels import AsyncZMQSocketChannel
+def test_a_wait_for_the_kernel_looks_twice_a_second_until_its_time_is_up() -> None:
+    """A message can come between a look and the wait for the next without waking anybody."""
+    waits: list[int] = []
 
-    before, environment = AsyncZMQSocketChannel.get_msg, dict(os.environ)
-    run_notebook(make_notebook("a", "1"), tmp_path / "out")
-    assert AsyncZMQSocketChannel.get_msg is before
-    assert dict(os.environ) == environment
+    class Socket:
+        async def poll(self, milliseconds: int) -> bool:
+            waits.append(milliseconds)
+            return len(waits) == 3
+
+        async def recv_multipart(self) -> str:
+            return "a message"
+
+    class Session:
+        def feed_identities(self, message: str) -> tuple[None, str]:
+            return None, message
+
+        def deserialize(self, message: str) -> str:
+            return message
+
+    kind = _kernel_manager({})().client_factory.iopub_channel_class
+    channel = kind.__new__(kind)  # which takes no socket but ZMQ's
+    channel.socket, channel.session = Socket(), Session()
+    assert asyncio.run(channel.get_msg(timeout=None)) == "a message" and waits == [500, 500, 500]
+    with pytest.raises(Empty):
+        asyncio.run(channel.get_msg(timeout=0.0))
+    assert waits[3:] == [0]
+
+
+WAITS = """
+import os, pathlib, time
+print('before the wait')
+pathlib.Path(out, 'kernel').write_text(str(os.getpid()))
+while pause: time.sleep(0.1)
+"""
+
+
+def begin(command: list[str], kernel: Path) -> tuple[subprocess.Popen[str], int]:
+    """Start a run of `WAITS` in a process of its own; return it and its kernel's, once that waits."""
+    kernel.unlink(missing_ok=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (kernel.exists() and kernel.read_text()):  # as long as it takes: pytest itself has a limit
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process, int(kernel.read_text())
+
+
+def wait_until_gone(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(process, 0)
+            time.sleep(0.05)
 
 
 def test_killed_in_the_middle_nothing_is_half_written_and_a_rerun_finishes(
-    make_notebook: MakeNotebook, tmp_path: Path
+    make_notebook: MakeNotebook, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    notebook = make_notebook(
-        "a",
-        "import pathlib, time; pathlib.Path(flag).touch(); time.sleep(pause); print('end')",
-        parameters="flag: str = ''\npause: float = 0",
-    )
-    flag, folder = tmp_path / "flag", tmp_path / "out" / "a"
-    done = run_notebook(notebook, tmp_path / "out", {"flag": str(flag), "pause": 0.0})
+    notebook = make_notebook("a", WAITS, parameters="out: str = ''\npause: bool = False")
+    out, folder = tmp_path / "out", tmp_path / "out" / "a"
+    assert run_notebook(notebook, out).status == "done"
     whole = (folder / "a.ipynb").read_bytes()
-    assert done.status == "done" and flag.exists()
-    flag.unlink()
-
-    command = [sys.executable, "-m", "ldm_kit.batch", str(notebook), "--out", str(tmp_path / "out")]
-    command += ["-p", "flag", str(flag), "-p", "pause", "30"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(300):
-        if flag.exists():
-            break
-        time.sleep(0.1)
-    assert flag.exists()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = [sys.executable, "-m", "ldm_kit.batch", str(notebook), "--out", str(out), "-p", "pause", "true"]
+    process, kernel = begin(command, folder / "kernel")
+    process.kill()
+    process.communicate()
+    wait_until_gone(kernel)
 
     assert (folder / ".previous" / "a.ipynb").read_bytes() == whole  # the earlier one, moved aside
     assert json.loads((folder / "run.json").read_text())["status"] == "running"
     assert list(folder.glob(".*.partial*"))
-    again = run_notebook(notebook, tmp_path / "out", {"flag": str(flag), "pause": 0.0})
-    assert again.status == "done"  # the same request as the first, but the killed one came between
-    assert not list(folder.glob(".*.partial*"))
+    # the same request as the first, but the killed one came between; its lock keeps nobody out
+    assert "a … runs again: it was not finished" in run_and_tell(notebook, out, capsys)
+    assert {file.name for file in folder.iterdir()} == {"run.json", "a.ipynb", "kernel"}
 
 
 # --- run again, or not
@@ -510,7 +549,7 @@ def test_what_changed_since_the_run_is_named_and_nothing_else_runs_again(
             ),
             f"torch {version('torch')} → 99",
         ),
-        (lambda: given.update(seed=1), "seed not given → 1"),
+        (lambda: given.update(seed=1), "seed not set → 1"),
         (norms.unlink, f"{norms} is gone"),
         (
             lambda: monkeypatch.setenv("LDM_KIT_THINGS", str(own)),
@@ -522,7 +561,7 @@ def test_what_changed_since_the_run_is_named_and_nothing_else_runs_again(
         change()
         told = run_and_tell(notebook, out, capsys, **given)
         assert told.startswith(f"[1/1] a … runs again: {named}\n[1/1] a done"), told
-    assert isinstance(json.loads((out / "a" / "run.json").read_text())["fingerprint"], dict)
+    assert isinstance(json.loads((out / "a" / "run.json").read_text())["inputs"], dict)
     (out / "a" / "a.ipynb").unlink()
     assert "runs again: a.ipynb is gone" in run_and_tell(notebook, out, capsys, **given)
 
@@ -532,14 +571,14 @@ def test_caches_that_a_first_run_leaves_in_the_package_are_no_change_of_it(
 ) -> None:
     from types import SimpleNamespace
 
-    from ldm_kit.batch import state
+    from ldm_kit.batch import run
 
-    monkeypatch.setattr(state, "ldm_kit", SimpleNamespace(__path__=[str(tmp_path)]))
+    monkeypatch.setattr(run, "ldm_kit", SimpleNamespace(__path__=[str(tmp_path)]))
     notebook = tmp_path.with_suffix(".ipynb")
     notebook.write_text("")
 
     def code() -> str:
-        return state.fingerprint(notebook, {}, {}, tmp_path)["file the code of ldm_kit"]
+        return run.result_inputs(notebook, {}, {}, tmp_path)["file the code of ldm_kit"]
 
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "a.py").write_text("1")
@@ -597,7 +636,7 @@ def test_a_run_that_fails_early_shows_nothing_of_the_one_before(
     monkeypatch: pytest.MonkeyPatch,
     without_kernel: None,
 ) -> None:
-    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    monkeypatch.setattr("ldm_kit.run_record.find_browser", lambda: None)
     notebook = make_notebook(
         "a",
         "assert seed != 1, 'fails early'",
@@ -662,32 +701,6 @@ def test_a_timeout_that_is_none_is_an_error(
         run_series(notebook, tmp_path / "out", timeout=timeout)
 
 
-WAITS = """
-import os, pathlib, time
-print('before the wait')
-pathlib.Path(out, 'kernel').write_text(str(os.getpid()))
-for _ in range(600): time.sleep(0.1)
-"""
-
-
-def wait_for(path: Path) -> None:
-    for _ in range(600):
-        if path.exists() and path.read_text():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{path} has not come")
-
-
-def gone(process: int) -> bool:
-    for _ in range(300):
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.1)
-    return False
-
-
 @pytest.mark.slow
 def test_two_processes_do_not_run_into_one_folder_and_one_that_is_stopped_keeps_what_it_had(
     make_notebook: MakeNotebook,
@@ -695,46 +708,30 @@ def test_two_processes_do_not_run_into_one_folder_and_one_that_is_stopped_keeps_
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    monkeypatch.setattr("ldm_kit.run_record.find_browser", lambda: None)
     make_notebook("a", "print('a result')", parameters="out: str = ''")
-    make_notebook("b", WAITS, parameters="out: str = ''")
+    make_notebook("b", WAITS, parameters="out: str = ''\npause: bool = True")
     path = write_yaml(tmp_path / "s.yaml", {"runs": [{"notebook": "a.ipynb"}, {"notebook": "b.ipynb"}]})
     out = tmp_path / "out"
     command = [sys.executable, "-m", "ldm_kit.batch", str(path), "--out", str(out)]
-
-    def begin() -> tuple[subprocess.Popen[str], int]:
-        (out / "b" / "kernel").unlink(missing_ok=True)
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        wait_for(out / "b" / "kernel")
-        return process, int((out / "b" / "kernel").read_text())
-
-    process, kernel = begin()
+    process, kernel = begin(command, out / "b" / "kernel")
     before = (out / "b" / "run.json").read_bytes()
     assert main(command[3:]) == 2
     assert f"in use by process {process.pid} on " in capsys.readouterr().err
     assert (out / "b" / "run.json").read_bytes() == before
 
     process.send_signal(signal.SIGINT)
-    told, error = process.communicate(timeout=60)
+    _, error = process.communicate()
     assert process.returncode == 130
     assert error.count("\n") == 1 and error.startswith("Interrupted. What is done is kept"), error
-    assert gone(kernel)
+    wait_until_gone(kernel)
     assert json.loads((out / "b" / "run.json").read_text())["status"] == "interrupted"
     assert "before the wait" in outputs_of(out / "b" / "b.failed.ipynb")
     text = build_report(out).index.read_text()
     assert "interrupted" in text and 'href="b/b.failed.ipynb"' in text and 'href="a/a.ipynb"' in text
 
-    # a lock of a process that was killed keeps nobody out
-    process, kernel = begin()
-    process.kill()
-    process.communicate()
-    assert gone(kernel)
-    make_notebook("b", "1", parameters="out: str = ''")
-    assert main(command[3:]) == 0
-    told = capsys.readouterr().out
-    assert "a is done already" in told and "b … runs again: it was not finished" in told
+    assert main([*command[3:], "-p", "pause", "false"]) == 0
+    assert "a is done already" in capsys.readouterr().out
     assert {file.name for file in (out / "b").iterdir()} == {"run.json", "b.ipynb", "b.html", "kernel"}
 
 
@@ -762,9 +759,11 @@ def test_the_demo_deletes_nobody_s_features_and_keeps_those_of_each_revision_apa
     request = {"model": "sd-turbo", "source": "stabilityai/sd-turbo", "revision": "0123"}
     others.write_text(json.dumps({"attributes": {"ldm_kit": {"request": request}}}))
     places = []
-    monkeypatch.setattr(ldm_kit.demo, "build_report", lambda out: Report(Path(out) / "index.html", "", []))
     monkeypatch.setattr(
-        ldm_kit.demo, "run_series", lambda *_, parameters=None, **__: places.append(parameters) or []
+        "ldm_kit.batch.__main__.build_report", lambda out: Report(Path(out) / "index.html", "", [])
+    )
+    monkeypatch.setattr(
+        "ldm_kit.batch.__main__.run_series", lambda *_, parameters=None, **__: places.append(parameters) or []
     )
     assert ldm_kit.demo.main(["--out", str(tmp_path)]) == 0
     assert others.exists()

@@ -373,12 +373,12 @@ def test_waiting_for_another_process_is_logged(out, caplog, capsys):
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
 def test_a_disk_that_fails_while_a_file_is_moved_says_so_and_keeps_the_old_one(out, tmp_path, code):
-    note = lk.atomic.write_text(tmp_path / "note.txt", "old")
+    note = lk.files.write_text(tmp_path / "note.txt", "old")
     with (
         moves_counted(1, code),
         pytest.raises(BadInputError, match=r"(?s)note.txt.*disk or network share has failed"),
     ):
-        lk.atomic.write_text(note, "new")
+        lk.files.write_text(note, "new")
     assert note.read_text() == "old" and not list(tmp_path.glob("*.partial*"))
     before = digest(out)
     with (

@@ -14,6 +14,8 @@ from traitlets import TraitError
 
 import ldm_kit as lk
 from ldm_kit.errors import LdmKitError
+from ldm_kit.run_record import SERIES_VARIABLE
+from tests.quick_batch import run_here
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 BLOCKS = ["down_blocks.1", "mid_block", "up_blocks.1"]
@@ -94,6 +96,13 @@ def series(tmp_path_factory):
         outcome = lk.batch.run_notebook(path, out, {**shared, **parameters}, timeout=300)
         assert outcome.status == "done", outcome.error
     return out
+
+
+@pytest.fixture
+def without_kernel(tmp_path, monkeypatch):
+    """Run notebooks in this process, which has imported everything: `series` has shown that their kernels start."""
+    monkeypatch.setattr("papermill.execute_notebook", run_here)
+    monkeypatch.setenv(SERIES_VARIABLE, str(tmp_path / "out"))
 
 
 def table(series: Path, notebook: str, name: str) -> pd.DataFrame:
@@ -235,7 +244,7 @@ def test_05_scores_a_simulated_player_as_the_answers_on_disk_do(series, store, t
     assert "simulated player (judge)" in told and f"{agreed} of 12 in common with simulated observers" in told
 
 
-def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path):
+def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path, without_kernel):
     data = lk.load_dataset("toybox")
     sets = lk.game.candidate_sets(data, 400)
     game = lk.game.Game(data.stimuli, sets, {}, n_trials=400, n_catch=20, how="random")
@@ -254,7 +263,7 @@ def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path):
         assert row["n_triplets"] == (fold[played.indices] == row["fold"]).all(axis=1).sum()
 
 
-def test_02_shows_the_blocks_of_a_class_that_judged_too_few_sets(series, tmp_path):
+def test_02_shows_the_blocks_of_a_class_that_judged_too_few_sets(series, tmp_path, without_kernel):
     """Thirty players with the game's defaults: the same ten sets each, of which no fold has enough."""
     data = lk.load_dataset("toybox")
     game = lk.game.Game(data.stimuli, lk.game.candidate_sets(data, 200), {}, n_trials=10, n_catch=3)
@@ -295,7 +304,7 @@ def folder(tmp_path):
     return tmp_path / "mine"
 
 
-def test_a_folder_without_triplets_is_told_what_is_missing(folder, tmp_path):
+def test_a_folder_without_triplets_is_told_what_is_missing(folder, tmp_path, without_kernel):
     for path in NOTEBOOKS.glob("0*.ipynb"):
         assert "data.triplets.judgements" not in path.read_text(), (
             path.name
@@ -307,7 +316,7 @@ def test_a_folder_without_triplets_is_told_what_is_missing(folder, tmp_path):
     assert "triplets.csv" in outcome.error
 
 
-def test_03_runs_on_a_folder_with_triplets_which_has_no_dimensions(folder, tmp_path):
+def test_03_runs_on_a_folder_with_triplets_which_has_no_dimensions(folder, tmp_path, without_kernel):
     names = sorted(path.name for path in folder.iterdir())
     rng = np.random.default_rng(0)
     rows = [",".join(names[i] for i in rng.choice(20, 3, replace=False)) for _ in range(300)]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import ldm_kit as lk
+from ldm_kit.checks import sets_needed
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError
-from ldm_kit.notebook_checks import sets_needed
 
 NAMES = tuple(f"{i:02}" for i in range(56))
 

@@ -14,14 +14,13 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
-import ldm_kit.static_images
-from ldm_kit.atomic import write_text
+import ldm_kit.run_record
 from ldm_kit.batch import build_report, run_series
-from ldm_kit.batch.pages import mathml
-from ldm_kit.batch.report import _figure
-from ldm_kit.demo import told
+from ldm_kit.batch.__main__ import summary
+from ldm_kit.batch.report import _figure, mathml
 from ldm_kit.errors import BadInputError
-from ldm_kit.static_images import HOW_TO_GET_PNGS
+from ldm_kit.files import write_text
+from ldm_kit.run_record import HOW_TO_GET_PNGS
 from ldm_kit.tables import split_columns
 
 NOTEBOOK = """
@@ -151,7 +150,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out: Path = folder / "out"
     run_series(folder / "s.yaml", out)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+        patch.setattr("ldm_kit.run_record.find_browser", lambda: None)
         assert build_report(out).advice == HOW_TO_GET_PNGS
     return out
 
@@ -221,10 +220,10 @@ def test_the_notebooks_page_has_live_figures_formulas_and_a_note_for_widgets(ser
 
 
 def test_only_headline_findings_open_the_report(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    monkeypatch.setattr("ldm_kit.run_record.find_browser", lambda: None)
     report = build_report(series)
     assert report.findings == ["`mid_block` is **most** human <script>: 0.400."]
-    lines = told([], report).splitlines()
+    lines = summary([], report).splitlines()
     assert "  - mid_block is most human <script>: 0.400." in lines
     assert lines[-1] == f"Open {series / 'index.html'}"
 
@@ -247,7 +246,7 @@ RECORD = {
 def test_a_damaged_record_is_named_and_the_report_goes_on(
     tmp_path: Path, damaged: str, content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    monkeypatch.setattr("ldm_kit.run_record.find_browser", lambda: None)
     for name in "ab":
         write_text(tmp_path / name / "run.json", json.dumps(RECORD))
         write_text(
@@ -264,7 +263,7 @@ def test_a_damaged_record_is_named_and_the_report_goes_on(
 
 
 def test_entries_of_odd_types_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    monkeypatch.setattr("ldm_kit.run_record.find_browser", lambda: None)
     write_text(tmp_path / "a" / "run.json", json.dumps({"status": "failed", "error": 5, "started": None}))
     odd = [
         5,
@@ -287,7 +286,7 @@ def test_entries_of_odd_types_are_left_out(tmp_path: Path, monkeypatch: pytest.M
 def test_missing_and_damaged_files_are_named_and_the_rest_is_shown(
     series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    monkeypatch.setattr("ldm_kit.run_record.find_browser", lambda: None)
     out = tmp_path / "out"
     shutil.copytree(series, out)
     manifest = json.loads((out / "a" / "results.json").read_text())
@@ -318,7 +317,7 @@ def test_a_full_disk_is_told_and_the_old_report_stays_whole(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = {path: path.read_bytes() for path in series.rglob("*") if path.is_file()}
-    monkeypatch.setattr("ldm_kit.static_images.find_browser", lambda: None)
+    monkeypatch.setattr("ldm_kit.run_record.find_browser", lambda: None)
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(BadInputError, match="No space left on device.*Free some space"):
         build_report(series)
@@ -414,7 +413,7 @@ def test_the_browser_that_draws_pngs_asks_nobody(tmp_path: Path, monkeypatch: py
     for name, value in gate.variables().items():
         monkeypatch.setenv(name, value)
     go.Figure(go.Scatter(y=[1, 2])).write_json(figure)
-    assert ldm_kit.static_images.write_pngs([figure]) == ""
+    assert ldm_kit.run_record.write_pngs([figure]) == ""
     assert figure.with_suffix(".png").exists()
     assert gate.asked == []  # without the shut door: MathJax's CDN, and news of the browser's own
 

@@ -15,11 +15,10 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-import ldm_kit.static_images
+import ldm_kit.run_record
 from ldm_kit.errors import BadInputError
 from ldm_kit.measures import compare
-from ldm_kit.run_record import SERIES_VARIABLE, Finding, RunRecord
-from ldm_kit.static_images import HOW_TO_GET_PNGS, write_pngs
+from ldm_kit.run_record import HOW_TO_GET_PNGS, SERIES_VARIABLE, Finding, RunRecord, write_pngs
 from ldm_kit.tables import tidy
 
 
@@ -211,7 +210,7 @@ def test_a_full_disk_is_told_and_what_was_there_stays_whole(
 def test_without_a_browser_a_line_says_how_to_get_pngs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ldm_kit.static_images, "find_browser", lambda: None)
+    monkeypatch.setattr(ldm_kit.run_record, "find_browser", lambda: None)
     results = RunRecord(tmp_path)
     results.figure(go.Figure(), "f")
     assert repr(results.close()) == f"RunRecord({str(tmp_path)!r}: 0 tables, 1 figures, 0 findings)"

@@ -1,9 +1,8 @@
 """Run notebooks headless: one, or a series from a YAML file; each run ends in a one-page report."""
 
-from ldm_kit.batch.parameters import read_parameters
 from ldm_kit.batch.report import build_report
-from ldm_kit.batch.runner import Outcome, run_notebook, run_series
-from ldm_kit.batch.series import Run, Series, read_series
+from ldm_kit.batch.run import Outcome, run_notebook, run_series
+from ldm_kit.batch.series import Run, Series, read_parameters, read_series
 
 __all__ = [
     "Outcome",

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ldm_kit.batch.report import build_report
-from ldm_kit.batch.runner import Outcome, exit_code, run_series, say
+from ldm_kit.batch.report import Report, build_report
+from ldm_kit.batch.run import Outcome, exit_code, run_series, say
+
+FINDINGS_SHOWN = 5
+WIDTH = 110
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,49 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["notebooks/demo.yaml", "--out", "outputs/demo", "--only", "02*"])  # doctest: +SKIP
     0
     """
-    given = _parser().parse_args(arguments)
-    out = Path(given.out or Path("outputs") / Path(given.path).stem)
-    options = {"parameters": dict(given.parameter), "only": given.only}
-    options |= {"force": given.force, "timeout": given.timeout}
-    return exit_code(lambda: run_and_report(given.path, out, **options))
-
-
-def run_and_report(path: str | Path, out: Path, **options: object) -> int:
-    """Run a series, build its report, and say in a table how it went.
-
-    Examples
-    --------
-    >>> run_and_report("notebooks/demo.yaml", Path("outputs/demo"))  # doctest: +SKIP
-    0
-    """
-    outcomes = run_series(path, out, **options)  # type: ignore[arg-type]
-    report = build_report(out)
-    say("")
-    say(summary(outcomes))
-    if report.advice:
-        say(report.advice)
-    say(f"report: {report.index}")
-    return int(any(outcome.status == "failed" for outcome in outcomes))
-
-
-def summary(outcomes: Sequence[Outcome]) -> str:
-    """Tell in a table how the runs ended.
-
-    Examples
-    --------
-    >>> print(summary([Outcome("02_probing", "done", 31.24, Path("outputs/demo/02_probing"))]))
-    run         status   seconds
-    02_probing  done          31
-    """
-    width = max([3, *(len(outcome.name) for outcome in outcomes)])
-    lines = [f"{'run':<{width}}  {'status':<7}  seconds"]
-    for outcome in outcomes:
-        error = f"  {outcome.error}" if outcome.error else ""
-        lines.append(f"{outcome.name:<{width}}  {outcome.status:<7}  {outcome.seconds:7.0f}{error}")
-    return "\n".join(lines)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ldm_kit.batch",
         description="Run a series of notebooks (YAML), or one, through papermill, and build the report.",
@@ -88,10 +51,54 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("NAME", "VALUE"),
         help="a parameter, for each notebook that has it; VALUE is YAML: 3, '[a, b]', null",
     )
+    parser.add_argument("--timeout", type=int, metavar="SECONDS", help="how long one cell may take")
+    add_choice_of_runs(parser)
+    options = vars(parser.parse_args(arguments))
+    path = options.pop("path")
+    out = Path(options.pop("out") or Path("outputs") / Path(path).stem)
+    options["parameters"] = dict(options.pop("parameter"))
+    return exit_code(lambda: run_and_report(path, out, **options))
+
+
+def add_choice_of_runs(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose among the runs of a series."""
     parser.add_argument("--only", metavar="PATTERN", help="only the runs of this name, e.g. '02*'")
     parser.add_argument("--force", action="store_true", help="run what is done already as well")
-    parser.add_argument("--timeout", type=int, metavar="SECONDS", help="how long one cell may take")
-    return parser
+
+
+def run_and_report(path: str | Path, out: Path, **options: Any) -> int:
+    """Run a series, build its report, and print what was found; 1 if a notebook failed."""
+    outcomes = run_series(path, out, **options)
+    report = build_report(out)
+    say("")
+    say(summary(outcomes, report))
+    return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+def summary(outcomes: Sequence[Outcome], report: Report) -> str:
+    """Summarise in about ten lines what was found, and which file to open.
+
+    Examples
+    --------
+    >>> print(summary([], Report(Path("outputs/demo/index.html"), "", ["`mid_block` is **most** human: 0.41."])))
+    0 notebooks in 0 s.
+    What was found:
+      - mid_block is most human: 0.41.
+    Open outputs/demo/index.html
+    """
+    seconds = sum(outcome.seconds for outcome in outcomes if outcome.status != "skipped")
+    skipped = sum(outcome.status == "skipped" for outcome in outcomes)
+    before = f", {skipped} of them done before" if skipped else ""
+    lines = [f"{len(outcomes)} notebooks in {seconds:.0f} s{before}."]
+    lines += [f"FAILED {one.name}: {one.error}" for one in outcomes if one.status == "failed"]
+    if report.findings:
+        lines.append("What was found:")
+    for finding in report.findings[:FINDINGS_SHOWN]:
+        plain = re.sub(r"\*\*|`", "", finding)
+        lines += textwrap.wrap(plain, WIDTH, initial_indent="  - ", subsequent_indent="    ")
+    if report.advice:
+        lines.append(report.advice)
+    return "\n".join([*lines, f"Open {report.index}"])
 
 
 if __name__ == "__main__":

@@ -1,29 +1,52 @@
-"""A series of notebook runs, read from a YAML file and checked before the first kernel starts."""
+"""A series of notebook runs and their parameters, checked before the first kernel starts."""
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import hashlib
 import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from ldm_kit.batch.parameters import Parameter, check_parameters, parse_value, read_parameters
-from ldm_kit.batch.state import OF_THE_SERIES
-from ldm_kit.errors import BadInputError, unknown_name, whole_number
-from ldm_kit.yaml_text import load_yaml
+from ldm_kit.errors import BadInputError, one_of, unknown_name, whole_number
+from ldm_kit.files import load_yaml
 
-# Seconds a cell may take if nobody says otherwise: longer than any cell should, shorter than a night.
+# Seconds a cell may take by default: longer than any cell should, shorter than a night.
 CELL_TIMEOUT = 3600
-SERIES_KEYS = ("title", "question", "timeout", "defaults", "runs")
-RUN_KEYS = ("notebook", "name", "parameters", "grid", "timeout")
+OF_THE_SERIES = ("index.html", "series.json", "plotly.min.js")  # files that lie beside the runs' folders
+# What a series may say, and what a run of it may, with the type of each value.
+SERIES_KEYS = {"title": str, "question": str, "timeout": int, "defaults": dict, "runs": list}
+RUN_KEYS = {"notebook": str, "name": str, "parameters": dict, "grid": dict, "timeout": int}
+MUST: dict[type, str] = {
+    str: "be text: put it in quotes",
+    dict: "map names to values: {seed: 1}",
+    list: "be a list",
+}
+TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "list": list,
+    "dict": dict,
+}
+
+
+class Parameter(NamedTuple):
+    """One line of a notebook's parameters cell: ``name: type = default  # help``."""
+
+    name: str
+    type: str
+    default: str
+    help: str
 
 
 @dataclass(frozen=True)
@@ -47,11 +70,139 @@ class Series:
     source: str = ""
 
 
+def read_parameters(path: str | os.PathLike[str]) -> dict[str, Parameter]:
+    """Read the parameters cell of a notebook, without running it.
+
+    Parameters
+    ----------
+    path : path-like
+        The notebook.
+
+    Returns
+    -------
+    dict of str to Parameter
+        In the order of the cell; empty if no cell is tagged ``parameters``.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such notebook.
+    BadInputError
+        If it cannot be read as one.
+
+    Examples
+    --------
+    >>> from ldm_kit.files import find_notebook
+    >>> read_parameters(find_notebook("02_probing.ipynb", ""))["n_folds"]
+    Parameter(name='n_folds', type='int', default='3', help='of the objects')
+    """
+    import nbformat
+    from papermill.translators import papermill_translators
+
+    path = Path(path)
+    if not path.is_file():
+        siblings = sorted(file.name for file in path.parent.glob("*.ipynb"))
+        raise unknown_name("notebook", str(path), siblings, f"These lie in {str(path.parent)!r}.")
+    try:
+        notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        nbformat.validate(notebook)  # reading only logs what is wrong
+    except Exception as error:  # old formats are read by code that takes all keys for granted
+        first = str(error).strip().partition("\n")[0]
+        first += "".join(f" in {part!r}" for part in reversed(getattr(error, "absolute_path", ())))
+        raise BadInputError(
+            f"{str(path)!r} cannot be read as a notebook: {type(error).__name__}: {first}. Open it in JupyterLab "
+            "and save it anew."
+        ) from error
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged:
+        return {}
+    # papermill's own reading, so that what we list is what it would set
+    found = papermill_translators.find_translator("python3", "python").inspect(tagged[0])
+    return {one.name: Parameter(one.name, one.inferred_type_name, one.default, one.help) for one in found}
+
+
+def check_parameter_types(
+    values: Mapping[str, Any], parameters: Mapping[str, Parameter], notebook: str | os.PathLike[str]
+) -> None:
+    """Refuse parameters that the notebook does not have (papermill only warns), and values of another type.
+
+    Examples
+    --------
+    >>> check_parameter_types({"sed": 1}, {"seed": Parameter("seed", "int", "0", "")}, "a.ipynb")
+    Traceback (most recent call last):
+    ...
+    ldm_kit.errors.UnknownNameError: Unknown parameter of a.ipynb 'sed'. Did you mean 'seed'? ...
+    """
+    name = Path(notebook).name
+    advice = "Correct the name, or add it to the cell tagged `parameters`."
+    for key, value in values.items():
+        one_of(f"parameter of {name}", key, parameters, advice)
+        try:
+            json.dumps(value)
+            wanted = "" if fits(value, parameters[key].type) else parameters[key].type
+        except TypeError:
+            wanted = "text, a number, true or false, null, or a list or mapping of these"
+        if wanted:
+            raise BadInputError(
+                f"Parameter {key} of {name} is {value!r}, of type {type(value).__name__}; the notebook wants {wanted} "
+                f"(its default: {parameters[key].default}). In YAML a list is written [a, b] and nothing at all null."
+            )
+
+
+def fits(value: object, annotation: str) -> bool:
+    """Tell whether a value fits an annotation; one that says nothing we know fits all.
+
+    Examples
+    --------
+    >>> fits([0.1, 1], "list[float]"), fits(None, "Optional[int]"), fits("0.1", "float")
+    (True, True, False)
+    """
+    if annotation == "None":  # papermill's word for a parameter without annotation
+        return True
+    try:
+        return _fits(value, ast.parse(annotation.strip(), mode="eval").body)
+    except SyntaxError:
+        return True
+
+
+def _fits(value: object, node: ast.expr) -> bool:
+    match node:
+        case ast.Constant(value=None):
+            return value is None
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _fits(value, left) or _fits(value, right)
+        case ast.Name(id=name) if name in TYPES:
+            # bool is an int to Python, never to a reader of a parameter file
+            return isinstance(value, TYPES[name]) and (name == "bool" or not isinstance(value, bool))
+        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
+            return value is None or _fits(value, inner)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
+            return any(isinstance(one, ast.Constant) and one.value == value for one in ast.walk(inner))
+        case ast.Subscript(value=ast.Name() as outer, slice=inner):
+            return _fits(value, outer) and (
+                not isinstance(value, list) or all(_fits(one, inner) for one in value)
+            )
+    return True
+
+
+def parse_value(text: str, annotation: str = "") -> Any:
+    """Read a value typed on the command line: as YAML, unless the parameter wants a string.
+
+    Examples
+    --------
+    >>> parse_value("[0.1, 0.5]"), parse_value("None"), parse_value("2.1", "str")
+    ([0.1, 0.5], None, '2.1')
+    """
+    if annotation == "str":
+        return text
+    try:
+        return None if text == "None" else load_yaml(text)
+    except yaml.YAMLError:
+        return text
+
+
 def read_series(
-    path: str | os.PathLike[str],
-    *,
-    parameters: Mapping[str, Any] | None = None,
-    only: str | None = None,
+    path: str | os.PathLike[str], *, parameters: Mapping[str, Any] | None = None, only: str | None = None
 ) -> Series:
     """Read a series from YAML, or make one of a single notebook.
 
@@ -76,47 +227,51 @@ def read_series(
     BadInputError
         If the file is not such a YAML, or a value has another type than the notebook wants.
     UnknownNameError
-        If a key, a notebook, a parameter or the name asked for by `only` does not exist.
+        If a key, a notebook, a parameter or a run that matches `only` does not exist.
 
     Examples
     --------
-    >>> series = read_series("notebooks/demo.yaml", only="02*")  # doctest: +SKIP
+    >>> from ldm_kit.files import find_notebook
+    >>> [run.name for run in read_series(find_notebook("demo.yaml", ""), only="02*").runs]
+    ['02_probing']
     """
     path = Path(path)
-    if path.suffix == ".ipynb":
-        read: dict[str, Any] = {"runs": [{"notebook": path.name}]}
-    else:
-        read = _read_yaml(path)
+    read: dict[str, Any] = (
+        {"runs": [{"notebook": path.name}]} if path.suffix == ".ipynb" else _read_yaml(path)
+    )
     known = {entry["notebook"]: read_parameters(path.parent / entry["notebook"]) for entry in read["runs"]}
-    defaults = _shared(read.get("defaults") or {}, known, f"`defaults` of {path.name}")
-    ahead = _shared(parameters or {}, known, "the command line")
+    defaults, first = read.get("defaults") or {}, parameters or {}
+    everywhere = dict.fromkeys(itertools.chain.from_iterable(known.values()))
+    for shared, where in ((defaults, f"`defaults` of {path.name}"), (first, "the command line")):
+        for key in shared:
+            one_of(f"parameter in {where}", key, everywhere, "No notebook of the series has it.")
     runs: list[Run] = []
     for entry in read["runs"]:
         names = known[entry["notebook"]]
-        base = {**_those(defaults, names), **(entry.get("parameters") or {})}
+        base = {key: value for key, value in defaults.items() if key in names}
+        base |= entry.get("parameters") or {}
+        wins = {
+            key: parse_value(value, names[key].type) if isinstance(value, str) else value
+            for key, value in first.items()
+            if key in names
+        }
         for point in _grid(entry.get("grid") or {}, path):
-            given = {**base, **point, **_those(ahead, names)}
-            given = {key: _typed(value, names.get(key), key in ahead) for key, value in given.items()}
-            check_parameters(given, names, entry["notebook"])
-            runs.append(
-                Run(
-                    name=run_name(entry.get("name") or Path(entry["notebook"]).stem, point),
-                    notebook=path.parent / entry["notebook"],
-                    parameters=given,
-                    timeout=int(entry.get("timeout") or read.get("timeout") or CELL_TIMEOUT),
-                )
-            )
-    _refuse_twins(runs, path)
-    return Series(
-        runs=_only(runs, only),
-        names=tuple(run.name for run in runs),
-        title=str(read.get("title") or ""),
-        question=str(read.get("question") or ""),
-        source=path.name,
-    )
+            values = {**base, **point, **wins}
+            check_parameter_types(values, names, entry["notebook"])
+            name = run_name(entry.get("name") or Path(entry["notebook"]).stem, point)
+            if name in [run.name for run in runs]:
+                raise BadInputError(f"{path.name}: two runs are called {name!r}. Give one another `name:`.")
+            timeout = entry.get("timeout") or read.get("timeout") or CELL_TIMEOUT
+            runs.append(Run(name, path.parent / entry["notebook"], values, timeout))
+    every = tuple(run.name for run in runs)
+    kept = tuple(run for run in runs if fnmatch.fnmatchcase(run.name, only or "*"))
+    if not kept:
+        raise unknown_name("run", only, every, "`only` takes a name or a pattern like '02*'.")
+    return Series(kept, every, read.get("title") or "", read.get("question") or "", path.name)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    """Read a series' file and check all but the parameters."""
     if not path.is_file():
         near = sorted(str(file) for file in path.parent.glob("*.yaml"))
         raise unknown_name("series", str(path), near, "Name a YAML file with `runs:`, or a notebook.")
@@ -131,63 +286,28 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"{str(path)!r} holds no `runs:`, a list of notebooks with their parameters. "
             "Begin from notebooks/demo.yaml."
         )
-    _refuse_unknown(read, SERIES_KEYS, path.name)
-    _check_values(read, path.name)
+    _check_keys(read, SERIES_KEYS, path.name)
     for entry in read["runs"]:
         if not isinstance(entry, dict) or not isinstance(entry.get("notebook"), str):
             raise BadInputError(
                 f"{path.name}: the run {entry!r} names no `notebook:`. Write {{notebook: NAME.ipynb}}."
             )
-        _refuse_unknown(entry, RUN_KEYS, f"a run of {path.name}")
-        _check_values(entry, f"{path.name}, {entry['notebook']}")
+        _check_keys(entry, RUN_KEYS, f"{path.name}, {entry['notebook']}")
+        if entry.get("name") is not None:
+            checked_name(entry["name"])
     return read
 
 
-def _check_values(given: Mapping[str, Any], where: str) -> None:
-    """Refuse values of another type than their key wants; a key without a value counts as left out."""
-    for key, value in given.items():
-        if value is None:
-            continue
-        if key in ("defaults", "parameters", "grid") and not isinstance(value, dict):
-            raise BadInputError(f"{where}: `{key}:` is {value!r}. It must map names to values: {{seed: 1}}.")
-        if key in ("title", "question", "name") and not isinstance(value, str):
-            raise BadInputError(
-                f"{where}: `{key}:` is {value!r}, of type {type(value).__name__}. Put text in quotes."
-            )
-        if key == "timeout":
+def _check_keys(entry: Mapping[Any, Any], types: Mapping[str, type], where: str) -> None:
+    """Refuse unknown keys, and values of another type; a key without a value counts as left out."""
+    for key, value in entry.items():
+        one_of(f"key in {where}", key, types, "Parameters go under `parameters:` or `defaults:`.")
+        if key == "timeout" and value is not None:
             whole_number(f"{where}: `timeout:` (seconds a cell)", value, 1)
-        if key == "name":
-            checked_name(value)
-
-
-def _refuse_unknown(given: Iterable[object], allowed: tuple[str, ...], where: str) -> None:
-    for key in given:
-        if key not in allowed:
-            raise unknown_name(
-                f"key in {where}", key, allowed, "Parameters go under `parameters:` or `defaults:`."
+        elif value is not None and not isinstance(value, types[key]):
+            raise BadInputError(
+                f"{where}: `{key}:` is {value!r}, of type {type(value).__name__}; it must {MUST[types[key]]}."
             )
-
-
-def _shared(
-    given: Mapping[str, Any], known: Mapping[str, Mapping[str, Parameter]], where: str
-) -> dict[str, Any]:
-    """Check that each shared parameter is one of at least one notebook."""
-    everywhere = list(dict.fromkeys(name for names in known.values() for name in names))
-    for key in given:
-        if key not in everywhere:
-            raise unknown_name(
-                f"parameter in {where}", key, everywhere, "No notebook of the series has it.", most=40
-            )
-    return dict(given)
-
-
-def _those(given: Mapping[str, Any], names: Mapping[str, Parameter]) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if key in names}
-
-
-def _typed(value: Any, parameter: Parameter | None, typed: bool) -> Any:
-    """Read what was typed on the command line by the parameter's type."""
-    return parse_value(value, parameter.type) if typed and parameter and isinstance(value, str) else value
 
 
 def _grid(grid: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -201,11 +321,6 @@ def _grid(grid: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
 
 def checked_name(name: str) -> str:
     """Return the name of a run, if it can be that of a folder within the series' own.
-
-    Raises
-    ------
-    BadInputError
-        If it is empty or long, begins with a dot, leads elsewhere, or is that of a file of the series.
 
     Examples
     --------
@@ -233,32 +348,8 @@ def run_name(stem: str, point: Mapping[str, Any]) -> str:
     """
     parts = [stem]
     for key, value in point.items():
-        text = (
-            "+".join(map(str, value))
-            if isinstance(value, list)
-            else value
-            if isinstance(value, str)
-            else json.dumps(value)
-        )
-        parts.append(f"{key}-{text}")
+        if isinstance(value, list):
+            value = "+".join(map(str, value))
+        parts.append(f"{key}-{value if isinstance(value, str) else json.dumps(value)}")
     name = re.sub(r"[^\w.+=-]+", "_", "--".join(parts))
     return name if len(name) <= 100 else f"{name[:90]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _refuse_twins(runs: list[Run], path: Path) -> None:
-    seen: set[str] = set()
-    for run in runs:
-        if run.name in seen:
-            raise BadInputError(f"{path.name}: two runs are called {run.name!r}. Give one another `name:`.")
-        seen.add(run.name)
-
-
-def _only(runs: list[Run], only: str | None) -> tuple[Run, ...]:
-    if only is None:
-        return tuple(runs)
-    kept = tuple(run for run in runs if fnmatch.fnmatchcase(run.name, only))
-    if not kept:
-        raise unknown_name(
-            "run", only, [run.name for run in runs], "`--only` takes a name or a pattern like '02*'."
-        )
-    return kept

@@ -7,8 +7,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from ldm_kit.atomic import written_aside
 from ldm_kit.errors import BadInputError
+from ldm_kit.files import written_aside
 
 # NAME/NAME_01b.jpg, wherever in the archive: the first picture of each concept. Nothing else is written, and
 # nothing outside the folder.

@@ -10,12 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ldm_kit.atomic import CANNOT_WRITE, cannot_write
 from ldm_kit.datasets.archives import unpack_judged
 from ldm_kit.datasets.download import DownloadError, ResumingDownloader
 from ldm_kit.errors import BadInputError, unknown_name
+from ldm_kit.files import CANNOT_WRITE, cannot_write, load_yaml
 from ldm_kit.offline import is_offline
-from ldm_kit.yaml_text import load_yaml
 
 DEFAULT = ("names-2020", "choices-2020")  # the two whose hashes are known
 ENVIRONMENT = "LDM_KIT_THINGS_URLS"

@@ -22,7 +22,7 @@ import resvg_py
 from PIL import Image
 
 from ldm_kit.errors import BadInputError, unknown_name
-from ldm_kit.yaml_text import load_yaml
+from ldm_kit.files import load_yaml
 
 __all__ = ["caption", "category", "label", "names", "prompt", "render"]
 

@@ -17,12 +17,12 @@ import zarr
 from filelock import FileLock, Timeout
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from ldm_kit.atomic import CANNOT_WRITE, cannot_write
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, LdmKitError, MismatchError
 from ldm_kit.features.damage import METADATA_ERRORS, UNSOUND, bad_chunks, check_metadata, damaged, file_of
 from ldm_kit.features.request import check_same_request, package_versions, warn_of_other_versions
 from ldm_kit.features.store import FORMAT, CellKey, _first_column, description, label_problem, seal
+from ldm_kit.files import CANNOT_WRITE, cannot_write
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from ldm_kit.batch.parameters import read_parameters
-from ldm_kit.checkout import find_notebook
+from ldm_kit.batch.series import read_parameters
 from ldm_kit.datasets import load_dataset
 from ldm_kit.errors import BadInputError, LdmKitError, unknown_name
+from ldm_kit.files import find_notebook
 from ldm_kit.game.server import listen, serve
 from ldm_kit.game.session import Game, new_game
 from ldm_kit.models.loading import load_model

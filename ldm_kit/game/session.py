@@ -322,9 +322,9 @@ def new_game(
     --------
     >>> game = lk.game.new_game(net, data, "outputs/features", blocks="mid_block")  # doctest: +SKIP
     """
+    from ldm_kit.checks import check_parameters
     from ldm_kit.features.extraction import extract
     from ldm_kit.measures import predicted_odd
-    from ldm_kit.notebook_checks import check_parameters
 
     sets = candidate_sets(data, n_candidates, seed=seed)
     stimuli = data.stimuli.select(sets.names)

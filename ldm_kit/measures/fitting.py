@@ -16,9 +16,9 @@ from safetensors.numpy import save_file
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ldm_kit.atomic import with_ending, written_aside
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError, real_number, whole_number
+from ldm_kit.files import with_ending, written_aside
 from ldm_kit.measures.cells import checked_matrix
 from ldm_kit.measures.descent import Descent, Matrix
 from ldm_kit.measures.folds import Indices, object_folds, wholly_in, within

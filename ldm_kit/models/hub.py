@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ldm_kit.atomic import write_text
 from ldm_kit.errors import LdmKitError, ModelNotFoundError
+from ldm_kit.files import write_text
 from ldm_kit.offline import hub_shut
 
 log = logging.getLogger(__name__)

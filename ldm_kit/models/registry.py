@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from ldm_kit.errors import BadInputError, nearest_first
-from ldm_kit.yaml_text import load_yaml
+from ldm_kit.files import load_yaml
 
 FIELDS = ("source", "revision", "prior", "licence", "note")
 EXPECTED = (

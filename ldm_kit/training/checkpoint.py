@@ -15,8 +15,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ldm_kit.atomic import written_aside
 from ldm_kit.errors import MismatchError
+from ldm_kit.files import written_aside
 
 __all__ = ["load", "save"]
 

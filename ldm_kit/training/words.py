@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ldm_kit.atomic import write_text
+from ldm_kit.files import write_text
 
 __all__ = ["build_text_encoder", "build_tokenizer", "known_words", "tokenize"]
 

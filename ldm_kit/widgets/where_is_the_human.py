@@ -27,9 +27,8 @@ from ldm_kit.plots.alignment import block_curves, block_noise_heatmap
 from ldm_kit.plots.differences import category_dots, difference_dots, dimension_dots
 from ldm_kit.plots.pictures import triplet_sheet
 from ldm_kit.plots.template import judged_by
-from ldm_kit.tables import only
+from ldm_kit.tables import format_accuracy, format_difference, only
 from ldm_kit.widgets.explorer import Explorer, Progress, Shown, control
-from ldm_kit.wording import format_accuracy, format_difference
 
 ABOUT = """
 <p><b>The map</b> tells, for each block and noise level, the share of triplets on which the block leaves out the item that

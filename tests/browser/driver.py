@@ -26,7 +26,7 @@ import nbformat
 import nbformat.v4
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
-from ldm_kit.static_images import find_browser
+from ldm_kit.run_record import find_browser
 from tests.browser.servers import ROOT, Server
 
 T = TypeVar("T")

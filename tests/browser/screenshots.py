@@ -19,8 +19,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page
 
-from ldm_kit.atomic import written_aside
-from ldm_kit.static_images import HOW_TO_GET_PNGS, find_browser
+from ldm_kit.files import written_aside
+from ldm_kit.run_record import HOW_TO_GET_PNGS, find_browser
 from tests.browser import play
 from tests.browser.driver import Notebook, chromium, copy_notebooks, watched_page
 from tests.browser.servers import ROOT, Server, lab_server

@@ -71,28 +71,23 @@ def sets_needed(n_objects: int, n_folds: int) -> int:
     return max(100, 100 * round(1.6 * fewest / 100))  # more, since no fold has exactly its share
 
 
-# How the parameters that only a late cell reads begin or end -> the least whole number that they may be.
+# How the parameters that only a late cell reads begin or end, by the least whole number that they may be.
 LEAST = {
-    "n_catch": 0,
-    "judge_samples": 0,
-    "threads": 0,
-    "seed": 0,
-    "n_": 1,
-    "exemplars": 1,
-    "save_every": 1,
-    "_steps": 1,
-    "_batch": 1,
+    0: ("n_catch", "judge_samples", "threads", "seed"),
+    1: ("n_", "exemplars", "save_every", "_steps", "_batch"),
 }
 
 
-def check_parameters(*, blocks: Sequence[str] = (), noise_levels: Sequence[float] = (), **given: Any) -> None:
+def check_parameters(
+    *, blocks: Sequence[str] = (), noise_levels: Sequence[float] = (), **parameters: Any
+) -> None:
     """Check a notebook's parameters at its top, not where the cell that needs them stands, hours later.
 
     Parameters
     ----------
     blocks, noise_levels : sequence, optional
         What `autoplay` and `shown` may name.
-    **given
+    **parameters
         Parameters by their names: `metric`, `n_folds`, `trials`, `shown`, `autoplay`, `seed`, numbers of things,
         steps, rates, channels.
 
@@ -112,9 +107,9 @@ def check_parameters(*, blocks: Sequence[str] = (), noise_levels: Sequence[float
     from ldm_kit.measures.metrics import METRICS
 
     names = {"metric": METRICS, "trials": HOW, "autoplay": (*PLAYERS, *blocks), "shown": tuple(noise_levels)}
-    for name, value in given.items():
+    for name, value in parameters.items():
         least = next(
-            (least for part, least in LEAST.items() if name.startswith(part) or name.endswith(part)), None
+            (n for n, parts in LEAST.items() if name.startswith(parts) or name.endswith(parts)), None
         )
         if name in names:
             if value not in names[name]:
