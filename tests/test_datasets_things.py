@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from ldm_kit.datasets import Dataset, Stimuli, load_dataset, read_embedding
-from ldm_kit.datasets.concepts import read_concepts
+from ldm_kit.datasets.embeddings import read_concepts
 from ldm_kit.errors import BadInputError, LdmKitError, MismatchError, NonFiniteError, UnknownNameError
 
 CONCEPTS = ["apple", "bat1", "bat2", "flip_flop", "ice_cream", "t-shirt"]
 WORDS = ["apple", "bat", "bat", "flip-flop", "ice cream", "t-shirt"]
 
 
-def picture(path: Path, shade: int = 0) -> None:
+def save_image(path: Path, shade: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4), (shade, shade, shade)).save(path)
 
@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
     ).to_csv(tmp_path / "things_concepts.tsv", sep="\t", index=False)
     for name in CONCEPTS:
         if name != "bat2":
-            picture(tmp_path / "object_images_CC0" / f"{name}.jpg")
+            save_image(tmp_path / "object_images_CC0" / f"{name}.jpg")
     (tmp_path / "triplets.txt").write_text("0 1 2\n3 4 0\n5 1 3\n", encoding="utf-8")
     np.savetxt(tmp_path / "spose_embedding_66d_sorted.txt", np.arange(12).reshape(6, 2), delimiter="\t")
     return tmp_path
@@ -61,7 +61,7 @@ def test_concepts_without_a_picture_go_with_their_triplets(root: Path) -> None:
     assert data.embeddings["SPoSE-66"].loc["t-shirt.jpg"].tolist() == [10, 11]
     assert data.describe_embedding(data.default_embedding) == "SPoSE-66 (human model)"  # though people chose
     text = repr(data)
-    assert "5 of 6 concepts have a picture" in text and "2 of 3 triplets" in text
+    assert "5 of 6 concepts have an image" in text and "2 of 3 triplets" in text
     assert data.stimuli.open("ice_cream").size == (4, 4)
 
 
@@ -80,7 +80,7 @@ def test_layouts_give_the_same_data(root: Path, layout: str, pattern: str) -> No
     shutil.rmtree(root / "object_images_CC0")
     for name in CONCEPTS:
         if name != "bat2":
-            picture(root / layout / pattern.format(name))
+            save_image(root / layout / pattern.format(name))
     data = load_dataset("things", root=root)
     assert data.stimuli.names == tuple(pattern.format(c) for c in data.stimuli.concepts)
     assert data.stimuli.concepts == before.stimuli.concepts
@@ -92,12 +92,12 @@ def test_layouts_give_the_same_data(root: Path, layout: str, pattern: str) -> No
 
 
 def test_judged_photographs_go_first_and_another_folder_can_be_named(root: Path) -> None:
-    picture(root / "object_images" / "apple" / "apple_01b.jpg")
-    picture(root / "object_images" / "apple" / "apple_02s.jpg")
+    save_image(root / "object_images" / "apple" / "apple_01b.jpg")
+    save_image(root / "object_images" / "apple" / "apple_02s.jpg")
     assert load_dataset("things", root=root).stimuli.names == ("apple/apple_01b.jpg",)
-    assert len(load_dataset("things", root=root, pictures="object_images_CC0").stimuli) == 5
+    assert len(load_dataset("things", root=root, images="object_images_CC0").stimuli) == 5
     with pytest.raises(UnknownNameError, match="object_images_CC0"):
-        load_dataset("things", root=root, pictures="object_images_cc0")
+        load_dataset("things", root=root, images="object_images_cc0")
 
 
 def test_released_triplets_captions_and_vectors_by_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_what_is_wrong_with_a_folder_is_said(root: Path, monkeypatch: pytest.Mon
     with pytest.raises(BadInputError, match=r"nor 'unique_id\.txt'"):
         load_dataset("things", root=root / "object_images_CC0")
     shutil.rmtree(root / "object_images_CC0")
-    with pytest.raises(BadInputError, match=r"no picture.*6 concepts.*NAME_01b"):
+    with pytest.raises(BadInputError, match=r"no image.*6 concepts.*NAME_01b"):
         load_dataset("things", root=root)
 
 
@@ -184,8 +184,8 @@ def test_embeddings_that_do_not_fit(root: Path) -> None:
 def test_unknown_datasets_and_options(root: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'things'"):
         load_dataset("thing")
-    with pytest.raises(UnknownNameError, match="Did you mean 'pictures'"):
-        load_dataset("things", root=root, picture="images")
+    with pytest.raises(UnknownNameError, match="Did you mean 'images'"):
+        load_dataset("things", root=root, image="images")
     with pytest.raises(BadInputError, match="takes no `judgements`"):
         load_dataset("things", root=root, judgements="human")
 
@@ -281,7 +281,7 @@ def test_real_pictures_open(things: Dataset) -> None:
 def test_real_missing_pieces(things_root: Path, tmp_path: Path) -> None:
     for name in ("unique_id.txt", "human_triplets_50k.txt"):
         shutil.copy(things_root / name, tmp_path)
-    picture(tmp_path / "images" / "aardvark.png")
+    save_image(tmp_path / "images" / "aardvark.png")
     data = load_dataset("things", root=tmp_path)
     assert (
         len(data) == 1 and len(data.triplets or []) == 0 and not data.embeddings and data.categories is None

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ldm_kit.datasets import Dataset, load_dataset, toybox
-from ldm_kit.datasets.captions import read_captions
+from ldm_kit.datasets import Dataset, Stimuli, load_dataset, toybox
+from ldm_kit.datasets.text_tables import captioned
 from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
 
 
@@ -58,7 +58,7 @@ def test_toybox_judged_by_an_embedding_is_matched_by_name(tmp_path: Path) -> Non
     vectors = [[9.0 * (kind == toybox.category(name)) for kind in kinds] for name in names[:-1]]
     np.save(tmp_path / "vice_embedding.npy", np.array([*vectors, [0.0] * len(kinds)]))
     (tmp_path / "unique_id.txt").write_text("\n".join(names), encoding="utf-8")
-    data = load_dataset("toybox", judgements=tmp_path / "vice_embedding.npy", n_triplets=2000)
+    data = load_dataset("toybox", human_model=tmp_path / "vice_embedding.npy", n_triplets=2000)
     assert data.triplets is not None and data.triplets.judgements == "human model"
     assert data.judgements == "human model" and "simulated choices" not in repr(data)
     assert (
@@ -74,14 +74,14 @@ def test_toybox_judged_by_an_embedding_is_matched_by_name(tmp_path: Path) -> Non
     assert len(decided) > 100 and np.mean([a == b for a, b, _ in decided]) > 0.99
     (tmp_path / "unique_id.txt").write_text("\n".join(["apples", *names[1:]]), encoding="utf-8")
     with pytest.raises(UnknownNameError, match="concept of 'vice_embedding.npy'"):
-        load_dataset("toybox", judgements=tmp_path / "vice_embedding.npy")
+        load_dataset("toybox", human_model=tmp_path / "vice_embedding.npy")
     (tmp_path / "unique_id.txt").write_text("\n".join(names[1:]), encoding="utf-8")
     with pytest.raises(MismatchError, match="57 rows, but there are 56 concepts"):
-        load_dataset("toybox", judgements=tmp_path / "vice_embedding.npy")
+        load_dataset("toybox", human_model=tmp_path / "vice_embedding.npy")
 
 
 def test_toybox_judged_by_spose(things_root: Path) -> None:
-    data = load_dataset("toybox", judgements=things_root / "spose_embedding_66d_sorted.txt")
+    data = load_dataset("toybox", human_model=things_root / "spose_embedding_66d_sorted.txt")
     assert data.triplets is not None and data.repeated is not None
     assert data.triplets.judgements == "human model" and 0.6 < data.repeated.share.mean() < 0.8
     assert data.embeddings["spose_embedding_66d_sorted"].loc["banana.png", "food-related"] > 1
@@ -108,14 +108,14 @@ def test_toybox_with_choices_of_people(tmp_path: Path) -> None:
 # --- folders -----------------------------------------------------------------------------------------------------
 
 
-def picture(path: Path) -> None:
+def save_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (3, 3)).save(path)
 
 
 def test_flat_folder(tmp_path: Path) -> None:
     for name in ("dog.png", "cat.JPG", "tea_cup2.webp", ".hidden.png", ".cache/x.png"):
-        picture(tmp_path / name)
+        save_image(tmp_path / name)
     (tmp_path / "captions.csv").write_text(
         'name,caption\ncat.JPG,"a cat, asleep"\ndog,a dog\n', encoding="utf-8"
     )
@@ -123,7 +123,7 @@ def test_flat_folder(tmp_path: Path) -> None:
     data = load_dataset("folder", root=tmp_path)
     assert data.stimuli.names == ("cat.JPG", "dog.png", "tea_cup2.webp")
     assert data.stimuli.labels == ("cat", "dog", "tea cup")
-    assert data.stimuli.captions == ("a cat, asleep", "a dog", None) and "2 of 3 pictures" in repr(data)
+    assert data.stimuli.captions == ("a cat, asleep", "a dog", None) and "2 of 3 images" in repr(data)
     assert data.triplets is not None and data.triplets.indices.tolist() == [[0, 1, 2]]
     (tmp_path / "by_concept.txt").write_text("dog cat tea_cup2\n", encoding="utf-8")
     (tmp_path / "by_index.txt").write_text("1 0 2\n", encoding="utf-8")
@@ -135,7 +135,7 @@ def test_flat_folder(tmp_path: Path) -> None:
 
 def test_nested_folder(tmp_path: Path) -> None:
     for name in ("fruit/apple/b.png", "fruit/apple/a.png", "car/1.png", "top.png"):
-        picture(tmp_path / name)
+        save_image(tmp_path / name)
     data = load_dataset("folder", root=tmp_path)
     assert data.stimuli.names == ("car/1.png", "fruit/apple/a.png", "fruit/apple/b.png", "top.png")
     assert data.stimuli.concepts == ("car", "apple", "apple", "top") and data.triplets is None
@@ -149,9 +149,9 @@ def test_nested_folder(tmp_path: Path) -> None:
 
 
 def test_folders_that_will_not_do(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
     for options, message in [
-        ({"root": tmp_path}, "no picture"),
+        ({"root": tmp_path}, "no image"),
         ({"root": tmp_path / "absent"}, "no folder"),
         ({}, "`root=`"),
     ]:
@@ -170,7 +170,8 @@ def test_folders_that_will_not_do(tmp_path: Path) -> None:
 )
 def test_captions(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_captions(tmp_path / name) == {"a.png": "one", "b.png": "two"}
+    stimuli = Stimuli(("a.png", "b.png", "c.png"))
+    assert captioned(stimuli, tmp_path / name) == ("one", "two", None)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +188,8 @@ def test_captions(tmp_path: Path, name: str, text: str) -> None:
 def test_captions_that_will_not_do(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(BadInputError, match=message):
-        read_captions(tmp_path / name)
-    picture(tmp_path / "a.png")
+        captioned(Stimuli(("a", "b")), tmp_path / name)
+    save_image(tmp_path / "a.png")
     (tmp_path / "strangers.json").write_text('{"b.png": "x"}', encoding="utf-8")
     with pytest.raises(UnknownNameError, match=r"strangers\.json 'b\.png'. Did you mean 'a\.png'"):
         load_dataset("folder", root=tmp_path, captions="strangers.json")
@@ -212,7 +213,7 @@ def test_a_table_of_categories_can_be_summed() -> None:
 def test_a_folder_of_numbered_images(tmp_path: Path) -> None:
     """In text order 10 comes before 2: a number is no position unless it is said to be one."""
     for number in range(1, 13):
-        picture(tmp_path / f"{number}.png")
+        save_image(tmp_path / f"{number}.png")
     (tmp_path / "triplets.csv").write_text("1,2,10\n", encoding="utf-8")
     with pytest.raises(BadInputError, match="two ways"):
         load_dataset("folder", root=tmp_path)

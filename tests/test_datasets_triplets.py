@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ldm_kit.datasets import Stimuli, Triplets, read_triplets
-from ldm_kit.datasets.repeated import aggregate_repeated
+from ldm_kit.datasets.triplets import aggregate_repeated
 from ldm_kit.errors import BadInputError, LdmKitError, MismatchError, UnknownNameError
 
 NAMES = ("ant", "bee", "cat", "dog", "emu")
@@ -119,18 +119,15 @@ def test_no_code_from_data(tmp_path: Path) -> None:
             read_triplets(tmp_path / name, NAMES)
 
 
-def test_millions_of_rows_are_read_in_seconds(tmp_path: Path) -> None:
-    """500,000 rows in well under a second; 4.7 million take about two."""
-    import time
-
+def test_many_rows_are_read_as_they_are(tmp_path: Path) -> None:
+    """How fast is measured by `tests/benchmarks/reading.py`."""
     rng = np.random.default_rng(0)
-    first = rng.integers(0, 1854, 500_000)
-    step = rng.integers(1, 900, 500_000)
+    first = rng.integers(0, 1854, 100_000)
+    step = rng.integers(1, 900, 100_000)
     indices = np.stack([first, (first + step) % 1854, (first + 2 * step) % 1854], axis=1)
     pd.DataFrame(indices).to_csv(tmp_path / "a.txt", sep=" ", header=False, index=False)
-    start = time.perf_counter()
     triplets = read_triplets(tmp_path / "a.txt", [str(i) for i in range(1854)])
-    assert np.array_equal(triplets.indices, indices) and time.perf_counter() - start < 3
+    assert np.array_equal(triplets.indices, indices)
 
 
 def test_by_name_never_by_row() -> None:

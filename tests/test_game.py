@@ -13,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 import ldm_kit as lk
-from ldm_kit.datasets.choice_files import COLUMNS, read_rows
+from ldm_kit.datasets.triplet_files import COLUMNS, read_rows
 from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
 from ldm_kit.game import AnswerFile, Consistency, Game, JudgedSets, autoplay, candidate_sets, plan_trials
 from ldm_kit.game.__main__ import where

@@ -26,7 +26,7 @@ from tornado.iostream import IOStream
 
 import ldm_kit as lk
 from ldm_kit.checkout import find_notebook
-from ldm_kit.datasets.choice_files import read_rows
+from ldm_kit.datasets.triplet_files import read_rows
 from ldm_kit.errors import BadInputError
 from ldm_kit.game import Session, server
 from ldm_kit.game.__main__ import GIVEN, NOTEBOOK, game_parameters, main

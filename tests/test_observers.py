@@ -7,13 +7,15 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import bisect
 
-from ldm_kit.datasets import observers, toybox
+from ldm_kit.datasets import Triplets, bundled, toybox
+from ldm_kit.datasets.triplets import aggregate_repeated
 from ldm_kit.errors import BadInputError
 
 
 def test_norms_are_the_objects_of_toybox_graded_from_0_to_1() -> None:
-    norms = observers.norms()
+    norms = bundled.norms()
     assert list(norms.index) == toybox.names()
     assert 20 <= norms.shape[1] <= 30
     assert norms.to_numpy().min() == 0 and norms.to_numpy().max() == 1
@@ -23,7 +25,7 @@ def test_norms_are_the_objects_of_toybox_graded_from_0_to_1() -> None:
 
 def test_norms_hold_categories_together() -> None:
     """Within a category objects are, on average, more alike than across: the observers are worth modelling."""
-    norms = observers.norms()
+    norms = bundled.norms()
     likeness = norms.to_numpy() @ norms.to_numpy().T
     kinds = np.array([toybox.category(name) for name in norms.index])
     same = kinds[:, None] == kinds[None, :]
@@ -38,7 +40,7 @@ def test_probabilities_are_those_of_a_loop() -> None:
     embedding = rng.random((7, 4))
     triplets = np.array(list(itertools.permutations(range(7), 3)))
     for temperature in (0.3, 1.0):
-        got = observers.choice_probabilities(embedding, triplets, temperature)
+        got = bundled.choice_probabilities(embedding, triplets, temperature)
         for row, (i, j, k) in zip(got, triplets, strict=True):
             # item c is the odd one out when the other two are kept together
             strengths = [
@@ -49,87 +51,105 @@ def test_probabilities_are_those_of_a_loop() -> None:
 
 
 def test_probabilities_of_large_similarities_are_finite() -> None:
-    got = observers.choice_probabilities([[1e3, 0], [1e3, 0], [0, 1e3]], [[0, 1, 2]], 0.01)
+    got = bundled.choice_probabilities([[1e3, 0], [1e3, 0], [0, 1e3]], [[0, 1, 2]], 0.01)
     assert got.tolist() == [[0, 0, 1]]
 
 
 def test_the_odd_one_comes_last_as_often_as_its_probability_says() -> None:
     embedding = np.array([[2.0, 0], [1.5, 0.3], [0.2, 1.0]])
-    triplets, _ = observers.simulate_choices(embedding, 6000, 1.0, n_repeated=1, n_repeats=6000)
-    expected = observers.choice_probabilities(embedding, [[0, 1, 2]])[0]
+    triplets, _ = bundled.simulate_choices(embedding, 6000, 1.0, n_repeated=1, n_repeats=6000)
+    expected = bundled.choice_probabilities(embedding, [[0, 1, 2]])[0]
     got = np.bincount(triplets[:, 2], minlength=3) / len(triplets)
     assert got == pytest.approx(expected, abs=0.025)
     assert abs((triplets[:, 0] < triplets[:, 1]).mean() - 0.5) < 0.03, "the pair's order must be random"
 
 
 def test_default_judgements() -> None:
-    triplets, subjects = observers.simulate_choices(observers.norms())
+    triplets, subjects = bundled.simulate_choices(bundled.norms())
     assert triplets.shape == (20_000, 3) and triplets.dtype == np.int64
     assert subjects.shape == (20_000,) and set(subjects) == set(range(25))
     assert all(len(set(row)) == 3 for row in triplets)
     assert triplets.min() == 0 and triplets.max() == 55
     _, times = np.unique(np.sort(triplets, axis=1), axis=0, return_counts=True)
     assert sorted(set(times)) == [1, 25] and (times == 25).sum() == 200
-    again, judges = observers.simulate_choices(observers.norms())
+    again, judges = bundled.simulate_choices(bundled.norms())
     assert np.array_equal(triplets, again) and np.array_equal(subjects, judges)
-    assert not np.array_equal(triplets, observers.simulate_choices(observers.norms(), seed=1)[0])
+    assert not np.array_equal(triplets, bundled.simulate_choices(bundled.norms(), seed=1)[0])
 
 
 def test_each_judge_sees_each_repeated_triplet_once() -> None:
-    triplets, subjects = observers.simulate_choices(observers.norms(), 300, n_repeated=10, n_repeats=20)
+    triplets, subjects = bundled.simulate_choices(bundled.norms(), 300, n_repeated=10, n_repeats=20)
     judged = np.column_stack([np.sort(triplets, axis=1), subjects])
     assert len(np.unique(judged, axis=0)) == 300
 
 
 def test_more_judgements_than_triplets_exist() -> None:
-    triplets, _ = observers.simulate_choices(np.eye(4), 1000, n_repeated=0)
+    triplets, _ = bundled.simulate_choices(np.eye(4), 1000, n_repeated=0)
     _, times = np.unique(np.sort(triplets, axis=1), axis=0, return_counts=True)
     assert times.tolist() == [250] * 4
 
 
 def test_distinct_triplets_cover_every_set_once() -> None:
-    rows = observers._distinct_triplets(9, 84, np.random.default_rng(0))
+    rows = bundled._distinct_triplets(9, 84, np.random.default_rng(0))
     assert sorted(map(tuple, rows.tolist())) == list(itertools.combinations(range(9), 3))
 
 
+def majority_share(triplets: np.ndarray, n: int) -> float:
+    """Mean share of the majority's answer, over triplets judged more than once."""
+    repeated = aggregate_repeated(Triplets(triplets, tuple(map(str, range(n)))), at_least=2)
+    return float(repeated["share"].mean())
+
+
+def calibrated_temperature(embedding: np.ndarray, share: float, n_observers: int = 25) -> float:
+    """The temperature, to three decimals, at which observers agree with their majority as often as `share`."""
+    rng = np.random.default_rng(0)
+    shown = bundled._distinct_triplets(len(embedding), 1000, rng)
+    # the same luck at every temperature: what changes is the temperature alone
+    luck = rng.random((n_observers, 1000))
+
+    def excess(logarithm: float) -> float:
+        probabilities = bundled.choice_probabilities(embedding, shown, math.exp(logarithm))
+        odd = np.stack([bundled._draw(probabilities, uniform) for uniform in luck])
+        votes = np.stack([(odd == column).sum(axis=0) for column in range(3)])
+        return float((votes.max(axis=0) / n_observers).mean() - share)
+
+    return round(math.exp(bisect(excess, math.log(1e-3), math.log(1e3), xtol=1e-9)), 3)
+
+
+PEOPLE_AGREE = 0.68  # how often people give the majority's answer, on THINGS triplets judged repeatedly
+
+
 def test_observers_agree_as_people_do() -> None:
-    norms = observers.norms().to_numpy()
-    assert observers.calibrate_temperature(norms) == observers.TEMPERATURE
+    norms = bundled.norms().to_numpy()
+    assert calibrated_temperature(norms, PEOPLE_AGREE) == bundled.TEMPERATURE
     # triplets that the calibration did not see, enough of them for 0.01
-    triplets, _ = observers.simulate_choices(norms, 60_000, seed=9, n_repeated=2400, n_repeats=25)
-    assert observers.majority_share(triplets) == pytest.approx(0.68, abs=0.01)
+    triplets, _ = bundled.simulate_choices(norms, 60_000, seed=9, n_repeated=2400, n_repeats=25)
+    assert majority_share(triplets, 56) == pytest.approx(PEOPLE_AGREE, abs=0.01)
 
 
-def test_calibration_reaches_the_share_asked_for() -> None:
+def test_a_lower_temperature_is_surer() -> None:
     embedding = np.random.default_rng(0).random((30, 6))
-    temperature = observers.calibrate_temperature(embedding, 0.8)
-    triplets, _ = observers.simulate_choices(
+    temperature = calibrated_temperature(embedding, 0.8)
+    triplets, _ = bundled.simulate_choices(
         embedding, 50_000, temperature, seed=3, n_repeated=2000, n_repeats=25
     )
-    assert observers.majority_share(triplets) == pytest.approx(0.8, abs=0.02)
-    with pytest.raises(BadInputError, match="share is 0.2.*guessing"):
-        observers.calibrate_temperature(embedding, 0.2)
-
-
-def test_majority_share_leaves_out_triplets_judged_once() -> None:
-    assert observers.majority_share([[0, 1, 2], [2, 0, 1], [1, 0, 2], [3, 4, 5]]) == pytest.approx(2 / 3)
-    assert np.isnan(observers.majority_share([[0, 1, 2]]))
+    assert majority_share(triplets, 30) == pytest.approx(0.8, abs=0.02)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([[1.0], [2.0]], [[0, 1, 2]]), "0 to 2, but the embedding has rows 0 to 1"),
-        (([[1.0], [np.nan], [2.0]], [[0, 1, 2]]), "NaN"),
-        (([1.0, 2.0], [[0, 1, 2]]), r"\(n, d\) and \(t, 3\)"),
-        (([[1.0], [1.0], [2.0]], [[0, 1, 2]], 0.0), "must be above 0"),
+        (([[1.0], [2.0]], [[0, 1, 2]]), r"outside the 2 stimuli \(0 to 1\)"),
+        (([[1.0], [np.nan], [2.0]], [[0, 1, 2]]), "finite numbers"),
+        (([1.0, 2.0], [[0, 1, 2]]), r"shape \(2,\)"),
+        (([[1.0], [1.0], [2.0]], [[0, 1, 2]], 0.0), "above 0"),
     ],
 )
 def test_what_cannot_be_judged(arguments: tuple, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
-        observers.choice_probabilities(*arguments)
+        bundled.choice_probabilities(*arguments)
 
 
 def test_more_repeats_than_judgements() -> None:
     with pytest.raises(BadInputError, match="100 judgements of 4 objects with 10 triplets judged 20 times"):
-        observers.simulate_choices(np.eye(4), 100, n_repeated=10, n_repeats=20)
+        bundled.simulate_choices(np.eye(4), 100, n_repeated=10, n_repeats=20)
