@@ -101,7 +101,7 @@ def test_toybox_with_choices_of_people(tmp_path: Path) -> None:
     )  # who chose does not change who wrote them
     with pytest.raises(UnknownNameError, match="Did you mean 'n_triplets'"):
         load_dataset("toybox", ntriplets=3)
-    with pytest.raises(BadInputError, match="takes no `root`"):
+    with pytest.raises(UnknownNameError, match=r"option of the data set 'toybox' 'root'.*leave it out"):
         load_dataset("toybox", root=tmp_path)
 
 

@@ -88,7 +88,7 @@ HEADER = "image1\timage2\timage3\tchoice\n"
         ("", "empty"),
         ("0 1\n", "2 columns"),
         ("0 1 2 3\n", "4 columns"),
-        ("image1\timage2\timage3\tanswer\n1\t2\t3\t1\n", "'choice' \\(nearest: "),
+        ("image1\timage2\timage3\tanswer\n1\t2\t3\t1\n", "4 columns: .*answer.*and choice"),
         ("0 1 2\n0 1 9\n", "point outside the 5 stimuli.*row 1"),
         ("1 2 3\n3 4 5\n", "count from 1. Subtract 1"),
         ("0 1 -1\n", "outside"),
@@ -96,7 +96,7 @@ HEADER = "image1\timage2\timage3\tchoice\n"
         ("0 1 2\n0.5 1 2\n", "whole numbers.*row 1"),
         ("0 1 2\n0 1\n", "whole numbers.*row 1"),
         ("0 1 2\n0 1 2 3\n", "cannot be read as a table"),
-        ("0 1 2\n0 x 2\n", "row 1 is not made of numbers"),
+        ("0 1 2\n0 x 2\n", "cannot be read.*'x' at position 4"),
         (HEADER + "1\t2\t3\t0\n", "'choice' are outside 1 to 3"),
         (HEADER + "0\t2\t3\t1\n", "count from 1, but there is a 0"),
         (HEADER + "1\t2\t6\t1\n", "outside the 5 stimuli"),
@@ -189,7 +189,7 @@ def test_numbers_that_may_be_names_or_positions_are_refused(tmp_path: Path) -> N
         tmp_path / "a.npy",
     ):
         with pytest.raises(
-            BadInputError, match=r"two ways.*'\d+\.png'.*index1,index2,index3.*items='indices'"
+            BadInputError, match=r"two ways.*'\d+\.png'.*items='indices'.*index1,index2,index3"
         ):
             read_triplets(path, NUMBERED)
     assert named(tmp_path / "a.csv", items="names") == named(tmp_path / "a.npy", items="names")

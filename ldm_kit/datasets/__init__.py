@@ -13,7 +13,7 @@ from ldm_kit.datasets.stimuli import Stimuli, Stimulus
 from ldm_kit.datasets.things import load_things
 from ldm_kit.datasets.triplet_files import read_choices, read_triplets
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import BadInputError, one_of, unknown_name
+from ldm_kit.errors import one_of
 
 __all__ = [
     "Dataset",
@@ -95,10 +95,5 @@ def load_dataset(
     options |= {option: value for option, value in usual.items() if value is not None}
     allowed = list(inspect.signature(_LOADERS[name]).parameters)
     for option in options:
-        if option in usual and option not in allowed:
-            raise BadInputError(
-                f"The data set {name!r} takes no `{option}`; it takes {', '.join(allowed)}. Leave it out."
-            )
-        if option not in allowed:
-            raise unknown_name(f"option of the data set {name!r}", option, allowed, "Pick one of these.")
+        one_of(f"option of the data set {name!r}", option, allowed, "Pick one of these, or leave it out.")
     return _LOADERS[name](**options)

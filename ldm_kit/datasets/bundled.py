@@ -25,7 +25,7 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.datasets.text_tables import captioned
 from ldm_kit.datasets.triplet_files import read_triplets
 from ldm_kit.datasets.triplets import Ints, Triplets, aggregate_repeated, checked_indices
-from ldm_kit.errors import BadInputError, MismatchError, real_number, unknown_name
+from ldm_kit.errors import BadInputError, one_of, real_number
 
 Floats = npt.NDArray[np.float64]
 
@@ -125,25 +125,13 @@ def norms() -> pd.DataFrame:
         Rows are objects, in the order of `toybox.names`; columns are properties ("edible", "has_wheels", "round", …),
         graded from 0 (not at all) to 1 (fully). We wrote them; no person rated anything.
 
-    Raises
-    ------
-    MismatchError
-        If the table and the drawings do not have the same objects.
-
     Examples
     --------
     >>> float(norms().loc["banana", "edible"])
     1.0
     """
     with (resources.files("ldm_kit") / "data" / "toybox" / "norms.csv").open(encoding="utf-8") as file:
-        table = pd.read_csv(file, index_col="object").astype(float)
-    if list(table.index) != toybox.names():
-        unlike = sorted(set(table.index) ^ set(toybox.names()))
-        raise MismatchError(
-            f"norms.csv and objects.yaml differ in {unlike or 'the order of their objects'}. Edit one of "
-            "them (both lie in the package's data/toybox)."
-        )
-    return table
+        return pd.read_csv(file, index_col="object").astype(float)
 
 
 def choice_probabilities(
@@ -177,9 +165,7 @@ def choice_probabilities(
     """
     table = np.asarray(embedding, dtype=np.float64)
     if table.ndim != 2 or not np.isfinite(table).all():
-        raise BadInputError(
-            f"The embedding has shape {table.shape}; finite numbers of shape (objects, dimensions) are needed."
-        )
+        raise BadInputError(f"The embedding has shape {table.shape}: finite numbers (n, d) are needed.")
     first, second, third = table[checked_indices(triplets, len(table)).T]
     # column c: the similarity of the two items that stay together when c goes
     pairs = [(second * third).sum(1), (first * third).sum(1), (first * second).sum(1)]
@@ -236,8 +222,8 @@ def simulate_choices(
     n_single = n_triplets - n_repeated * n_repeats
     if len(table) < 3 or min(n_triplets, n_repeats) < 1 or n_repeated < 0 or n_single < 0:
         raise BadInputError(
-            f"Cannot draw {n_triplets} judgements of {len(table)} objects with {n_repeated} triplets judged {n_repeats} times "
-            f"each ({n_repeated * n_repeats} judgements): at least 3 objects are needed, and no more repeats than judgements."
+            f"Cannot draw {n_triplets} judgements of {len(table)} objects with {n_repeated} triplets judged {n_repeats} times: "
+            "at least 3 objects are needed, and no more repeats than judgements."
         )
     rng = np.random.default_rng(seed)
     shown = _distinct_triplets(len(table), n_repeated + n_single, rng)
@@ -297,10 +283,7 @@ def _stimuli() -> Stimuli:
 
 def _rows(vectors: pd.DataFrame, stimuli: Stimuli, source: str) -> pd.DataFrame:
     """The rows of the stimuli's concepts, renamed to stimuli."""
+    advice = "Toybox's objects are matched by THINGS' concept names: check the list beside the embedding."
     for concept in stimuli.concepts:
-        if concept not in vectors.index:
-            advice = (
-                "Toybox's objects are matched by THINGS' concept names: check the list beside the embedding."
-            )
-            raise unknown_name(f"concept of {source}", concept, vectors.index, advice)
+        one_of(f"concept of {source}", concept, vectors.index, advice)
     return vectors.loc[list(stimuli.concepts)].set_axis(list(stimuli.names))

@@ -72,21 +72,16 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.triplets is not None and self.triplets.names != self.stimuli.names:
             raise MismatchError(
-                f"The triplets are about {len(self.triplets.names)} stimuli, which are not the "
-                f"{len(self.stimuli)} of the dataset in their order. Re-index them with "
+                "The triplets are not about the stimuli of the dataset in their order. Re-index them with "
                 "`triplets.among(stimuli.names)`."
             )
-        parts: dict[str, pd.DataFrame | None] = {
-            f"the embedding {key!r}": frame for key, frame in self.embeddings.items()
-        }
-        parts |= {"the categories": self.categories, "the dissimilarities": self.rdm}
-        for part, frame in parts.items():
-            strangers = (
-                [] if frame is None else [str(name) for name in frame.index if name not in self.stimuli]
-            )
+        parts = [*self.embeddings.items(), ("categories", self.categories), ("rdm", self.rdm)]
+        for part, frame in parts:
+            rows = () if frame is None else frame.index
+            strangers = [str(row) for row in rows if row not in self.stimuli]
             if strangers:
                 raise MismatchError(
-                    f"{len(strangers)} rows of {part} are not stimuli: {', '.join(strangers[:5])}. "
+                    f"{len(strangers)} rows of {part!r} are not stimuli: {', '.join(strangers[:5])}. "
                     "Name the rows by stimulus, and keep only those with an image."
                 )
 
@@ -120,9 +115,8 @@ class Dataset:
         """
         if self.triplets is None or not len(self.triplets):
             raise BadInputError(
-                f"The data set {self.name!r} has no triplets, so there is nobody to agree with. Put a file of "
-                "choices beside its images (triplets.csv: three names a line, the odd one last) or name one "
-                "with `triplets=`. Notebooks 01 and 05 need none."
+                f"The data set {self.name!r} has no triplets to agree with. Put triplets.csv beside its images (three "
+                "names a line, the odd one last), or pass a file by `triplets=`. Notebooks 01 and 05 need none."
             )
         return self.triplets.judgements
 
@@ -181,9 +175,8 @@ class Dataset:
 
         repeated, rdm = self.repeated, self.rdm
         if repeated is not None:
-            repeated = repeated[repeated[["i", "j", "k"]].isin(stimuli.names).all(axis=1)].reset_index(
-                drop=True
-            )
+            inside = repeated[["i", "j", "k"]].isin(stimuli.names).all(axis=1)
+            repeated = repeated[inside].reset_index(drop=True)
         if rdm is not None:
             rdm = rows(rdm)
             rdm = rdm[list(rdm.index)]
@@ -245,19 +238,17 @@ def load_folder(
     >>> data.stimuli.labels, data.triplets.indices.tolist()
     (('cat', 'dog', 'tea cup'), [[0, 1, 2]])
     """
-    if root is None:
-        raise BadInputError("The data set 'folder' needs `root=`, a folder of images.")
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise BadInputError(f"There is no folder {str(root)!r}. Pass a folder of images.")
-    stimuli = _stimuli_in(root)
+    folder = Path(root or "").expanduser()
+    if root is None or not folder.is_dir():
+        raise BadInputError(f"There is no folder {str(root)!r}. Pass `root=`, a folder of images.")
+    stimuli = _stimuli_in(folder)
     notes = []
-    file = _named_or_usual(root, captions, _CAPTIONS)
+    file = _named_or_usual(folder, captions, _CAPTIONS)
     if file is not None:
         stimuli = replace(stimuli, captions=captioned(stimuli, file))
         n = sum(caption is not None for caption in stimuli.captions)
         notes.append(f"{n:,} of {len(stimuli):,} images have a caption in {file.name!r}.")
-    file = _named_or_usual(root, triplets, _TRIPLETS)
+    file = _named_or_usual(folder, triplets, _TRIPLETS)
     choices = None
     if file is not None:
         choices = read_triplets(file, stimuli, items=items, judgements=judgements, dataset="folder")
@@ -274,19 +265,12 @@ def within(root: Path, file: str | os.PathLike[str]) -> Path:
 
 def _stimuli_in(root: Path) -> Stimuli:
     """The images of a folder, hidden ones left out, sorted by name."""
-    files = (
-        path.relative_to(root)
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
-    found = sorted(
-        (path for path in files if not any(part.startswith(".") for part in path.parts)),
-        key=lambda path: path.as_posix(),
-    )
+    files = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted((path.relative_to(root) for path in files), key=lambda path: path.as_posix())
+    found = [path for path in found if not any(part.startswith(".") for part in path.parts)]
     if not found:
-        raise BadInputError(
-            f"There is no image in {str(root)!r}, sub-folders included. Images end in {', '.join(SUFFIXES)}."
-        )
+        endings = ", ".join(SUFFIXES)
+        raise BadInputError(f"There is no image in {str(root)!r} or below. Images end in {endings}.")
     return Stimuli(
         names=tuple(path.as_posix() for path in found),
         concepts=tuple(path.parent.name or path.stem for path in found),

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.datasets.stimuli import label_of
-from ldm_kit.datasets.text_tables import read_table, read_text
-from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError
+from ldm_kit.datasets.text_tables import layout_of, read_array, read_lines, read_table, reading
+from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError, one_of
 
 # The file names under which THINGS and THINGS-data release the list, the richest first.
 TABLES = (
@@ -30,12 +30,7 @@ _OF_2020 = "03dbe77972f9466ff8baa0da604d9f5104f677bf77cc602faebfa03a290fb51c"
 _VECTORS = "An embedding is a text file without a header or a plain .npy: numbers, a concept a row."
 
 
-def read_embedding(
-    path: str | os.PathLike[str],
-    concepts: Sequence[str] | None = None,
-    *,
-    dimensions: Sequence[str] | None = None,
-) -> pd.DataFrame:
+def read_embedding(path: str | os.PathLike[str], concepts: Sequence[str] | None = None) -> pd.DataFrame:
     """Read vectors of concepts from a text file or a ``.npy``, and name their rows.
 
     Parameters
@@ -44,14 +39,12 @@ def read_embedding(
         Text (a concept a line, numbers parted by spaces, tabs or commas) or ``.npy``, shape (n, d).
     concepts : sequence of str, optional
         What the rows stand for. By default read from the file's folder, see `embeddings.read_concepts`.
-    dimensions : sequence of str, optional
-        Names of the columns. By default from ``labels_D.txt`` beside a file of SPoSE where that has D lines
-        (D = number of columns), else ``"1"`` to ``"D"``.
 
     Returns
     -------
     pandas.DataFrame, shape (n, d), float64
-        Indexed by concept.
+        Indexed by concept. Columns are named by ``labels_D.txt`` beside a file of SPoSE where that has D lines
+        (D = number of columns), else ``"1"`` to ``"D"``.
 
     Raises
     ------
@@ -72,54 +65,37 @@ def read_embedding(
     values = _numbers(path)
     names = list(read_concepts(path.parent).index if concepts is None else concepts)
     if len(values) != len(names):
-        turned = "It looks transposed. " if values.shape[1] == len(names) else ""
-        raise MismatchError(
-            f"{str(path)!r} has {len(values)} rows, but there are {len(names)} concepts. {turned}"
-            "Rows must be the concepts in their canonical order."
-        )
+        turned = " It looks transposed." if values.shape[1] == len(names) else ""
+        counts = f"{len(values)} rows, but there are {len(names)} concepts"
+        raise MismatchError(f"{str(path)!r} has {counts}. Rows are concepts in canonical order.{turned}")
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
+        place = f"row {row} ({names[row]}), column {column}"
         raise NonFiniteError(
-            f"{str(path)!r} holds {values[row, column]} in row {row} ({names[row]}), column {column}. "
-            "Is the file complete? Fetch or write it again."
+            f"{str(path)!r} holds {values[row, column]} in {place}. Fetch or write it again."
         )
-    return pd.DataFrame(values, index=names, columns=_dimension_names(path, values.shape[1], dimensions))
+    return pd.DataFrame(values, index=names, columns=_dimension_names(path, values.shape[1]))
 
 
 def _numbers(path: Path) -> npt.NDArray[np.float64]:
     """The matrix of a text file or a ``.npy``."""
-    try:
+    with reading(path, _VECTORS):
         if path.suffix == ".npy":
-            values = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-        else:
-            with path.open(encoding="utf-8-sig") as file:
-                separator = "," if "," in file.readline() else r"\s+"
-            values = pd.read_csv(path, sep=separator, header=None).to_numpy(dtype=np.float64)
-    except FileNotFoundError as error:
-        raise BadInputError(f"There is no embedding at {str(path)!r}. {_VECTORS}") from error
-    except (ValueError, OSError, EOFError) as error:
-        raise BadInputError(f"{str(path)!r} is no table of numbers ({error}). {_VECTORS}") from error
-    if values.ndim != 2:
-        raise BadInputError(f"{str(path)!r} has shape {values.shape}, not (concepts, dimensions). {_VECTORS}")
-    return values
+            return read_array(path, _VECTORS).astype(np.float64)
+        separator = "," if layout_of(path, _VECTORS).separator == "," else r"\s+"
+        return read_table(path, _VECTORS, sep=separator, header=None).to_numpy(dtype=np.float64)
 
 
-def _dimension_names(path: Path, n: int, dimensions: Sequence[str] | None) -> list[str]:
-    """Names of the columns, each once; labels belong to SPoSE's dimensions, others of as many columns have numbers."""
+def _dimension_names(path: Path, n: int) -> list[str]:
+    """Names of the columns, each once: labels belong to SPoSE, others of as many dimensions have numbers."""
+    names = [str(column + 1) for column in range(n)]
     labels = path.with_name(f"labels_{n}.txt")
-    if dimensions is None and "spose" in path.name.lower() and labels.is_file():
-        text = read_text(labels, "It holds the label of a dimension a line.")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        dimensions = lines if len(lines) == n else None
-    if dimensions is None:
-        dimensions = [str(column + 1) for column in range(n)]
-    if len(dimensions) != n:
-        raise MismatchError(
-            f"{len(dimensions)} names for the {n} dimensions of {str(path)!r}: give one each."
-        )
+    if "spose" in path.name.lower() and labels.is_file():
+        lines = read_lines(labels, "It holds the label of a dimension a line.")
+        names = lines if len(lines) == n else names
     seen: Counter[str] = Counter()
     unique = []
-    for name in dimensions:
+    for name in names:
         seen[name] += 1
         unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return unique
@@ -157,10 +133,8 @@ def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
     """
     folder = Path(folder)
     table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
-    names = None
-    if (folder / PLAIN).is_file():
-        text = read_text(folder / PLAIN, "It holds the name of a concept a line.")
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+    plain = folder / PLAIN
+    names = read_lines(plain, "It holds the name of a concept a line.") if plain.is_file() else None
     if table is not None:
         frame = _concept_table(table)
         if names is None:
@@ -190,9 +164,7 @@ def named_rows(path: Path, expected: str) -> pd.DataFrame:
     table = read_table(path, expected, sep="\t", dtype=str, keep_default_na=False)
     if "uniqueID" not in table and path.name == "items1854names.tsv" and table.shape[1] > 5:
         table = table.rename(columns={table.columns[5]: "uniqueID"})
-    if "uniqueID" not in table:
-        columns = ", ".join(map(str, table.columns[:6]))
-        raise BadInputError(f"{str(path)!r} has no column 'uniqueID'; it has {columns}. {expected}")
+    one_of(f"column of {path.name}", "uniqueID", table.columns, expected)
     table["uniqueID"] = table["uniqueID"].str.strip()
     return table.set_index("uniqueID")
 
@@ -200,18 +172,12 @@ def named_rows(path: Path, expected: str) -> pd.DataFrame:
 def _concept_table(path: Path) -> pd.DataFrame:
     """Labels and definitions by concept, from THINGS' own table."""
     table = named_rows(path, "It should be THINGS' own table of concepts, separated by tabs.")
-    absent = [""] * len(table)
-    labels = table["Word"].str.strip() if "Word" in table else absent
+    blank = pd.Series("", index=table.index)
     about = next((column for column in table if str(column).startswith("Definition")), None)
-    definitions = absent if about is None else table[about].str.strip()
-    return pd.DataFrame(
-        {
-            "label": [label or label_of(name) for label, name in zip(labels, table.index, strict=True)],
-            "definition": [text or None for text in definitions],
-        },
-        index=list(table.index),
-        dtype=object,
-    )
+    words, definitions = (table.get(column, blank).str.strip() for column in ("Word", about))
+    labels = [word or label_of(str(concept)) for concept, word in words.items()]
+    columns = {"label": labels, "definition": [text or None for text in definitions]}
+    return pd.DataFrame(columns, index=list(table.index), dtype=object)
 
 
 def _check_order(names: list[str], path: Path) -> None:

@@ -127,9 +127,8 @@ def fetch_things(
         _check_terms(source, accept_licence, password)
     for source in wanted:
         if progress:  # for all to see, and not an error
-            _log.warning(
-                "%s: %s. Licence: %s; see %s", source.file, source.holds, source.licence, source.terms
-            )
+            licence = f"Licence: {source.licence}; see {source.terms}"
+            _log.warning("%s: %s. %s", source.file, source.holds, licence)
         _download(source, folder, progress)
         if source.password:
             unpack_judged(folder / source.file, folder / "object_images", password or "", progress=progress)
@@ -176,10 +175,8 @@ def read_urls(path: str | os.PathLike[str] | None = None) -> dict[str, ThingsFil
         ) from error
     for source in table.values():
         if Path(source.file).name != source.file or source.file == "..":
-            raise BadInputError(
-                f"{str(file)!r}: the file of {source.key!r} is {source.file!r}. Write a name without folders; it goes "
-                "into the folder of `fetch_things`."
-            )
+            fault = f"the file of {source.key!r} is {source.file!r}"
+            raise BadInputError(f"{str(file)!r}: {fault}. Write a name without folders.")
     return table
 
 
@@ -217,7 +214,7 @@ def unpack_judged(archive: Path, folder: Path, password: str, *, progress: bool 
     """
     from tqdm.auto import tqdm
 
-    advice = f"Check the password; if it is right, fetch the archive again, or unpack it by hand (7-Zip or unzip) so that {str(folder)!r} holds NAME/NAME_01b.jpg."
+    advice = f"Check the password, or unpack it by hand so that {str(folder)!r} holds NAME/NAME_01b.jpg."
     try:
         with zipfile.ZipFile(archive) as opened:
             found = ((_JUDGED.search(member.filename), member) for member in opened.infolist())
@@ -229,10 +226,8 @@ def unpack_judged(archive: Path, folder: Path, password: str, *, progress: bool 
                         aside.write_bytes(opened.read(member, pwd=password.encode()))
     except (RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         # NotImplementedError, of an encryption that Python does not know, is a RuntimeError.
-        raise BadInputError(
-            f"{str(archive)!r} is damaged, packed in a way that Python cannot read, or does not open with this password "
-            f"({error}). {advice}"
-        ) from error
+        fault = f"is damaged, or Python cannot open it with this password ({error})"
+        raise BadInputError(f"{str(archive)!r} {fault}. {advice}") from error
     if not members:
         raise BadInputError(f"{str(archive)!r} holds no file like NAME/NAME_01b.jpg. {advice}")
     return len(members)
@@ -240,15 +235,11 @@ def unpack_judged(archive: Path, folder: Path, password: str, *, progress: bool 
 
 def _check_terms(source: ThingsFile, accept_licence: bool, password: str | None) -> None:
     """Raise where terms must be accepted first, or a password is needed."""
-    if source.accept and not accept_licence:
+    if (source.accept and not accept_licence) or (source.password and not password):
         raise BadInputError(
-            f"{source.key!r} ({source.holds}) comes under terms: {source.licence}. Read them at {source.terms}. "
-            "If you accept them, call again with `accept_licence=True`. Nothing was downloaded."
-        )
-    if source.password and not password:
-        raise BadInputError(
-            f"{source.key!r} is an encrypted archive. Its owners give the password to those who accept the terms: "
-            f"{source.terms}. Call again with `password=…`. Nothing was downloaded."
+            f"{source.key!r} ({source.holds}) comes under terms: {source.licence}. Read them at {source.terms}. If you "
+            "accept them, call again with `accept_licence=True` and, of an encrypted archive, the `password=` that its "
+            "owners give. Nothing was downloaded."
         )
 
 
@@ -256,16 +247,17 @@ def _download(source: ThingsFile, folder: Path, progress: bool) -> None:
     """Have pooch bring one file, which it writes aside, compares with its hash and moves into place."""
     import pooch
 
-    target = folder / source.file
-    if is_offline() and not (
-        target.is_file() and (source.sha256 is None or pooch.file_hash(str(target)) == source.sha256)
-    ):
+    target, sha256 = folder / source.file, source.sha256
+    there = target.is_file() and (sha256 is None or pooch.file_hash(str(target)) == sha256)
+    if is_offline() and not there:
         raise DownloadError(
             f"{source.file!r} is not in {str(folder)!r}, and the offline switch is on (LDM_KIT_OFFLINE or "
-            f"HF_HUB_OFFLINE): nothing is downloaded. Unset it, or put the file there yourself from {source.url}."
+            f"HF_HUB_OFFLINE). Unset it, or put the file there yourself from {source.url}."
         )
+    if there:
+        return
     files = pooch.Pooch(
-        folder, "", {source.file: source.sha256}, {source.file: source.url}, retry_if_failed=_RETRIES
+        folder, "", {source.file: sha256}, {source.file: source.url}, retry_if_failed=_RETRIES
     )
     try:
         files.fetch(source.file, downloader=pooch.HTTPDownloader(progress, chunk_size=1 << 20, timeout=60))

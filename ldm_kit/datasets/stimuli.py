@@ -31,9 +31,7 @@ _MAX_PIXELS = 178_956_970  # 2 ** 31 / 12, where Pillow takes an image for a dec
 _MAX_RATIO = 100  # longer to shorter side: a model sees the middle square, under 1 % of a longer strip
 MAX_SIDE = 4096  # longer sides are reduced while decoding; no model sees more than 1,024 pixels
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
-_RESCALE = (
-    "Replace it by a copy whose values fill 8 bits, or by a 16-bit PNG, whose values fill 16 by definition"
-)
+_RESCALE = "Replace it by a copy whose values fill 8 bits, or by a 16-bit PNG, full range by definition"
 # What Pillow's decoders raise on damaged files.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 
@@ -124,8 +122,7 @@ class Stimuli:
         captions = tuple(self.captions) or (None,) * len(names)
         if bad := next((name for name in names if _UNFIT.search(name)), None):
             raise BadInputError(
-                f"The file name {bad!r} is not UTF-8 text or holds a line end, so no table or store can hold it. Rename the "
-                "file (`convmv -f latin1 -t utf8 -r --notest FOLDER` does so for a whole folder in Latin-1)."
+                f"The file name {bad!r} is not UTF-8 text or holds a line end. Rename the file."
             )
         for column, values in zip(_COLUMNS, (names, concepts, labels, captions), strict=True):
             if len(values) != len(names):
@@ -143,8 +140,7 @@ class Stimuli:
         if len(self._position) != len(names):
             twice = sorted({name for row, name in enumerate(names) if self._position[name] != row})
             raise BadInputError(
-                f"{len(twice)} stimulus names come more than once, the first is {twice[0]!r}. A stimulus is known by its "
-                "name alone: rename one of the images."
+                f"{len(twice)} stimulus names come more than once, e.g. {twice[0]!r}. Rename it."
             )
 
     def __len__(self) -> int:
@@ -171,14 +167,12 @@ class Stimuli:
             return Stimulus(*(getattr(self, column)[int(which)] for column in _COLUMNS))
         try:
             rows = np.arange(len(self))[which if isinstance(which, slice) else list(which)]
-        except (IndexError, TypeError, ValueError) as error:
+            return self._rows(rows.tolist())
+        except (IndexError, TypeError) as error:
             raise BadInputError(
                 f"Stimuli 0 to {len(self) - 1} are indexed by whole numbers, a slice, or a mask of one True or False a "
                 f"stimulus ({error}). To pick by name, use `stimuli.select(names)`."
             ) from error
-        if rows.ndim != 1:
-            raise BadInputError("Stimuli have one axis. To pick by name, use `stimuli.select(names)`.")
-        return self._rows(rows.tolist())
 
     def index(self, name: str) -> int:
         """Return the position of a stimulus, by its name or by a concept with one image.
@@ -330,12 +324,10 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
             opened = Image.open(path, formats=_FORMATS)
         with opened as image:
             if max(image.size) > _MAX_RATIO * min(image.size):
-                raise unreadable(
-                    path,
-                    f"it is a strip of {image.width:,} × {image.height:,} pixels, of which a model would see the middle "
-                    f"{min(image.size)} × {min(image.size)}",
-                    f"Cut out or pad it, so that no side is over {_MAX_RATIO} times the other",
-                )
+                side, strip = min(image.size), f"{image.width:,} × {image.height:,} pixels"
+                reason = f"it is a strip of {strip}, of which a model would see the middle {side} × {side}"
+                advice = f"Cut out or pad it, so that no side is over {_MAX_RATIO} times the other"
+                raise unreadable(path, reason, advice)
             return _upright_rgb(image, path)
     except UnreadableImageError:
         raise
@@ -378,9 +370,7 @@ def unreadable(
     >>> str(unreadable("a.jpg", "it is empty (0 bytes)"))[:52]
     "Cannot read the image 'a.jpg': it is empty (0 bytes)"
     """
-    return UnreadableImageError(
-        f"Cannot read the image {str(path)!r}: {reason}. {advice}, or leave it out of the stimuli."
-    )
+    return UnreadableImageError(f"Cannot read the image {str(path)!r}: {reason}. {advice}, or leave it out.")
 
 
 def _check_file(path: Path) -> None:
@@ -426,12 +416,8 @@ def _range(image: Image.Image, path: Path) -> tuple[int, bool]:
     if bits == 16:  # of other modes Pillow keeps the upper eight of them
         most = int(np.asarray(image).max()) if deep else 256 * int(np.asarray(image)[..., :3].max())
         if most < 2**14 and (most or not deep):
-            raise unreadable(
-                path,
-                f"its 16-bit values end at {most:,}: it may be very dark, or hold values of 12 or 14 bits as cameras and "
-                "microscopes write them, and nothing in the file tells",
-                f"{_RESCALE} (multiply by 16 if they are of 12 bits)",
-            )
+            reason = f"its 16-bit values end at {most:,}: it is very dark, or of 12 or 14 bits, which the file does not tell"
+            raise unreadable(path, reason, f"{_RESCALE} (multiply by 16 if they are of 12 bits)")
     # Pillow inverts an image whose white is 0 if it has 8 bits, but not if it has 16.
     return 2 ** (bits if 8 < bits < 16 else 16) - 1, deep and tags.get(_PHOTOMETRIC) == 0
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.errors import BadInputError, unknown_name
+from ldm_kit.errors import BadInputError, LdmKitError, unknown_name
 
 _CAPTIONS = (
     "Captions are a JSON object {name: caption}, or a CSV or TSV of two columns, name and caption, "
@@ -28,15 +31,32 @@ class Layout(NamedTuple):
     numbers: bool
 
 
-def layout_of(path: Path, expected: str) -> Layout:
-    """Look at the first line that is not blank; `expected` says in errors what the file should hold."""
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a file into an error that names it; `expected` says what it should hold."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            line = next((line.strip("\r\n") for line in file if line.strip()), "")
-    except OSError as error:
-        raise _no_file(path, expected) from error
+        yield
+    except LdmKitError as error:
+        if repr(str(path)) in str(error):
+            raise
+        raise type(error)(f"{str(path)!r}: {error}") from error
+    except FileNotFoundError as error:
+        raise BadInputError(f"There is no file at {str(path)!r}. {expected}") from error
     except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from error
+        reason = f"byte {error.start}: {error.reason}"
+        advice = "Save it as UTF-8 (CSV UTF-8 in spreadsheets)."
+        raise BadInputError(f"{str(path)!r} is not UTF-8 text ({reason}). {advice}") from error
+    except pd.errors.EmptyDataError as error:
+        raise BadInputError(f"{str(path)!r} is empty. {expected}") from error
+    except (ValueError, TypeError, OSError, EOFError, csv.Error) as error:
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        raise BadInputError(f"{str(path)!r} cannot be read as a table ({reason}). {expected}") from error
+
+
+def layout_of(path: Path, expected: str) -> Layout:
+    """Look at the first line that is not blank."""
+    with reading(path, expected), path.open(encoding="utf-8-sig") as file:
+        line = next((line.strip("\r\n") for line in file if line.strip()), "")
     if not line:
         raise BadInputError(f"{str(path)!r} is empty. {expected}")
     mark = next((mark for mark in "\t,;" if mark in line), None)
@@ -44,56 +64,32 @@ def layout_of(path: Path, expected: str) -> Layout:
     return Layout(mark or r"\s+", cells, all(map(is_number, cells)))
 
 
-def read_text(path: Path, expected: str) -> str:
-    """Read a text file whole; `expected` says in errors what it should hold."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise _no_file(path, expected) from error
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from error
-    if not text.strip():
+def read_lines(path: Path, expected: str) -> list[str]:
+    """Read the lines of a text file that are not blank."""
+    with reading(path, expected):
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
         raise BadInputError(f"{str(path)!r} is empty. {expected}")
-    return text
+    return found
 
 
 def read_table(path: Path, expected: str, **options: Any) -> pd.DataFrame:
-    """Read a table with `pandas.read_csv`, or raise an error that says what is wrong with the file."""
-    try:
+    """Read a table with `pandas.read_csv`; one without a row is an error."""
+    with reading(path, expected):
         frame: pd.DataFrame = pd.read_csv(path, encoding="utf-8-sig", **options)
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from error
-    except pd.errors.EmptyDataError as error:
-        raise BadInputError(f"{str(path)!r} is empty. {expected}") from error
-    except OSError as error:
-        raise _no_file(path, expected) from error
-    except ValueError as error:  # pandas' own ParserError is one
-        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
-        raise BadInputError(f"{str(path)!r} cannot be read as a table ({reason}). {expected}") from error
     if frame.empty:
         raise BadInputError(f"{str(path)!r} has a header and no row below it. {expected}")
     return frame
 
 
 def read_array(path: Path, expected: str) -> npt.NDArray[Any]:
-    """Read a plain ``.npy``, or raise an error that says what is wrong with the file."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise _no_file(path, expected) from error
-    except (ValueError, OSError, EOFError) as error:
-        raise BadInputError(f"{str(path)!r} is no plain NumPy array ({error}). {expected}") from error
-    if not isinstance(array, np.ndarray):
-        raise BadInputError(f"{str(path)!r} is an archive of several arrays. {expected}")
+    """Read a plain ``.npy`` of two axes; an empty one is an error."""
+    with reading(path, expected):
+        array = np.asarray(np.load(path, allow_pickle=False))
+    if array.ndim != 2 or not len(array):
+        raise BadInputError(f"{str(path)!r} has shape {array.shape}, not (rows, columns). {expected}")
     return array
-
-
-def not_utf8(path: Path, error: UnicodeDecodeError) -> BadInputError:
-    """Build the error for a text file in another encoding."""
-    return BadInputError(
-        f"{str(path)!r} is not UTF-8 text (byte {error.start}: {error.reason}). Save it as UTF-8; spreadsheets call "
-        'it "CSV UTF-8".'
-    )
 
 
 def is_number(cell: str) -> bool:
@@ -115,21 +111,15 @@ def whole_numbers(array: npt.NDArray[Any], path: Path, expected: str) -> npt.NDA
     """
     if np.issubdtype(array.dtype, np.integer):
         return array.astype(np.int64, copy=False)
-    if not np.issubdtype(array.dtype, np.floating):
-        rows = array.reshape(len(array), -1).tolist()
-        bad = next((i for i, row in enumerate(rows) if not all(is_number(str(cell)) for cell in row)), None)
-        if bad is not None or array.dtype.kind == "c":
-            raise BadInputError(
-                f"{str(path)!r}: row {bad or 0} is not made of numbers: {rows[bad or 0]}. {expected}"
-            )
-    array = array.astype(np.float64)
+    if array.dtype.kind not in "fOU":
+        raise BadInputError(f"{str(path)!r} holds {array.dtype}, not numbers. {expected}")
+    with reading(path, expected):
+        array = np.asarray(pd.to_numeric(array.reshape(-1)), dtype=np.float64).reshape(array.shape)
     fine = (np.abs(array) < 2**53) & (array == np.round(array))
     wrong = np.flatnonzero(~fine.reshape(len(array), -1).all(axis=1))
     if wrong.size:
-        raise BadInputError(
-            f"{str(path)!r}: {wrong.size} rows hold something other than whole numbers, the first is row "
-            f"{wrong[0]}: {array[wrong[0]].tolist()}. Is a line cut short? {expected}"
-        )
+        first = f"the first is row {wrong[0]}: {array[wrong[0]].tolist()}. Is a line cut short?"
+        raise BadInputError(f"{str(path)!r}: {wrong.size} rows are not whole numbers, {first} {expected}")
     return array.astype(np.int64)
 
 
@@ -159,11 +149,9 @@ def captioned(stimuli: Stimuli, path: str | os.PathLike[str]) -> tuple[str | Non
     path = Path(path)
     captions = _read_captions(path)
     known = dict.fromkeys([*stimuli.names, *stimuli.concepts])
-    for name in captions:
-        if name not in known:
-            raise unknown_name(
-                f"stimulus in {path.name}", name, known, "Correct the name, or remove the line."
-            )
+    if unknown := next((name for name in captions if name not in known), None):
+        advice = "Correct the name, or remove the line."
+        raise unknown_name(f"stimulus in {path.name}", unknown, known, advice)
     return tuple(
         captions.get(name, captions.get(concept))
         for name, concept in zip(stimuli.names, stimuli.concepts, strict=True)
@@ -174,10 +162,8 @@ def _read_captions(path: Path) -> dict[str, str]:
     """Captions by name, in the file's order."""
     pairs: Any
     if path.suffix == ".json":
-        try:
-            pairs = json.loads(read_text(path, _CAPTIONS), object_pairs_hook=list)
-        except json.JSONDecodeError as error:
-            raise BadInputError(f"{str(path)!r} cannot be read as captions ({error}). {_CAPTIONS}") from error
+        with reading(path, _CAPTIONS):
+            pairs = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=list)
     else:
         pairs = _two_columns(path)
     if not isinstance(pairs, list) or not all(
@@ -204,8 +190,3 @@ def _two_columns(path: Path) -> list[tuple[str, str]]:
         columns = ", ".join(header[:6])
         raise BadInputError(f"{str(path)!r} has {table.shape[1]} columns: {columns}. {_CAPTIONS}")
     return list(table.apply(lambda column: column.str.strip()).itertuples(index=False, name=None))
-
-
-def _no_file(path: Path, expected: str) -> BadInputError:
-    """The error for a file that is missing or cannot be opened."""
-    return BadInputError(f"There is no file at {str(path)!r}, or it cannot be opened. {expected}")

@@ -13,9 +13,9 @@ import pandas as pd
 from ldm_kit.datasets.dataset import Dataset, within
 from ldm_kit.datasets.embeddings import PLAIN, TABLES, named_rows, read_concepts, read_embedding
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.datasets.text_tables import captioned, read_array, read_table, whole_numbers
+from ldm_kit.datasets.text_tables import captioned, read_array, read_table, reading, whole_numbers
 from ldm_kit.datasets.triplet_files import holds_choices, read_triplets
-from ldm_kit.datasets.triplets import aggregate_repeated
+from ldm_kit.datasets.triplets import aggregate_repeated, checked_indices
 from ldm_kit.errors import BadInputError, one_of
 
 _ENVIRONMENT = "LDM_KIT_THINGS"
@@ -158,16 +158,13 @@ def load_things(
 
 def _root(root: str | os.PathLike[str] | None) -> Path:
     """The folder of THINGS: the one passed, or the environment's."""
-    given = root if root is not None else os.environ.get(_ENVIRONMENT)
-    if not given:
+    given = root or os.environ.get(_ENVIRONMENT)
+    folder = Path(given or "").expanduser()
+    if not given or not folder.is_dir():
         raise BadInputError(
-            f"THINGS needs a folder. Pass `root=`, set the environment variable {_ENVIRONMENT}, or download what is free "
-            "with `ldm_kit.fetch_things()`, which returns the folder."
+            f"There is no folder of THINGS at {given!r}. Pass `root=`, set the environment variable {_ENVIRONMENT}, or "
+            "download what is free with `ldm_kit.fetch_things()`, which returns the folder."
         )
-    folder = Path(given).expanduser()
-    if not folder.is_dir():
-        origin = "" if root is not None else f" (from {_ENVIRONMENT})"
-        raise BadInputError(f"There is no folder {str(folder)!r}{origin}. Pass the folder that holds THINGS.")
     return folder
 
 
@@ -216,13 +213,10 @@ def _embeddings(
     root: Path, order: list[str], names: Mapping[str, str], further: Mapping[str, str | os.PathLike[str]]
 ) -> dict[str, pd.DataFrame]:
     """SPoSE, VICE and `further` vectors; the rows in `names` (concept to stimulus), renamed."""
-    files = {
-        key: file for key, pattern in _EMBEDDINGS.items() if (file := _locate(root, pattern)) is not None
-    }
+    files = {key: _locate(root, pattern) for key, pattern in _EMBEDDINGS.items()}
     files |= {key: within(root, file) for key, file in further.items()}
-    return {
-        key: read_embedding(file, order).loc[list(names)].rename(index=names) for key, file in files.items()
-    }
+    tables = {key: read_embedding(file, order) for key, file in files.items() if file is not None}
+    return {key: table.loc[list(names)].rename(index=names) for key, table in tables.items()}
 
 
 def _categories(root: Path, names: Mapping[str, str]) -> pd.DataFrame | None:
@@ -234,10 +228,10 @@ def _categories(root: Path, names: Mapping[str, str]) -> pd.DataFrame | None:
     columns = [column for column in _CLASSIC if column in table]
     known = [concept for concept in names if concept in table.index]
     if not (columns and known):
-        raise BadInputError(
-            f"{str(file)!r} holds {len(columns)} of the {len(_CLASSIC)} categories of THINGS and {len(known)} of the "
-            f"{len(names)} concepts that have an image. Put THINGS' own table there, or remove it."
+        found = (
+            f"{len(columns)} of the {len(_CLASSIC)} categories and {len(known)} of the {len(names)} concepts"
         )
+        raise BadInputError(f"{str(file)!r} holds {found}. Put THINGS' own table there, or remove it.")
     member: pd.DataFrame = table.loc[known, columns].apply(pd.to_numeric).astype(bool)
     return member.rename(index=names)
 
@@ -247,9 +241,7 @@ def _rdm(root: Path, names: Mapping[str, str]) -> pd.DataFrame | None:
     file, listed = _locate(root, "rdm48_human.npy"), _locate(root, "names48.tsv")
     if file is None or listed is None:
         return None
-    concepts = list(
-        named_rows(listed, "It should name the objects of 'rdm48_human.npy', in their order.").index
-    )
+    concepts = list(named_rows(listed, f"It names the objects of {file.name!r}, in their order.").index)
     expected = f"{file.name!r} is a matrix of the objects that {listed.name!r} names, both THINGS' own."
     values = read_array(file, expected)
     if values.shape != (len(concepts), len(concepts)):
@@ -264,14 +256,10 @@ def _repeated(path: Path, concepts: list[str], names: Mapping[str, str]) -> pd.D
     wanted = ["id_lo", "id_mid", "id_hi", "n_per_triplet", "prop_max"]
     expected = f"Triplets judged repeatedly have {', '.join(wanted)}."
     table = read_table(path, expected)
-    if not set(wanted) <= set(table.columns):
-        raise BadInputError(f"{str(path)!r} has the columns {', '.join(map(str, table.columns))}. {expected}")
-    ids = whole_numbers(table[wanted[:3]].to_numpy(), path, expected)
-    if ids.min() < 0 or ids.max() >= len(concepts):
-        raise BadInputError(
-            f"{str(path)!r} points outside the {len(concepts)} concepts: {ids.min()} to {ids.max()}. "
-            "Its ids are 0-based rows of the list of concepts."
-        )
+    for column in wanted:
+        one_of(f"column of {path.name}", column, table.columns, expected)
+    with reading(path, expected):
+        ids = checked_indices(whole_numbers(table[wanted[:3]].to_numpy(), path, expected), len(concepts))
     stimuli = np.array([names.get(concept) for concept in concepts], dtype=object)[ids]
     frame = pd.DataFrame(stimuli, columns=["i", "j", "k"]).assign(n=table[wanted[3]], share=table[wanted[4]])
     return frame.dropna().reset_index(drop=True)

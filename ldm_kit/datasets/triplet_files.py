@@ -21,13 +21,13 @@ from ldm_kit.datasets.text_tables import (
     Layout,
     is_number,
     layout_of,
-    not_utf8,
     read_array,
     read_table,
+    reading,
     whole_numbers,
 )
 from ldm_kit.datasets.triplets import Ints, Triplets
-from ldm_kit.errors import BadInputError, MismatchError, nearest_first, one_of, unknown_name
+from ldm_kit.errors import BadInputError, MismatchError, one_of, unknown_name
 from ldm_kit.tables import JUDGEMENTS, from_text
 
 _IMAGES = ["image1", "image2", "image3"]
@@ -116,23 +116,21 @@ def read_triplets(
     numbered = _numbered(stimuli)
     first, choice, subjects = 0, None, None
     if path.suffix == ".npy":
-        cells = read_array(path, _EXPECTED)
-        if cells.ndim != 2 or cells.shape[1] != 3 or not len(cells):
-            raise BadInputError(f"{str(path)!r} has shape {cells.shape}, not (triplets, 3). {_EXPECTED}")
-        cells = whole_numbers(cells, path, _EXPECTED)
+        cells = whole_numbers(read_array(path, _EXPECTED), path, _EXPECTED)
+        if cells.shape[1] != 3:
+            raise BadInputError(f"{str(path)!r} has {cells.shape[1]} columns. {_EXPECTED}")
         text = items == "names" or (items is None and bool(numbered))
     else:
         layout = layout_of(path, _EXPECTED)
         header = _header(layout, stimuli)
         if header and items and header != items:
-            raise MismatchError(
-                f"The first line of {str(path)!r} says that it holds {header}, and items={items!r} was passed. "
-                "Leave `items` out, or correct the line."
-            )
+            said = f"The first line of {str(path)!r} says that it holds {header}"
+            raise MismatchError(f"{said}, and items={items!r} was passed. Leave one of them out.")
         items = header or items
         released = set(_RELEASED) <= set(layout.cells)
         if not released and len(layout.cells) != 3:
-            raise _other_columns(path, layout)
+            columns = ", ".join(layout.cells[:8])
+            raise BadInputError(f"{str(path)!r} has {len(layout.cells)} columns: {columns}. {_EXPECTED}")
         text = items == "names" or (items is None and (bool(numbered) or not (layout.numbers or released)))
         images = _IMAGES if released else range(3)
         frame = _frame(path, layout, header=released or bool(header), text=images if text else ())
@@ -142,21 +140,17 @@ def read_triplets(
             frame = frame[_IMAGES]
         cells = frame.to_numpy()
     if text:
-        indices = _named_or_counted(cells, stimuli, numbered, items, first, path)
+        indices = _named_or_counted(cells, stimuli, None if items else numbered, first, path)
     else:
         indices = _counted(cells, first, path)
     least, most, n = indices.min(), indices.max(), len(stimuli)
     if least >= 1 and most == n:
-        raise BadInputError(
-            f"{str(path)!r} runs from {least} to {most} and there are {n} stimuli, 0 to {n - 1}: it seems to count from 1. "
-            "Subtract 1 from all three columns."
-        )
+        fault = f"{str(path)!r} runs from {least} to {most}, and stimuli from 0 to {n - 1}"
+        raise BadInputError(f"{fault}: it seems to count from 1. Subtract 1 from all three columns.")
     if choice is not None:
         indices = np.take_along_axis(indices, _ODD_LAST[choice - 1], axis=1)
-    try:
+    with reading(path, _EXPECTED):
         return Triplets(indices, stimuli.names, judgements, dataset, subjects, source=path.name)
-    except BadInputError as error:
-        raise BadInputError(f"{str(path)!r}: {error}") from error
 
 
 def _numbered(stimuli: Stimuli) -> dict[float, set[int]]:
@@ -201,10 +195,8 @@ def _checked_choice(frame: pd.DataFrame, path: Path) -> Ints:
     choice = whole_numbers(frame["choice"].to_numpy(), path, _EXPECTED)
     wrong = np.flatnonzero((choice < 1) | (choice > 3))
     if wrong.size:
-        raise BadInputError(
-            f"{str(path)!r}: {wrong.size} values of 'choice' are outside 1 to 3, the first is "
-            f"{choice[wrong[0]]} in row {wrong[0]}. The column says which of the three images is the odd one."
-        )
+        first = f"the first is {choice[wrong[0]]} in row {wrong[0]}"
+        raise BadInputError(f"{str(path)!r}: {wrong.size} values of 'choice' are outside 1 to 3, {first}.")
     return choice
 
 
@@ -216,12 +208,7 @@ def _subjects(column: pd.Series) -> Ints:
 
 
 def _named_or_counted(
-    cells: npt.NDArray[Any],
-    stimuli: Stimuli,
-    numbered: dict[float, set[int]],
-    items: str | None,
-    first: int,
-    path: Path,
+    cells: npt.NDArray[Any], stimuli: Stimuli, numbered: dict[float, set[int]] | None, first: int, path: Path
 ) -> Ints:
     """Positions of stimuli from cells that name them, or count them from `first`; never a guess between the two."""
     where, distinct = pd.factorize(cells.reshape(-1))
@@ -229,7 +216,7 @@ def _named_or_counted(
     positions = {concept: rows[0] for concept, rows in stimuli.by_concept.items() if len(rows) == 1}
     positions |= {name: row for row, name in enumerate(stimuli.names)}
     unknown = next((word for word in words if word not in positions), None)
-    if items is None and all(map(is_number, words)):
+    if numbered is not None and all(map(is_number, words)):
         values = np.array(list(map(float, words)))
         numbers = whole_numbers(values[where].reshape(cells.shape), path, _EXPECTED)
         double = [value for value in values if not numbered.get(value, set()) <= {int(value) - first}]
@@ -238,13 +225,8 @@ def _named_or_counted(
         if unknown is not None or (numbers.min() >= first and numbers.max() < len(stimuli) + first):
             raise _two_ways(double, numbered, stimuli, first, path)
     if unknown is not None:
-        raise unknown_name(
-            f"name in {path.name}",
-            unknown,
-            positions,
-            "Use the names of stimuli, or concepts that have one image. A first line of three columns is "
-            "`name1,name2,name3`, or none.",
-        )
+        advice = "Name stimuli, or concepts of one image, below a line `name1,name2,name3` or none."
+        raise unknown_name(f"name in {path.name}", unknown, positions, advice)
     named: Ints = np.array([positions[word] for word in words], dtype=np.int64)
     return named[where].reshape(cells.shape)
 
@@ -254,14 +236,10 @@ def _counted(cells: npt.NDArray[Any], first: int, path: Path) -> Ints:
     numbers = whole_numbers(cells, path, _EXPECTED)
     least = numbers.min()
     if first == 1 and least < 1:
-        raise BadInputError(
-            f"{str(path)!r}: image1, image2 and image3 count from 1, but there is a {least}. "
-            "For 0-based indices give three columns without a header, the odd one last."
-        )
+        raise BadInputError(f"{str(path)!r}: images count from 1, but there is a {least}. {_EXPECTED}")
     if first == 0 and least == 1:
         _log.warning(
-            "%s: the least index is 1. Indices count from 0: if these count from 1, subtract 1 from all of them.",
-            path.name,
+            "%s: the least index is 1. Indices count from 0: if these do not, subtract 1.", path.name
         )
     return numbers - first
 
@@ -274,22 +252,11 @@ def _two_ways(
     number = int((inside or double)[0])
     name = stimuli.names[min(numbered[number])]
     at = f" ({stimuli.names[number - first]!r})" if inside else ""
-    full = "" if is_number(name) else f"Write names in full ({name}), or say"
+    full = "Say" if is_number(name) else f"Write names in full ({name}), or say"
     return BadInputError(
-        f"{str(path)!r} can be read in two ways: its {number} may be the stimulus {name!r} or number {number} in the "
-        f"list of stimuli, counted from {first}{at}. {full or 'Say'} what the numbers are: by a first line "
-        "`name1,name2,name3` or `index1,index2,index3` where the file has three columns, or by items='names' or "
-        "items='indices' (of `read_triplets` and of load_dataset('folder', …))."
-    )
-
-
-def _other_columns(path: Path, layout: Layout) -> BadInputError:
-    """The error for a text file without the columns of a file of triplets."""
-    absent = next(column for column in _RELEASED if column not in layout.cells)
-    nearest = f"{absent!r} (nearest: {nearest_first(absent, layout.cells[:100])[0]!r}) is not among them. "
-    return BadInputError(
-        f"{str(path)!r} has {len(layout.cells)} columns: {', '.join(layout.cells[:8])}. "
-        f"{'' if layout.numbers else nearest}{_EXPECTED}"
+        f"{str(path)!r} can be read in two ways: its {number} may be the stimulus {name!r} or number {number} in the list "
+        f"of stimuli, counted from {first}{at}. {full} which it is: by items='names' or items='indices', or, of three "
+        "columns, by a first line `name1,name2,name3` or `index1,index2,index3`."
     )
 
 
@@ -300,11 +267,8 @@ def holds_choices(path: Path) -> bool:
     """Tell whether a path is a player's file, or a folder that may hold some."""
     if not path.is_file() or path.suffix == ".npy":
         return path.is_dir()
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            return set(_NEEDED) <= set(file.readline().strip().split(","))
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from error
+    with reading(path, _PLAYERS), path.open(encoding="utf-8-sig") as file:
+        return set(_NEEDED) <= set(file.readline().strip().split(","))
 
 
 def read_choices(
@@ -376,10 +340,7 @@ def read_choices(
     known = tuple(judged if names is None else names)
     position = {name: row for row, name in enumerate(known)}
     for name in judged:
-        if name not in position:
-            raise unknown_name(
-                f"stimulus in {path.name}", name, known, "Load the data set that was played with."
-            )
+        one_of(f"stimulus in {path.name}", name, known, "Load the data set that was played with.")
     indices = np.array([[position[name] for name in row] for row in cells], dtype=np.int64)
     choice = frame["choice"].to_numpy(dtype=np.int64)
     _, subjects = np.unique(frame["player"].to_numpy(dtype=str), return_inverse=True)
@@ -395,29 +356,24 @@ def read_choices(
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Read a player's file, one dict a line; cells are what the game was given, see `ldm_kit.tables.as_text`."""
-    if not path.is_file():
-        raise BadInputError(f"There is no file at {str(path)!r}. {_PLAYERS}")
-    content = path.read_bytes()
+    with reading(path, _PLAYERS):
+        content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]  # a last line without its end is not written yet
     if not whole:
         if not ",".join(COLUMNS).encode().startswith(content):
             raise BadInputError(f"{str(path)!r} has no line that ends. Save it as plain CSV. {_PLAYERS}")
         return []
-    try:
+    with reading(path, _PLAYERS):
         reader = csv.DictReader(io.StringIO(whole.decode("utf-8-sig"), newline=""))
         for column in _NEEDED:
             one_of(f"column of {path.name}", column, reader.fieldnames or (), _PLAYERS)
         rows = list(reader)
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from error
-    except csv.Error as error:
-        raise BadInputError(f"{str(path)!r} cannot be read as CSV ({error}). {_PLAYERS}") from error
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise BadInputError(f"{str(path)!r}: line {number} has another number of cells than the header.")
         if row["choice"] not in ("1", "2", "3"):
             raise BadInputError(
-                f"{str(path)!r}: line {number} has the choice {row['choice']!r}; it is 1, 2 or 3, the odd one."
+                f"{str(path)!r}: line {number} has the choice {row['choice']!r}, not 1, 2 or 3."
             )
     return [{column: from_text(cell) for column, cell in row.items()} for row in rows]
 
@@ -434,13 +390,9 @@ def _of_one(frame: pd.DataFrame, column: str, wanted: str | None, path: Path) ->
     """The rows of one kind: the one wanted, or the only one."""
     found = sorted(set(frame[column]))
     if wanted is None and len(found) > 1:
+        advice = f"Say which you mean, e.g. `{column}={found[0]!r}`."
         raise BadInputError(
-            f"{str(path)!r} holds {' and '.join(found)} choices, which are never mixed. "
-            f"Say which you mean, e.g. `{column}={found[0]!r}`."
+            f"{str(path)!r} holds {' and '.join(found)} choices, which are never mixed. {advice}"
         )
-    kept = frame[frame[column] == (wanted or found[0])]
-    if kept.empty:
-        raise BadInputError(
-            f"{str(path)!r} holds no choice with {column} {wanted!r}, but {', '.join(found)}. Name one of these."
-        )
-    return kept
+    kind = one_of(f"{column} in {path.name}", wanted or found[0], found, "Read one of these.")
+    return frame[frame[column] == kind]
