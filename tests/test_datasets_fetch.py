@@ -205,6 +205,7 @@ def test_our_own_table() -> None:
     table = read_urls()
     assert set(DEFAULT) <= set(table) and all(table[key].sha256 for key in DEFAULT)
     assert all(source.url.startswith("https://osf.io/download/") for source in table.values())
+    assert not any(source.tried for source in table.values())
     # What is fetched is found again by load_dataset("things").
     assert table["names-2020"].file in TABLES and table["categories"].file in CATEGORIES
     assert {table["choices"].file, table["choices-2020"].file} <= set(TRIPLETS)

@@ -61,7 +61,7 @@ def test_bad_positions(which: object) -> None:
 
 
 def test_refuses_what_does_not_fit() -> None:
-    with pytest.raises(BadInputError, match=r"1 stimulus names come more than once.*'a'"):
+    with pytest.raises(BadInputError, match=r"1 names come more than once.*'a'"):
         Stimuli(("a", "b", "a"))
     with pytest.raises(BadInputError, match="1 concepts for 2 stimuli"):
         Stimuli(("a", "b"), concepts=("x",))

@@ -71,19 +71,14 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if self.triplets is not None and self.triplets.names != self.stimuli.names:
-            raise MismatchError(
-                "The triplets are not about the stimuli of the dataset in their order. Re-index them with "
-                "`triplets.among(stimuli.names)`."
-            )
+            raise MismatchError("The triplets are about other stimuli: use `triplets.among(stimuli.names)`.")
         parts = [*self.embeddings.items(), ("categories", self.categories), ("rdm", self.rdm)]
         for part, frame in parts:
             rows = () if frame is None else frame.index
             strangers = [str(row) for row in rows if row not in self.stimuli]
             if strangers:
-                raise MismatchError(
-                    f"{len(strangers)} rows of {part!r} are not stimuli: {', '.join(strangers[:5])}. "
-                    "Name the rows by stimulus, and keep only those with an image."
-                )
+                first = ", ".join(strangers[:5])
+                raise MismatchError(f"{len(strangers)} rows of {part!r} are not among the stimuli: {first}.")
 
     def __len__(self) -> int:
         return len(self.stimuli)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def read_embedding(path: str | os.PathLike[str], concepts: Sequence[str] | None 
     Returns
     -------
     pandas.DataFrame, shape (n, d), float64
-        Indexed by concept. Columns are named by ``labels_D.txt`` beside a file of SPoSE where that has D lines
+        Indexed by concept. Columns are named by ``labels_D.txt`` beside a file of SPoSE where that has D labels
         (D = number of columns), else ``"1"`` to ``"D"``.
 
     Raises
@@ -70,10 +69,8 @@ def read_embedding(path: str | os.PathLike[str], concepts: Sequence[str] | None 
         raise MismatchError(f"{str(path)!r} has {counts}. Rows are concepts in canonical order.{turned}")
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
-        place = f"row {row} ({names[row]}), column {column}"
-        raise NonFiniteError(
-            f"{str(path)!r} holds {values[row, column]} in {place}. Fetch or write it again."
-        )
+        place = f"row {row} ({names[row]}), column {column}. Fetch or write it again"
+        raise NonFiniteError(f"{str(path)!r} holds {values[row, column]} in {place}.")
     return pd.DataFrame(values, index=names, columns=_dimension_names(path, values.shape[1]))
 
 
@@ -87,18 +84,13 @@ def _numbers(path: Path) -> npt.NDArray[np.float64]:
 
 
 def _dimension_names(path: Path, n: int) -> list[str]:
-    """Names of the columns, each once: labels belong to SPoSE, others of as many dimensions have numbers."""
-    names = [str(column + 1) for column in range(n)]
+    """Labels of SPoSE's dimensions, where they are n different ones; numbers from 1 of others."""
     labels = path.with_name(f"labels_{n}.txt")
     if "spose" in path.name.lower() and labels.is_file():
-        lines = read_lines(labels, "It holds the label of a dimension a line.")
-        names = lines if len(lines) == n else names
-    seen: Counter[str] = Counter()
-    unique = []
-    for name in names:
-        seen[name] += 1
-        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return unique
+        names = read_lines(labels, "It holds the label of a dimension a line.")
+        if len(names) == n == len(set(names)):
+            return names
+    return [str(column + 1) for column in range(n)]
 
 
 def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
@@ -149,9 +141,8 @@ def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
         frame = pd.DataFrame({"label": map(label_of, names), "definition": None}, index=names, dtype=object)
     else:
         raise BadInputError(
-            f"{str(folder)!r} holds neither {TABLES[0]!r} nor {PLAIN!r}, so nothing tells which row is which "
-            "concept. Copy one of them there: they come with THINGS (https://osf.io/jum2f) and THINGS-data "
-            "(https://osf.io/f5rn6), and `ldm_kit.fetch_things('concepts')` fetches one."
+            f"{str(folder)!r} holds neither {TABLES[0]!r} nor {PLAIN!r}, so nothing tells which row is which concept. Copy "
+            "one there from THINGS (https://osf.io/jum2f), or fetch it by `ldm_kit.fetch_things('concepts')`."
         )
     if not frame.index.is_unique:
         twice = frame.index[frame.index.duplicated()][0]
@@ -192,8 +183,7 @@ def _check_order(names: list[str], path: Path) -> None:
         found = f"{len(names):,} concepts, which are not the 1,854 of THINGS"
     raise MismatchError(
         f"{str(path)!r} holds {found}, so nothing tells which concept a row of triplets or embeddings is. Put THINGS' own "
-        f"table back, or say by a file {PLAIN!r} beside it (one name a line) in which order your files count, and "
-        "sort the table likewise."
+        f"table back, or put a file {PLAIN!r} beside it (one name a line) in the order of your files and of the table."
     )
 
 

@@ -45,6 +45,8 @@ class ThingsFile:
     holds: str
     licence: str
     terms: str
+    tried: bool = False
+    known_from: str = ""
     accept: bool = False
     password: bool = False
 
@@ -124,7 +126,12 @@ def fetch_things(
     wanted = [table[key] for key in keys]
     folder = Path(folder).expanduser() if folder is not None else Path(pooch.os_cache("ldm_kit")) / "things"
     for source in wanted:
-        _check_terms(source, accept_licence, password)
+        if (source.accept and not accept_licence) or (source.password and not password):
+            raise BadInputError(
+                f"{source.key!r} ({source.holds}) comes under terms: {source.licence}. Read them at {source.terms}. If you "
+                "accept them, call again with `accept_licence=True` and, of an encrypted archive, the `password=` that "
+                "its owners give. Nothing was downloaded."
+            )
     for source in wanted:
         if progress:  # for all to see, and not an error
             licence = f"Licence: {source.licence}; see {source.terms}"
@@ -161,17 +168,12 @@ def read_urls(path: str | os.PathLike[str] | None = None) -> dict[str, ThingsFil
     file = Path(path or os.environ.get(_ENVIRONMENT) or str(own))
     if not file.is_file():
         raise BadInputError(f"There is no table of addresses at {str(file)!r}. Leave `urls` out for our own.")
-    fields = ThingsFile.__dataclass_fields__
     try:
         loaded: dict[str, dict[str, Any]] = load_yaml(file.read_text(encoding="utf-8"))
-        table = {
-            key: ThingsFile(**{name: value for name, value in line.items() if name in fields} | {"key": key})
-            for key, line in loaded.items()
-        }
+        table = {key: ThingsFile(key, **line) for key, line in loaded.items()}
     except (yaml.YAMLError, TypeError, AttributeError) as error:
         raise BadInputError(
-            f"{str(file)!r} is no table of addresses ({error}). Each key needs file, url, sha256, holds, "
-            "licence and terms, as in the package's data/things_urls.yaml."
+            f"{str(file)!r} is no table of addresses ({error}). Its fields are those of data/things_urls.yaml."
         ) from error
     for source in table.values():
         if Path(source.file).name != source.file or source.file == "..":
@@ -233,44 +235,31 @@ def unpack_judged(archive: Path, folder: Path, password: str, *, progress: bool 
     return len(members)
 
 
-def _check_terms(source: ThingsFile, accept_licence: bool, password: str | None) -> None:
-    """Raise where terms must be accepted first, or a password is needed."""
-    if (source.accept and not accept_licence) or (source.password and not password):
-        raise BadInputError(
-            f"{source.key!r} ({source.holds}) comes under terms: {source.licence}. Read them at {source.terms}. If you "
-            "accept them, call again with `accept_licence=True` and, of an encrypted archive, the `password=` that its "
-            "owners give. Nothing was downloaded."
-        )
-
-
 def _download(source: ThingsFile, folder: Path, progress: bool) -> None:
     """Have pooch bring one file, which it writes aside, compares with its hash and moves into place."""
     import pooch
 
-    target, sha256 = folder / source.file, source.sha256
+    target, url, sha256 = folder / source.file, source.url, source.sha256
     there = target.is_file() and (sha256 is None or pooch.file_hash(str(target)) == sha256)
     if is_offline() and not there:
         raise DownloadError(
             f"{source.file!r} is not in {str(folder)!r}, and the offline switch is on (LDM_KIT_OFFLINE or "
-            f"HF_HUB_OFFLINE). Unset it, or put the file there yourself from {source.url}."
+            f"HF_HUB_OFFLINE). Unset it, or put the file there yourself from {url}."
         )
-    if there:
-        return
-    files = pooch.Pooch(
-        folder, "", {source.file: sha256}, {source.file: source.url}, retry_if_failed=_RETRIES
-    )
+    known, urls = {source.file: sha256}, {source.file: url}
+    files = pooch.Pooch(folder, "", known, urls, retry_if_failed=_RETRIES)
     try:
         files.fetch(source.file, downloader=pooch.HTTPDownloader(progress, chunk_size=1 << 20, timeout=60))
     except OSError as error:
         if error.errno in CANNOT_WRITE:
             raise cannot_write(target, error) from error
         raise DownloadError(
-            f"Cannot download {source.url!r}, tried {_RETRIES + 1} times ({type(error).__name__}: {error}). Call again "
-            "later. If it wants a login or an agreement, download the file in a browser and put it into the folder; if the "
-            "address has moved, edit the table of addresses (ldm_kit/data/things_urls.yaml, or your own with `urls=`)."
+            f"Cannot download {url!r}, tried {_RETRIES + 1} times ({type(error).__name__}: {error}). Call again "
+            "later. If it wants a login, download the file in a browser and put it into the folder; if it has moved, edit "
+            "the table of addresses (ldm_kit/data/things_urls.yaml, or your own with `urls=`)."
         ) from error
     except ValueError as error:
         raise DownloadError(
-            f"{source.url!r} sent a file whose SHA-256 is not the expected {source.sha256}. It was thrown away. Has the "
-            "file been replaced at its source? If you trust the new one, put its hash into the table of addresses."
+            f"{url!r} sent a file whose SHA-256 is not the expected {sha256}. It was thrown away. If you "
+            "trust it, put its hash into the table of addresses."
         ) from error

@@ -121,9 +121,7 @@ class Stimuli:
         labels = tuple(self.labels) or tuple(map(label_of, concepts))
         captions = tuple(self.captions) or (None,) * len(names)
         if bad := next((name for name in names if _UNFIT.search(name)), None):
-            raise BadInputError(
-                f"The file name {bad!r} is not UTF-8 text or holds a line end. Rename the file."
-            )
+            raise BadInputError(f"The file name {bad!r} is not UTF-8 or holds a line end. Rename the file.")
         for column, values in zip(_COLUMNS, (names, concepts, labels, captions), strict=True):
             if len(values) != len(names):
                 raise BadInputError(f"{len(values)} {column} for {len(names)} stimuli: give one a stimulus.")
@@ -139,9 +137,7 @@ class Stimuli:
         object.__setattr__(self, "_position", {name: row for row, name in enumerate(names)})
         if len(self._position) != len(names):
             twice = sorted({name for row, name in enumerate(names) if self._position[name] != row})
-            raise BadInputError(
-                f"{len(twice)} stimulus names come more than once, e.g. {twice[0]!r}. Rename it."
-            )
+            raise BadInputError(f"{len(twice)} names come more than once, e.g. {twice[0]!r}. Rename them.")
 
     def __len__(self) -> int:
         return len(self.names)

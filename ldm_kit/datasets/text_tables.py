@@ -165,7 +165,15 @@ def _read_captions(path: Path) -> dict[str, str]:
         with reading(path, _CAPTIONS):
             pairs = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=list)
     else:
-        pairs = _two_columns(path)
+        separator = "\t" if path.suffix == ".tsv" else ","
+        text = {"header": None, "dtype": str, "keep_default_na": False, "skipinitialspace": True}
+        table = read_table(path, _CAPTIONS, sep=separator, **text).apply(lambda column: column.str.strip())
+        header = [str(cell).lower() for cell in table.iloc[0]]
+        if "caption" in header and "name" in header:
+            table = table.loc[1:, [header.index("name"), header.index("caption")]]
+        elif len(header) != 2:
+            raise BadInputError(f"{str(path)!r} has {len(header)} columns: {header[:6]}. {_CAPTIONS}")
+        pairs = list(table.itertuples(index=False, name=None))
     if not isinstance(pairs, list) or not all(
         isinstance(pair, tuple) and all(isinstance(text, str) for text in pair) for pair in pairs
     ):
@@ -176,17 +184,3 @@ def _read_captions(path: Path) -> dict[str, str]:
     if twice := len(pairs) - len(captions):
         raise BadInputError(f"{str(path)!r} has {twice} names twice. Keep one caption each.")
     return captions
-
-
-def _two_columns(path: Path) -> list[tuple[str, str]]:
-    """Names and captions, from columns that the first line names, or from the only two."""
-    separator = "\t" if path.suffix == ".tsv" else ","
-    text = {"header": None, "dtype": str, "keep_default_na": False, "skipinitialspace": True}
-    table = read_table(path, _CAPTIONS, sep=separator, **text)
-    header = [cell.strip().lower() for cell in table.iloc[0]]
-    if "caption" in header and "name" in header:
-        table = table.loc[1:, [header.index("name"), header.index("caption")]]
-    elif table.shape[1] != 2:
-        columns = ", ".join(header[:6])
-        raise BadInputError(f"{str(path)!r} has {table.shape[1]} columns: {columns}. {_CAPTIONS}")
-    return list(table.apply(lambda column: column.str.strip()).itertuples(index=False, name=None))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,11 +139,10 @@ def load_things(
             published = None  # it is about THINGS' own choices
     else:
         notes.append("There is no file of triplets: pass one with `triplets=`, or see `fetch_things`.")
-    repeated = None
-    if published is not None:
+    if published is None:
+        repeated = None if choices is None else aggregate_repeated(choices)
+    else:
         repeated = _repeated(published, order, names)
-    elif choices is not None:
-        repeated = aggregate_repeated(choices)
     return Dataset(
         "things",
         stimuli,
@@ -182,31 +182,22 @@ def _find_images(root: Path, concepts: list[str], layout: str | None) -> tuple[P
     """The folder of the images, and concept -> path within it, of the concepts that have one."""
     if layout is not None:
         one_of("folder of images", layout, _LAYOUTS, "Leave `images` out to take the first that holds any.")
-    for name in _LAYOUTS if layout is None else [layout]:
-        found = _in_folder(root / name, concepts, _LAYOUTS[name])
+    for place in _LAYOUTS if layout is None else [layout]:
+        folder, patterns = root / place, _LAYOUTS[place]
+        # Listings instead of thousands of look-ups: on a cluster's file system they save minutes.
+        listed = (path for pattern in patterns for path in folder.glob(pattern.replace("{0}", "*")))
+        files = {path.relative_to(folder).as_posix() for path in listed}
+        found: dict[str, str] = {}
+        for concept, pattern in itertools.product(concepts, patterns):
+            if (name := pattern.format(concept)) in files:
+                found.setdefault(concept, name)
         if found:
-            return root / name, found
+            return folder, found
     raise BadInputError(
         f"There is no image of any of the {len(concepts)} concepts under {str(root)!r}. Looked for "
         "'object_images/NAME/NAME_01b.jpg', 'images/NAME.jpg' (or .png), 'object_images_CC0/NAME.jpg', NAME being a "
         "concept such as 'ice_cream'. Put the images there, or fetch them: see `ldm_kit.fetch_things`."
     )
-
-
-def _in_folder(folder: Path, concepts: Iterable[str], patterns: tuple[str, ...]) -> dict[str, str]:
-    """Concept -> the first of the patterns that is there."""
-    if not folder.is_dir():
-        return {}
-    # One listing instead of thousands of look-ups: on a cluster's file system it saves minutes.
-    entries = {entry.name for entry in folder.iterdir()}
-    found: dict[str, str] = {}
-    for concept in concepts:
-        for pattern in patterns:
-            name = pattern.format(concept)
-            if name.split("/")[0] in entries and ("/" not in name or (folder / name).is_file()):
-                found[concept] = name
-                break
-    return found
 
 
 def _embeddings(
@@ -228,9 +219,7 @@ def _categories(root: Path, names: Mapping[str, str]) -> pd.DataFrame | None:
     columns = [column for column in _CLASSIC if column in table]
     known = [concept for concept in names if concept in table.index]
     if not (columns and known):
-        found = (
-            f"{len(columns)} of the {len(_CLASSIC)} categories and {len(known)} of the {len(names)} concepts"
-        )
+        found = f"{len(columns)} of the {len(_CLASSIC)} categories, {len(known)} of the {len(names)} concepts"
         raise BadInputError(f"{str(file)!r} holds {found}. Put THINGS' own table there, or remove it.")
     member: pd.DataFrame = table.loc[known, columns].apply(pd.to_numeric).astype(bool)
     return member.rename(index=names)

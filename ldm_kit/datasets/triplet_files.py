@@ -17,15 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.datasets.text_tables import (
-    Layout,
-    is_number,
-    layout_of,
-    read_array,
-    read_table,
-    reading,
-    whole_numbers,
-)
+from ldm_kit.datasets.text_tables import is_number, layout_of, read_array, read_table, reading, whole_numbers
 from ldm_kit.datasets.triplets import Ints, Triplets
 from ldm_kit.errors import BadInputError, MismatchError, one_of, unknown_name
 from ldm_kit.tables import JUDGEMENTS, from_text
@@ -122,7 +114,7 @@ def read_triplets(
         text = items == "names" or (items is None and bool(numbered))
     else:
         layout = layout_of(path, _EXPECTED)
-        header = _header(layout, stimuli)
+        header = _header(layout.cells, stimuli)
         if header and items and header != items:
             said = f"The first line of {str(path)!r} says that it holds {header}"
             raise MismatchError(f"{said}, and items={items!r} was passed. Leave one of them out.")
@@ -133,7 +125,7 @@ def read_triplets(
             raise BadInputError(f"{str(path)!r} has {len(layout.cells)} columns: {columns}. {_EXPECTED}")
         text = items == "names" or (items is None and (bool(numbered) or not (layout.numbers or released)))
         images = _IMAGES if released else range(3)
-        frame = _frame(path, layout, header=released or bool(header), text=images if text else ())
+        frame = _frame(path, layout.separator, header=released or bool(header), text=images if text else ())
         if released:
             first, choice = 1, _checked_choice(frame, path)
             subjects = _subjects(frame["subject_id"]) if "subject_id" in frame else None
@@ -166,21 +158,21 @@ def _numbered(stimuli: Stimuli) -> dict[float, set[int]]:
     return found
 
 
-def _header(layout: Layout, stimuli: Stimuli) -> str | None:
+def _header(cells: tuple[str, ...], stimuli: Stimuli) -> str | None:
     """What a first line says the three columns hold, if it says so: "names" or "indices"."""
-    if any(cell in stimuli or cell in stimuli.by_concept for cell in layout.cells):
+    if any(cell in stimuli or cell in stimuli.by_concept for cell in cells):
         return None
-    words = {re.sub(r"\d?$", "", cell.lower()) for cell in layout.cells}
+    words = {re.sub(r"\d?$", "", cell.lower()) for cell in cells}
     return {"name": "names", "index": "indices"}.get(words.pop()) if len(words) == 1 else None
 
 
-def _frame(path: Path, layout: Layout, *, header: bool, text: Iterable[str | int]) -> pd.DataFrame:
+def _frame(path: Path, separator: str, *, header: bool, text: Iterable[str | int]) -> pd.DataFrame:
     """The table of a file of triplets; columns of `text` stay as written: "01" is not 1, and "NA" is not missing."""
     # All columns are read: of a row with too many cells pandas would drop the last, though another is the odd one.
     return read_table(
         path,
         _EXPECTED,
-        sep=layout.separator,
+        sep=separator,
         header=0 if header else None,
         dtype=dict.fromkeys(text, str),
         keep_default_na=not text,
@@ -238,9 +230,7 @@ def _counted(cells: npt.NDArray[Any], first: int, path: Path) -> Ints:
     if first == 1 and least < 1:
         raise BadInputError(f"{str(path)!r}: images count from 1, but there is a {least}. {_EXPECTED}")
     if first == 0 and least == 1:
-        _log.warning(
-            "%s: the least index is 1. Indices count from 0: if these do not, subtract 1.", path.name
-        )
+        _log.warning("%s: the least index is 1. Indices count from 0: subtract 1 if these do not.", path.name)
     return numbers - first
 
 
@@ -344,14 +334,9 @@ def read_choices(
     indices = np.array([[position[name] for name in row] for row in cells], dtype=np.int64)
     choice = frame["choice"].to_numpy(dtype=np.int64)
     _, subjects = np.unique(frame["player"].to_numpy(dtype=str), return_inverse=True)
-    return Triplets(
-        np.take_along_axis(indices, _ODD_LAST[choice - 1], axis=1),
-        known,
-        frame["judgements"].iloc[0],
-        frame["dataset"].iloc[0],
-        subjects,
-        source=path.name,
-    )
+    indices = np.take_along_axis(indices, _ODD_LAST[choice - 1], axis=1)
+    kind, played = frame[["judgements", "dataset"]].iloc[0]
+    return Triplets(indices, known, kind, played, subjects, source=path.name)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -372,9 +357,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         if None in row or None in row.values():
             raise BadInputError(f"{str(path)!r}: line {number} has another number of cells than the header.")
         if row["choice"] not in ("1", "2", "3"):
-            raise BadInputError(
-                f"{str(path)!r}: line {number} has the choice {row['choice']!r}, not 1, 2 or 3."
-            )
+            raise BadInputError(f"{str(path)!r}: line {number} has the choice {row['choice']!r}, not 1 to 3.")
     return [{column: from_text(cell) for column, cell in row.items()} for row in rows]
 
 
@@ -390,9 +373,7 @@ def _of_one(frame: pd.DataFrame, column: str, wanted: str | None, path: Path) ->
     """The rows of one kind: the one wanted, or the only one."""
     found = sorted(set(frame[column]))
     if wanted is None and len(found) > 1:
-        advice = f"Say which you mean, e.g. `{column}={found[0]!r}`."
-        raise BadInputError(
-            f"{str(path)!r} holds {' and '.join(found)} choices, which are never mixed. {advice}"
-        )
+        both = f"{' and '.join(found)} choices, which are never mixed"
+        raise BadInputError(f"{str(path)!r} holds {both}. Say which, e.g. `{column}={found[0]!r}`.")
     kind = one_of(f"{column} in {path.name}", wanted or found[0], found, "Read one of these.")
     return frame[frame[column] == kind]

@@ -60,9 +60,7 @@ class Triplets:
         object.__setattr__(self, "names", tuple(self.names))
         one_of("kind of judgements", self.judgements, JUDGEMENTS, "Name those who chose.")
         if self.subjects is not None and len(self.subjects) != len(self.indices):
-            raise BadInputError(
-                f"{len(self.subjects)} subjects for {len(self.indices)} triplets: give one a row, or leave `subjects` out."
-            )
+            raise BadInputError(f"{len(self.subjects)} subjects for {len(self)} triplets: give one a row.")
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -71,10 +69,8 @@ class Triplets:
         return iter(self.indices)
 
     def __repr__(self) -> str:
-        return (
-            f"Triplets({len(self):,} {self.judgements} choices over {len(self.names):,} stimuli"
-            f"{' of ' + self.dataset if self.dataset else ''})"
-        )
+        of = f" of {self.dataset}" if self.dataset else ""
+        return f"Triplets({len(self):,} {self.judgements} choices over {len(self.names):,} stimuli{of})"
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -194,18 +190,16 @@ def checked_indices(indices: npt.ArrayLike, n: int | None) -> Ints:
     if array.size == 0 and array.shape in ((0,), (0, 3)):
         return np.empty((0, 3), dtype=np.int64)
     if array.ndim != 2 or array.shape[1] != 3 or not np.issubdtype(array.dtype, np.integer):
-        raise BadInputError(
-            f"Triplets have shape {array.shape} and type {array.dtype}, not (t, 3) of integers. {_EXPECTED}"
-        )
+        found = f"shape {array.shape} and type {array.dtype}"
+        raise BadInputError(f"Triplets have {found}, not (t, 3) of integers. {_EXPECTED}")
     array = array.astype(np.int64, copy=False)
     n = max(int(array.max()) + 1, 3) if n is None else n
     # The least and the greatest first: millions of good triplets take milliseconds.
     if array.min() < 0 or array.max() >= n:
         outside = np.flatnonzero(((array < 0) | (array >= n)).any(axis=1))
         raise BadInputError(
-            f"{outside.size} of {len(array)} triplets point outside the {n} stimuli (0 to {n - 1}), "
-            f"the first at row {outside[0]}: {array[outside[0]].tolist()}. "
-            "Are they 1-based, or meant for another list of stimuli?"
+            f"{outside.size} of {len(array)} triplets point outside the {n} stimuli (0 to {n - 1}), the first at row "
+            f"{outside[0]}: {array[outside[0]].tolist()}. Are they 1-based, or about other stimuli?"
         )
     i, j, k = array.T
     repeated = np.flatnonzero((i == j) | (i == k) | (j == k))
