@@ -184,12 +184,12 @@ def _find_images(root: Path, concepts: list[str], layout: str | None) -> tuple[P
         one_of("folder of images", layout, _LAYOUTS, "Leave `images` out to take the first that holds any.")
     for place in _LAYOUTS if layout is None else [layout]:
         folder, patterns = root / place, _LAYOUTS[place]
-        # Listings instead of thousands of look-ups: on a cluster's file system they save minutes.
-        listed = (path for pattern in patterns for path in folder.glob(pattern.replace("{0}", "*")))
-        files = {path.relative_to(folder).as_posix() for path in listed}
+        # One listing instead of thousands of look-ups: on a cluster's file system it saves minutes.
+        entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
         found: dict[str, str] = {}
         for concept, pattern in itertools.product(concepts, patterns):
-            if (name := pattern.format(concept)) in files:
+            name = pattern.format(concept)
+            if name.split("/")[0] in entries and ("/" not in name or (folder / name).is_file()):
                 found.setdefault(concept, name)
         if found:
             return folder, found
