@@ -141,7 +141,7 @@ def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
         frame = pd.DataFrame({"label": map(label_of, names), "definition": None}, index=names, dtype=object)
     else:
         raise BadInputError(
-            f"{str(folder)!r} holds neither {TABLES[0]!r} nor {PLAIN!r}, so nothing tells which row is which concept. Copy "
+            f"{str(folder)!r} holds neither {TABLES[0]!r} nor {PLAIN!r}, so it is unknown which row is which concept. Copy "
             "one there from THINGS (https://osf.io/jum2f), or fetch it by `ldm_kit.fetch_things('concepts')`."
         )
     if not frame.index.is_unique:
@@ -182,7 +182,7 @@ def _check_order(names: list[str], path: Path) -> None:
     else:
         found = f"{len(names):,} concepts, which are not the 1,854 of THINGS"
     raise MismatchError(
-        f"{str(path)!r} holds {found}, so nothing tells which concept a row of triplets or embeddings is. Put THINGS' own "
+        f"{str(path)!r} holds {found}, so it is unknown which concept a row of triplets or embeddings is. Put THINGS' own "
         f"table back, or put a file {PLAIN!r} beside it (one name a line) in the order of your files and of the table."
     )
 

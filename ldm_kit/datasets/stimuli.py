@@ -201,7 +201,7 @@ class Stimuli:
         Parameters
         ----------
         names : iterable of str
-            Stimulus names or concepts, mixed as you like. What is named twice is kept once.
+            Stimulus names or concepts, in any mixture; duplicates are dropped.
 
         Raises
         ------

@@ -157,12 +157,12 @@ def load_things(
 
 
 def _root(root: str | os.PathLike[str] | None) -> Path:
-    """The folder of THINGS: the one passed, or the environment's."""
-    given = root or os.environ.get(_ENVIRONMENT)
-    folder = Path(given or "").expanduser()
-    if not given or not folder.is_dir():
+    """The folder of THINGS: `root`, or the environment's."""
+    root = root or os.environ.get(_ENVIRONMENT)
+    folder = Path(root or "").expanduser()
+    if not root or not folder.is_dir():
         raise BadInputError(
-            f"There is no folder of THINGS at {given!r}. Pass `root=`, set the environment variable {_ENVIRONMENT}, or "
+            f"There is no folder of THINGS at {str(root)!r}. Pass `root=`, set the environment variable {_ENVIRONMENT}, or "
             "download what is free with `ldm_kit.fetch_things()`, which returns the folder."
         )
     return folder

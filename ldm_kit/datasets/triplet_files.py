@@ -54,7 +54,7 @@ def read_triplets(
     Parameters
     ----------
     path : path-like
-        One of four formats, told apart by what is in the file:
+        One of four formats, distinguished by the file's content:
 
         - text of three columns (spaces, tabs, commas or semicolons): 0-based indices, or names; the third is the
           odd one out. A first line ``name1,name2,name3`` or ``index1,index2,index3`` may say which;
@@ -63,13 +63,13 @@ def read_triplets(
           (1 to 3: which of the three is the odd one) and perhaps ``subject_id``, as THINGS-data
           releases its 4.7 million choices;
         - a player's file of the odd-one-out game, or a folder of them, as `read_choices` reads it. It names
-          the stimuli and says itself who chose.
+          the stimuli and records who chose.
     names : Stimuli, or sequence of str
         What the indices stand for, in order: the 1,854 concepts for THINGS. A file may name a stimulus by its name,
         or by a concept of which there is one image (of a plain sequence: by the name without its extension).
     items : {"names", "indices"}, optional
-        What a file's numbers are, where stimuli have numbers for names (``1.png``) and the file does not say it
-        itself. By default a file that could mean either is refused.
+        What a file's numbers are, where stimuli have numbers for names (``1.png``) and no first line says it.
+        By default a file that could mean either is refused.
     judgements : {"human", "human model", "simulated"}
         Who chose.
     dataset : str
@@ -84,7 +84,7 @@ def read_triplets(
     ------
     BadInputError
         If the file is missing or empty, has other columns, numbers that are not whole or could be names as well as
-        indices, indices outside `names` (with a word on 1-based files), or an item twice in a row.
+        indices, indices outside `names` (a file that counts from 1 is recognised), or an item twice in a row.
     UnknownNameError
         If the file holds names and one of them is not in `names`.
 
@@ -116,8 +116,8 @@ def read_triplets(
         layout = layout_of(path, _EXPECTED)
         header = _header(layout.cells, stimuli)
         if header and items and header != items:
-            said = f"The first line of {str(path)!r} says that it holds {header}"
-            raise MismatchError(f"{said}, and items={items!r} was passed. Leave one of them out.")
+            found = f"The first line of {str(path)!r} says that it holds {header}"
+            raise MismatchError(f"{found}, and items={items!r} was passed. Leave one of them out.")
         items = header or items
         released = set(_RELEASED) <= set(layout.cells)
         if not released and len(layout.cells) != 3:
@@ -283,8 +283,8 @@ def read_choices(
     dataset : str, optional
         Read only the choices among the images of this data set. By default all, which must be of one.
     repeats : bool
-        Whether to keep a player's answers to the catch repeats. Left out by default: that one agrees with
-        oneself says nothing about how well people agree with each other.
+        Whether to keep a player's answers to the catch repeats. Left out by default: agreement with
+        oneself is not agreement between people.
 
     Returns
     -------
@@ -340,7 +340,7 @@ def read_choices(
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Read a player's file, one dict a line; cells are what the game was given, see `ldm_kit.tables.as_text`."""
+    """Read a player's file, one dict a line; cells are as the game recorded them, see `ldm_kit.tables.as_text`."""
     with reading(path, _PLAYERS):
         content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]  # a last line without its end is not written yet

@@ -1,17 +1,115 @@
-"""Simulated observers: the SPoSE rule, checked against loops; reproducible choices; a ceiling like people's."""
+"""Toybox as a data set, and its simulated observers: the SPoSE rule, checked against loops; a ceiling like people's."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import bisect
 
-from ldm_kit.datasets import Triplets, bundled, toybox
+from ldm_kit.datasets import Dataset, Triplets, bundled, load_dataset, toybox
 from ldm_kit.datasets.triplets import aggregate_repeated
-from ldm_kit.errors import BadInputError
+from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
+
+
+def kept(data: Dataset) -> list[list[str]]:
+    assert data.triplets is not None
+    return [[data.triplets.names[i] for i in row] for row in data.triplets]
+
+
+def test_toybox() -> None:
+    data = load_dataset("toybox")
+    assert len(data.stimuli) == 56 and data.stimuli.names == tuple(sorted(data.stimuli.names))
+    assert data.triplets is not None and len(data.triplets) == 20_000
+    assert data.triplets.judgements == "simulated" and "simulated" in repr(data)
+    assert data.categories is not None and (data.categories.sum(axis=1) == 1).all()
+    assert data.categories.loc["apple.png", toybox.category("apple")]
+    assert data.embeddings["norms"].index.tolist() == list(data.stimuli.names)
+    assert data.embeddings["norms"].loc["banana.png", "edible"] == 1
+    assert data.repeated is not None and data.repeated.n.min() >= 10
+    assert data.stimuli.select(["ice_cream"]).labels == ("ice cream",) and all(data.stimuli.captions)
+    assert np.array_equal(np.asarray(data.stimuli.open("apple")), np.asarray(toybox.render("apple", 0)))
+    assert data.stimuli.fingerprint("apple.png") == data.stimuli[[0, 1, 2]].fingerprint("apple.png")
+    assert len({data.stimuli.fingerprint(name) for name in data.stimuli}) == 56
+
+
+def test_toybox_choices_are_reproducible_and_follow_the_norms() -> None:
+    one, two, other = (load_dataset("toybox", n_triplets=3000, seed=seed) for seed in (0, 0, 1))
+    assert kept(one) == kept(two) != kept(other)
+    assert one.triplets is not None
+    x = one.embeddings["norms"].to_numpy()
+    i, j, k = (x[column] for column in one.triplets.indices.T)
+    pair = np.sum(i * j, axis=1)
+    hit = np.mean((pair > np.sum(i * k, axis=1)) & (pair > np.sum(j * k, axis=1)))
+    assert 0.55 < hit < 0.75
+
+
+def test_toybox_judged_by_an_embedding_is_matched_by_name(tmp_path: Path) -> None:
+    """Concepts in another order and strangers among them; objects of a kind share a dimension."""
+    names = [*toybox.names()[::-1], "aardvark"]
+    kinds = sorted({toybox.category(name) for name in names[:-1]})
+    vectors = [[9.0 * (kind == toybox.category(name)) for kind in kinds] for name in names[:-1]]
+    np.save(tmp_path / "vice_embedding.npy", np.array([*vectors, [0.0] * len(kinds)]))
+    (tmp_path / "unique_id.txt").write_text("\n".join(names), encoding="utf-8")
+    data = load_dataset("toybox", human_model=tmp_path / "vice_embedding.npy", n_triplets=2000)
+    assert data.triplets is not None and data.triplets.judgements == "human model"
+    assert data.judgements == "human model" and "simulated choices" not in repr(data)
+    assert (
+        data.default_embedding == "vice_embedding"
+        and data.describe_embedding(data.default_embedding) == "vice_embedding (human model)"
+    )
+    assert data.describe_embedding("norms") == "norms (simulated)"
+    assert data.embeddings["vice_embedding"].shape == (56, 14)
+    same = [
+        (toybox.category(a[:-4]), toybox.category(b[:-4]), toybox.category(c[:-4])) for a, b, c in kept(data)
+    ]
+    decided = [(a, b, c) for a, b, c in same if len({a, b, c}) == 2]
+    assert len(decided) > 100 and np.mean([a == b for a, b, _ in decided]) > 0.99
+    (tmp_path / "unique_id.txt").write_text("\n".join(["apples", *names[1:]]), encoding="utf-8")
+    with pytest.raises(UnknownNameError, match="concept of 'vice_embedding.npy'"):
+        load_dataset("toybox", human_model=tmp_path / "vice_embedding.npy")
+    (tmp_path / "unique_id.txt").write_text("\n".join(names[1:]), encoding="utf-8")
+    with pytest.raises(MismatchError, match="57 rows, but there are 56 concepts"):
+        load_dataset("toybox", human_model=tmp_path / "vice_embedding.npy")
+
+
+def test_toybox_judged_by_spose(things_root: Path) -> None:
+    data = load_dataset("toybox", human_model=things_root / "spose_embedding_66d_sorted.txt")
+    assert data.triplets is not None and data.repeated is not None
+    assert data.triplets.judgements == "human model" and 0.6 < data.repeated.share.mean() < 0.8
+    assert data.embeddings["spose_embedding_66d_sorted"].loc["banana.png", "food-related"] > 1
+
+
+def test_toybox_with_choices_of_people(tmp_path: Path) -> None:
+    path = tmp_path / "class.csv"
+    path.write_text("apple,banana,car\nice_cream,apple,airplane\n", encoding="utf-8")
+    data = load_dataset("toybox", triplets=path)
+    assert kept(data) == [
+        ["apple.png", "banana.png", "car.png"],
+        ["ice_cream.png", "apple.png", "airplane.png"],
+    ]
+    assert data.triplets is not None and data.judgements == "human"
+    assert (
+        data.describe_embedding(data.default_embedding) == "norms (simulated)"
+    )  # who chose does not change who wrote them
+    with pytest.raises(UnknownNameError, match="Did you mean 'n_triplets'"):
+        load_dataset("toybox", ntriplets=3)
+    with pytest.raises(UnknownNameError, match=r"option of the data set 'toybox' 'root'.*leave it out"):
+        load_dataset("toybox", root=tmp_path)
+
+
+def test_a_table_of_categories_can_be_summed() -> None:
+    data = load_dataset("toybox", n_triplets=40)
+    assert data.categories is not None and isinstance(data.categories, pd.DataFrame)
+    part = data.subset(["apple", "banana", "car"])
+    assert part.categories is not None and part.categories.sum().max() == 2 and data.repeated is None
+
+
+# --- observers ---------------------------------------------------------------------------------------------------
 
 
 def test_norms_are_the_objects_of_toybox_graded_from_0_to_1() -> None:
