@@ -87,7 +87,9 @@ def test_toybox_judged_by_spose(things_root: Path) -> None:
 def test_toybox_with_choices_of_people(tmp_path: Path) -> None:
     path = tmp_path / "class.csv"
     path.write_text("apple,banana,car\nice_cream,apple,airplane\n", encoding="utf-8")
-    data = load_dataset("toybox", triplets=path)
+    (tmp_path / "captions.csv").write_text("apple,a red one\n", encoding="utf-8")
+    data = load_dataset("toybox", triplets=path, captions=tmp_path / "captions.csv")
+    assert [caption for caption in data.stimuli.captions if caption] == ["a red one"]
     assert kept(data) == [
         ["apple.png", "banana.png", "car.png"],
         ["ice_cream.png", "apple.png", "airplane.png"],
@@ -105,6 +107,9 @@ def test_toybox_with_choices_of_people(tmp_path: Path) -> None:
 def test_a_table_of_categories_can_be_summed() -> None:
     data = load_dataset("toybox", n_triplets=40)
     assert data.categories is not None and isinstance(data.categories, pd.DataFrame)
+    part = load_dataset("toybox").subset(data.stimuli.names[:20])
+    assert part.repeated is not None and 0 < len(part.repeated) < 200
+    assert part.repeated[["i", "j", "k"]].isin(part.stimuli.names).all(axis=None)
     part = data.subset(["apple", "banana", "car"])
     assert part.categories is not None and part.categories.sum().max() == 2 and data.repeated is None
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ldm_kit.datasets import Dataset, Stimuli, load_dataset, read_embedding
+from ldm_kit.datasets import Dataset, Stimuli, Triplets, load_dataset, read_embedding
 from ldm_kit.datasets.embeddings import read_concepts
 from ldm_kit.errors import BadInputError, LdmKitError, MismatchError, NonFiniteError, UnknownNameError
 
@@ -114,6 +114,9 @@ def test_released_triplets_captions_and_vectors_by_name(root: Path, monkeypatch:
     assert data.stimuli.captions == ("red", "flies", None, None, None)
     assert data.embeddings["CLIP"].loc["t-shirt.jpg"].tolist() == [0, 0, 0, 0, 0, 1]
     assert len(kept(load_dataset("things", triplets="triplets.txt"))) == 2
+    for name in ("triplets.txt", "triplets_large_final_correctednc_correctedorder.csv"):
+        (root / name).unlink()
+    assert "no file of triplets" in repr(load_dataset("things"))
 
 
 def test_subset_is_consistent(root: Path) -> None:
@@ -134,6 +137,8 @@ def test_a_part_about_strangers_is_refused() -> None:
         Dataset("demo", stimuli, embeddings={"norms": frame})
     with pytest.raises(MismatchError, match="categories"):
         Dataset("demo", stimuli, categories=frame)
+    with pytest.raises(MismatchError, match="among"):
+        Dataset("demo", stimuli, Triplets(np.array([[0, 1, 2]]), ("a", "b", "c")))
 
 
 def test_what_is_wrong_with_a_folder_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +163,19 @@ def test_lists_of_concepts_must_agree(root: Path) -> None:
     (root / "unique_id.txt").write_text("apple\nbat1\napple\n", encoding="utf-8")
     with pytest.raises(BadInputError, match="'apple' comes twice"):
         read_concepts(root)
+
+
+def test_the_table_of_2020_names_concepts_in_its_sixth_column(root: Path) -> None:
+    (root / "things_concepts.tsv").unlink()
+    columns = {str(column): [""] * 6 for column in range(5)} | {"uniqueID.1": CONCEPTS}
+    pd.DataFrame(columns).to_csv(root / "items1854names.tsv", sep="\t", index=False)
+    assert load_dataset("things", root=root).stimuli.labels == (
+        "apple",
+        "bat",
+        "flip flop",
+        "ice cream",
+        "t shirt",
+    )
 
 
 def test_embeddings_that_do_not_fit(root: Path) -> None:

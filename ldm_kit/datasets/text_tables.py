@@ -149,9 +149,10 @@ def captioned(stimuli: Stimuli, path: str | os.PathLike[str]) -> tuple[str | Non
     path = Path(path)
     captions = _read_captions(path)
     known = dict.fromkeys([*stimuli.names, *stimuli.concepts])
-    if unknown := next((name for name in captions if name not in known), None):
+    unknown = [name for name in captions if name not in known]
+    if unknown:
         advice = "Correct the name, or remove the line."
-        raise unknown_name(f"stimulus in {path.name}", unknown, known, advice)
+        raise unknown_name(f"stimulus in {path.name}", unknown[0], known, advice)
     return tuple(
         captions.get(name, captions.get(concept))
         for name, concept in zip(stimuli.names, stimuli.concepts, strict=True)
