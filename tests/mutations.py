@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ldm_kit.datasets.images import MAX_SIDE, open_image
+from ldm_kit.datasets.stimuli import MAX_SIDE, open_image
 from ldm_kit.datasets.triplet_files import read_triplets
 from ldm_kit.errors import LdmKitError, UnreadableImageError
 

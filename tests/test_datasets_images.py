@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_kit.datasets.images import MAX_SIDE, file_fingerprint, open_image
+from ldm_kit.datasets.stimuli import MAX_SIDE, file_fingerprint, open_image
 from ldm_kit.errors import UnreadableImageError
 
 # Left half red, right half blue, 8 wide and 4 high: rotation and channels both show.
@@ -241,7 +241,7 @@ def test_memory_for_a_large_jpeg_is_bounded(tmp_path: Path) -> None:
     """20,000 × 8,000 pixels are 640 MB decoded; decoding at 1/4 needs far less."""
     Image.new("L", (20_000, 8_000), 90).save(tmp_path / "large.jpg")
     code = (
-        "import resource; from ldm_kit.datasets.images import open_image\n"
+        "import resource; from ldm_kit.datasets.stimuli import open_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"assert max(open_image({str(tmp_path / 'large.jpg')!r}).size) <= 4096\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

@@ -33,7 +33,7 @@ def test_sequence() -> None:
     assert FOUR[1:3].names == FOUR[[1, 2]].names == FOUR[np.array([False, True, True, False])].names
     assert FOUR[[3, 0]].captions == ("sweet", "a red one") and FOUR[:0].names == () and len(FOUR[[]]) == 0
     assert FOUR[[-1]].names == ("ice_cream.png",) and FOUR[1:].dataset == "demo"
-    assert "4 pictures of demo" in repr(FOUR)
+    assert "4 images of demo" in repr(FOUR)
 
 
 def test_subset_of_nothing_keeps_no_defaults() -> None:
@@ -44,7 +44,7 @@ def test_select_by_name_and_concept() -> None:
     assert FOUR.select(["bat1", "apple.jpg", "apple"]).names == ("bat1/a.jpg", "bat1/b.jpg", "apple.jpg")
     assert FOUR.select("ice_cream").names == ("ice_cream.png",)
     assert FOUR.index("bat1/b.jpg") == 2 and FOUR.index("apple") == 0
-    with pytest.raises(BadInputError, match="2 pictures"):
+    with pytest.raises(BadInputError, match="2 images"):
         FOUR.index("bat1")
     with pytest.raises(UnknownNameError, match=r"'ice_craem'. Did you mean 'ice_cream'"):
         FOUR.select(["ice_craem"])
@@ -61,9 +61,9 @@ def test_bad_positions(which: object) -> None:
 
 
 def test_refuses_what_does_not_fit() -> None:
-    with pytest.raises(BadInputError, match=r"1 stimulus names come more than once.*'a'"):
+    with pytest.raises(BadInputError, match=r"1 names come more than once.*'a'"):
         Stimuli(("a", "b", "a"))
-    with pytest.raises(BadInputError, match="1 concepts were given for 2 stimuli"):
+    with pytest.raises(BadInputError, match="1 concepts for 2 stimuli"):
         Stimuli(("a", "b"), concepts=("x",))
 
 

@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ldm_kit.datasets import Dataset, Stimuli, load_dataset, read_embedding
-from ldm_kit.datasets.concepts import read_concepts
+from ldm_kit.datasets import Dataset, Stimuli, Triplets, load_dataset, read_embedding
+from ldm_kit.datasets.embeddings import read_concepts
 from ldm_kit.errors import BadInputError, LdmKitError, MismatchError, NonFiniteError, UnknownNameError
 
 CONCEPTS = ["apple", "bat1", "bat2", "flip_flop", "ice_cream", "t-shirt"]
 WORDS = ["apple", "bat", "bat", "flip-flop", "ice cream", "t-shirt"]
 
 
-def picture(path: Path, shade: int = 0) -> None:
+def save_image(path: Path, shade: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4), (shade, shade, shade)).save(path)
 
@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
     ).to_csv(tmp_path / "things_concepts.tsv", sep="\t", index=False)
     for name in CONCEPTS:
         if name != "bat2":
-            picture(tmp_path / "object_images_CC0" / f"{name}.jpg")
+            save_image(tmp_path / "object_images_CC0" / f"{name}.jpg")
     (tmp_path / "triplets.txt").write_text("0 1 2\n3 4 0\n5 1 3\n", encoding="utf-8")
     np.savetxt(tmp_path / "spose_embedding_66d_sorted.txt", np.arange(12).reshape(6, 2), delimiter="\t")
     return tmp_path
@@ -61,7 +61,7 @@ def test_concepts_without_a_picture_go_with_their_triplets(root: Path) -> None:
     assert data.embeddings["SPoSE-66"].loc["t-shirt.jpg"].tolist() == [10, 11]
     assert data.describe_embedding(data.default_embedding) == "SPoSE-66 (human model)"  # though people chose
     text = repr(data)
-    assert "5 of 6 concepts have a picture" in text and "2 of 3 triplets" in text
+    assert "5 of 6 concepts have an image" in text and "2 of 3 triplets" in text
     assert data.stimuli.open("ice_cream").size == (4, 4)
 
 
@@ -80,7 +80,7 @@ def test_layouts_give_the_same_data(root: Path, layout: str, pattern: str) -> No
     shutil.rmtree(root / "object_images_CC0")
     for name in CONCEPTS:
         if name != "bat2":
-            picture(root / layout / pattern.format(name))
+            save_image(root / layout / pattern.format(name))
     data = load_dataset("things", root=root)
     assert data.stimuli.names == tuple(pattern.format(c) for c in data.stimuli.concepts)
     assert data.stimuli.concepts == before.stimuli.concepts
@@ -92,12 +92,12 @@ def test_layouts_give_the_same_data(root: Path, layout: str, pattern: str) -> No
 
 
 def test_judged_photographs_go_first_and_another_folder_can_be_named(root: Path) -> None:
-    picture(root / "object_images" / "apple" / "apple_01b.jpg")
-    picture(root / "object_images" / "apple" / "apple_02s.jpg")
+    save_image(root / "object_images" / "apple" / "apple_01b.jpg")
+    save_image(root / "object_images" / "apple" / "apple_02s.jpg")
     assert load_dataset("things", root=root).stimuli.names == ("apple/apple_01b.jpg",)
-    assert len(load_dataset("things", root=root, pictures="object_images_CC0").stimuli) == 5
+    assert len(load_dataset("things", root=root, images="object_images_CC0").stimuli) == 5
     with pytest.raises(UnknownNameError, match="object_images_CC0"):
-        load_dataset("things", root=root, pictures="object_images_cc0")
+        load_dataset("things", root=root, images="object_images_cc0")
 
 
 def test_released_triplets_captions_and_vectors_by_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +114,9 @@ def test_released_triplets_captions_and_vectors_by_name(root: Path, monkeypatch:
     assert data.stimuli.captions == ("red", "flies", None, None, None)
     assert data.embeddings["CLIP"].loc["t-shirt.jpg"].tolist() == [0, 0, 0, 0, 0, 1]
     assert len(kept(load_dataset("things", triplets="triplets.txt"))) == 2
+    for name in ("triplets.txt", "triplets_large_final_correctednc_correctedorder.csv"):
+        (root / name).unlink()
+    assert "no file of triplets" in repr(load_dataset("things"))
 
 
 def test_subset_is_consistent(root: Path) -> None:
@@ -134,6 +137,8 @@ def test_a_part_about_strangers_is_refused() -> None:
         Dataset("demo", stimuli, embeddings={"norms": frame})
     with pytest.raises(MismatchError, match="categories"):
         Dataset("demo", stimuli, categories=frame)
+    with pytest.raises(MismatchError, match="among"):
+        Dataset("demo", stimuli, Triplets(np.array([[0, 1, 2]]), ("a", "b", "c")))
 
 
 def test_what_is_wrong_with_a_folder_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +150,7 @@ def test_what_is_wrong_with_a_folder_is_said(root: Path, monkeypatch: pytest.Mon
     with pytest.raises(BadInputError, match=r"nor 'unique_id\.txt'"):
         load_dataset("things", root=root / "object_images_CC0")
     shutil.rmtree(root / "object_images_CC0")
-    with pytest.raises(BadInputError, match=r"no picture.*6 concepts.*NAME_01b"):
+    with pytest.raises(BadInputError, match=r"no image.*6 concepts.*NAME_01b"):
         load_dataset("things", root=root)
 
 
@@ -160,6 +165,19 @@ def test_lists_of_concepts_must_agree(root: Path) -> None:
         read_concepts(root)
 
 
+def test_the_table_of_2020_names_concepts_in_its_sixth_column(root: Path) -> None:
+    (root / "things_concepts.tsv").unlink()
+    columns = {str(column): [""] * 6 for column in range(5)} | {"uniqueID.1": CONCEPTS}
+    pd.DataFrame(columns).to_csv(root / "items1854names.tsv", sep="\t", index=False)
+    assert load_dataset("things", root=root).stimuli.labels == (
+        "apple",
+        "bat",
+        "flip flop",
+        "ice cream",
+        "t shirt",
+    )
+
+
 def test_embeddings_that_do_not_fit(root: Path) -> None:
     np.save(root / "few.npy", np.ones((5, 2)))
     np.save(root / "flat.npy", np.ones(6))
@@ -172,9 +190,9 @@ def test_embeddings_that_do_not_fit(root: Path) -> None:
         ("turned.npy", MismatchError, "transposed"),
         ("flat.npy", BadInputError, "shape"),
         ("hole.npy", NonFiniteError, "row 0 \\(apple\\)"),
-        ("objects.npy", BadInputError, "no table of numbers"),
-        ("words.txt", BadInputError, "no table of numbers"),
-        ("absent.txt", BadInputError, "no embedding"),
+        ("objects.npy", BadInputError, "cannot be read"),
+        ("words.txt", BadInputError, "cannot be read"),
+        ("absent.txt", BadInputError, "There is no file"),
     ]:
         with pytest.raises(error, match=message) as caught:
             read_embedding(root / name)
@@ -184,9 +202,9 @@ def test_embeddings_that_do_not_fit(root: Path) -> None:
 def test_unknown_datasets_and_options(root: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'things'"):
         load_dataset("thing")
-    with pytest.raises(UnknownNameError, match="Did you mean 'pictures'"):
-        load_dataset("things", root=root, picture="images")
-    with pytest.raises(BadInputError, match="takes no `judgements`"):
+    with pytest.raises(UnknownNameError, match="Did you mean 'images'"):
+        load_dataset("things", root=root, image="images")
+    with pytest.raises(UnknownNameError, match=r"option of the data set 'things' 'judgements'.*leave it out"):
         load_dataset("things", root=root, judgements="human")
 
 
@@ -281,7 +299,7 @@ def test_real_pictures_open(things: Dataset) -> None:
 def test_real_missing_pieces(things_root: Path, tmp_path: Path) -> None:
     for name in ("unique_id.txt", "human_triplets_50k.txt"):
         shutil.copy(things_root / name, tmp_path)
-    picture(tmp_path / "images" / "aardvark.png")
+    save_image(tmp_path / "images" / "aardvark.png")
     data = load_dataset("things", root=tmp_path)
     assert (
         len(data) == 1 and len(data.triplets or []) == 0 and not data.embeddings and data.categories is None
@@ -318,12 +336,16 @@ def test_a_table_that_was_sorted_anew_is_noticed(things_root: Path, tmp_path: Pa
         ("triplets.txt", "image1,image2,image3,choice\n", "no row below it"),
         ("category53_wide-format.tsv", "", "is empty"),
         ("category53_wide-format.tsv", "uniqueID\tanimal\n", "no row below it"),
-        ("category53_wide-format.tsv", "Word\tanimal\napple\t0\n", "no column 'uniqueID'"),
+        (
+            "category53_wide-format.tsv",
+            "Word\tanimal\napple\t0\n",
+            "Unknown column of category53_wide-format.tsv 'uniqueID'",
+        ),
         ("category53_wide-format.tsv", "uniqueID\tanimal\nApple\t0\n", "0 of the 5 concepts"),
         ("noise_ceiling_triplets.csv", "id_lo,id_mid,id_hi,n_per_triplet,prop_max\n", "no row below it"),
         ("noise_ceiling_triplets.csv", "id_lo,id_mid,id_hi,n_per_triplet,prop_max\n0,1,,9,0.5\n", "whole"),
-        ("spose_embedding_66d_sorted.txt", "", "no table of numbers"),
-        ("spose_embedding_66d_sorted.txt", "a b\n", "no table of numbers"),
+        ("spose_embedding_66d_sorted.txt", "", "is empty"),
+        ("spose_embedding_66d_sorted.txt", "a b\n", "cannot be read"),
         ("captions.csv", "name,caption\n", "no caption"),
         ("captions.csv", "", "is empty"),
         ("captions.json", "{}", "no caption"),
@@ -337,6 +359,6 @@ def test_tables_that_hold_nothing_are_named(root: Path, name: str, text: str, me
     if name != "names48.tsv":
         (root / "rdm48_human.npy").unlink()
     captions = name if name.startswith("captions") else None
-    with pytest.raises(BadInputError, match=message) as caught:
+    with pytest.raises((BadInputError, UnknownNameError), match=message) as caught:
         load_dataset("things", root=root, captions=captions)
     assert name in str(caught.value) or "rdm48_human.npy" in str(caught.value)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ldm_kit.datasets import Stimuli, Triplets, read_triplets
-from ldm_kit.datasets.repeated import aggregate_repeated
+from ldm_kit.datasets.triplets import aggregate_repeated
 from ldm_kit.errors import BadInputError, LdmKitError, MismatchError, UnknownNameError
 
 NAMES = ("ant", "bee", "cat", "dog", "emu")
@@ -88,7 +88,7 @@ HEADER = "image1\timage2\timage3\tchoice\n"
         ("", "empty"),
         ("0 1\n", "2 columns"),
         ("0 1 2 3\n", "4 columns"),
-        ("image1\timage2\timage3\tanswer\n1\t2\t3\t1\n", "'choice' \\(nearest: "),
+        ("image1\timage2\timage3\tanswer\n1\t2\t3\t1\n", "4 columns: .*answer.*and choice"),
         ("0 1 2\n0 1 9\n", "point outside the 5 stimuli.*row 1"),
         ("1 2 3\n3 4 5\n", "count from 1. Subtract 1"),
         ("0 1 -1\n", "outside"),
@@ -96,7 +96,7 @@ HEADER = "image1\timage2\timage3\tchoice\n"
         ("0 1 2\n0.5 1 2\n", "whole numbers.*row 1"),
         ("0 1 2\n0 1\n", "whole numbers.*row 1"),
         ("0 1 2\n0 1 2 3\n", "cannot be read as a table"),
-        ("0 1 2\n0 x 2\n", "row 1 is not made of numbers"),
+        ("0 1 2\n0 x 2\n", "cannot be read.*'x' at position 4"),
         (HEADER + "1\t2\t3\t0\n", "'choice' are outside 1 to 3"),
         (HEADER + "0\t2\t3\t1\n", "count from 1, but there is a 0"),
         (HEADER + "1\t2\t6\t1\n", "outside the 5 stimuli"),
@@ -119,18 +119,15 @@ def test_no_code_from_data(tmp_path: Path) -> None:
             read_triplets(tmp_path / name, NAMES)
 
 
-def test_millions_of_rows_are_read_in_seconds(tmp_path: Path) -> None:
-    """500,000 rows in well under a second; 4.7 million take about two."""
-    import time
-
+def test_many_rows_are_read_as_they_are(tmp_path: Path) -> None:
+    """How fast is measured by `tests/benchmarks/reading.py`."""
     rng = np.random.default_rng(0)
-    first = rng.integers(0, 1854, 500_000)
-    step = rng.integers(1, 900, 500_000)
+    first = rng.integers(0, 1854, 100_000)
+    step = rng.integers(1, 900, 100_000)
     indices = np.stack([first, (first + step) % 1854, (first + 2 * step) % 1854], axis=1)
     pd.DataFrame(indices).to_csv(tmp_path / "a.txt", sep=" ", header=False, index=False)
-    start = time.perf_counter()
     triplets = read_triplets(tmp_path / "a.txt", [str(i) for i in range(1854)])
-    assert np.array_equal(triplets.indices, indices) and time.perf_counter() - start < 3
+    assert np.array_equal(triplets.indices, indices)
 
 
 def test_by_name_never_by_row() -> None:
@@ -192,7 +189,7 @@ def test_numbers_that_may_be_names_or_positions_are_refused(tmp_path: Path) -> N
         tmp_path / "a.npy",
     ):
         with pytest.raises(
-            BadInputError, match=r"two ways.*'\d+\.png'.*index1,index2,index3.*items='indices'"
+            BadInputError, match=r"two ways.*'\d+\.png'.*items='indices'.*index1,index2,index3"
         ):
             read_triplets(path, NUMBERED)
     assert named(tmp_path / "a.csv", items="names") == named(tmp_path / "a.npy", items="names")

@@ -287,7 +287,7 @@ def test_a_picture_of_ones_own_is_offered_and_a_bad_file_refused_by_name(noise):
     ]
     noise._take_upload({"new": files})
     assert noise.stimulus.value.endswith("/red.png")
-    assert "notes.png" in noise.status.value and "no picture" in noise.status.value
+    assert "notes.png" in noise.status.value and "no image" in noise.status.value
     assert "red.png" in noise.shown("Picture").alt
     noise._take_upload({"new": [{"name": "empty.jpg", "content": memoryview(b"")}]})
     assert "empty.jpg" in noise.status.value and "empty" in noise.status.value

@@ -13,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 import ldm_kit as lk
-from ldm_kit.datasets.choice_files import COLUMNS, read_rows
+from ldm_kit.datasets.triplet_files import COLUMNS, read_rows
 from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
 from ldm_kit.game import AnswerFile, Consistency, Game, JudgedSets, autoplay, candidate_sets, plan_trials
 from ldm_kit.game.__main__ import where
@@ -468,7 +468,7 @@ def test_a_class_loses_no_file(game, tmp_path):
     for content, message in [
         (b"player;judgements\n", "Unknown column of BEN.CSV"),
         (b"player,choice\rben,1\r", "no line that ends"),
-        (",".join(COLUMNS).encode() + b'\n"' + b"x" * 200_000 + b'"\n', "cannot be read as CSV"),
+        (",".join(COLUMNS).encode() + b'\n"' + b"x" * 200_000 + b'"\n', "cannot be read as a table"),
     ]:
         (tmp_path / "BEN.CSV").write_bytes(content)
         with pytest.raises((BadInputError, UnknownNameError), match=message) as caught:

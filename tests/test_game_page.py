@@ -25,7 +25,7 @@ from PIL import Image
 from tornado.iostream import IOStream
 
 import ldm_kit as lk
-from ldm_kit.datasets.choice_files import read_rows
+from ldm_kit.datasets.triplet_files import read_rows
 from ldm_kit.errors import BadInputError
 from ldm_kit.files import find_notebook
 from ldm_kit.game import Session, server

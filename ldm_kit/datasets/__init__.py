@@ -1,14 +1,19 @@
 """Stimuli and human judgements: what a model is compared with."""
 
-from ldm_kit.datasets.choice_files import read_choices
-from ldm_kit.datasets.dataset import Dataset
-from ldm_kit.datasets.download import DownloadError
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ldm_kit.datasets.bundled import load_toybox
+from ldm_kit.datasets.dataset import Dataset, load_folder
 from ldm_kit.datasets.embeddings import read_embedding
-from ldm_kit.datasets.fetch import fetch_things
-from ldm_kit.datasets.loading import load_dataset
+from ldm_kit.datasets.fetch import DownloadError, fetch_things
 from ldm_kit.datasets.stimuli import Stimuli, Stimulus
-from ldm_kit.datasets.triplet_files import read_triplets
+from ldm_kit.datasets.things import load_things
+from ldm_kit.datasets.triplet_files import read_choices, read_triplets
 from ldm_kit.datasets.triplets import Triplets
+from ldm_kit.errors import one_of
 
 __all__ = [
     "Dataset",
@@ -22,3 +27,73 @@ __all__ = [
     "read_embedding",
     "read_triplets",
 ]
+
+_LOADERS: dict[str, Callable[..., Dataset]] = {
+    "toybox": load_toybox,
+    "things": load_things,
+    "folder": load_folder,
+}
+
+
+def load_dataset(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    triplets: str | os.PathLike[str] | None = None,
+    captions: str | os.PathLike[str] | None = None,
+    judgements: str | None = None,
+    human_model: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Dataset:
+    """Load images together with the judgements of them.
+
+    ============  =============================  ========================  =====================
+    name          images                         choices                   needs
+    ============  =============================  ========================  =====================
+    ``toybox``    56 drawings                    20,000, simulated         nothing
+    ``things``    up to 1,854 photographs        up to 4.7 million, human  `root` (or LDM_KIT_THINGS)
+    ``folder``    yours                          yours, if any             `root`
+    ============  =============================  ========================  =====================
+
+    Parameters
+    ----------
+    name : {"toybox", "things", "folder"}
+    root : path-like, optional
+        Where the files are.
+    triplets : path-like, optional
+        A file of odd-one-out choices, see `read_triplets`; a name within `root` will do.
+    captions : path-like, optional
+        A file of captions by name, see `load_folder`.
+    judgements : {"human", "human model", "simulated"}, optional
+        ``folder``: who chose; "human" by default.
+    human_model : path-like, optional
+        ``toybox``: an embedding of the THINGS concepts (SPoSE, VICE) to draw the choices from.
+    **options
+        ``toybox``: `n_triplets`, `seed`. ``things``: `images` (which folder), `embeddings` (further
+        vectors). ``folder``: `items` (what numbers in `triplets` are). See `load_toybox`, `load_things`, `load_folder`.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such data set or option; the nearest comes first in the message.
+    BadInputError
+        If files are missing or not what they should be; the message says what to do.
+
+    Examples
+    --------
+    >>> data = load_dataset("toybox", n_triplets=500)
+    >>> len(data.stimuli), len(data.triplets), data.judgements
+    (56, 500, 'simulated')
+    """
+    one_of("data set", name, _LOADERS, 'For images of your own use load_dataset("folder", root=…).')
+    usual = {"root": root, "triplets": triplets, "captions": captions}
+    usual |= {"judgements": judgements, "human_model": human_model}
+    options |= {option: value for option, value in usual.items() if value is not None}
+    allowed = list(inspect.signature(_LOADERS[name]).parameters)
+    for option in options:
+        one_of(f"option of the data set {name!r}", option, allowed, "Pick one of these, or leave it out.")
+    return _LOADERS[name](**options)

@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ldm_kit.datasets.captions import match_captions, read_captions
-from ldm_kit.datasets.choice_files import holds_choices
-from ldm_kit.datasets.concepts import PLAIN, TABLES, read_concepts
-from ldm_kit.datasets.dataset import Dataset
-from ldm_kit.datasets.repeated import aggregate_repeated, read_repeated
+import numpy as np
+import pandas as pd
+
+from ldm_kit.datasets.dataset import Dataset, within
+from ldm_kit.datasets.embeddings import PLAIN, TABLES, named_rows, read_concepts, read_embedding
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.datasets.things_files import (
-    EMBEDDINGS,
-    TRIPLETS,
-    locate,
-    things_categories,
-    things_embeddings,
-    things_rdm,
-    things_root,
-    within,
-)
-from ldm_kit.datasets.things_pictures import Pictures, find_pictures
-from ldm_kit.datasets.triplet_files import read_triplets
-from ldm_kit.datasets.triplets import Triplets
+from ldm_kit.datasets.text_tables import captioned, read_array, read_table, reading, whole_numbers
+from ldm_kit.datasets.triplet_files import holds_choices, read_triplets
+from ldm_kit.datasets.triplets import aggregate_repeated, checked_indices
+from ldm_kit.errors import BadInputError, one_of
 
-if TYPE_CHECKING:
-    import pandas as pd
+_ENVIRONMENT = "LDM_KIT_THINGS"
+# Where THINGS and THINGS-data keep their files, relative to the root.
+_FOLDERS = ("", "data", "variables", "triplet_dataset", "data/triplet_dataset", "03_category-level")
+TRIPLETS = (
+    "triplets_large_final_correctednc_correctedorder.csv",
+    *("triplets.csv", "triplets.tsv", "triplets.txt", "triplets.npy"),
+    *("human_triplets*.txt", "human_triplets*.npy"),
+    "data1854_batch5_test10.txt",
+)
+_EMBEDDINGS = {
+    "SPoSE-66": "spose_embedding_66d_sorted.txt",
+    "SPoSE-49": "spose_embedding_49d_sorted.txt",
+    "VICE": "vice_embedding_*d.npy",
+}
+CATEGORIES = ("categories53_things_order.tsv", "category53_wide-format.tsv")
+# The 27 of THINGS (2019); THINGSplus added 26 finer ones.
+_CLASSIC = (
+    *("animal", "bird", "body part", "clothing", "clothing accessory", "container", "dessert", "drink"),
+    *("electronic device", "food", "fruit", "furniture", "home decor", "insect", "kitchen appliance"),
+    *("kitchen tool", "medical equipment", "musical instrument", "office supply", "part of car", "plant"),
+    *("sports equipment", "tool", "toy", "vegetable", "vehicle", "weapon"),
+)
+# Folder -> where a concept's image lies in it. The first that holds an image is taken: `object_images` has
+# the photographs that people judged, THINGSplus (CC0) has others of the same concepts.
+_LAYOUTS: dict[str, tuple[str, ...]] = {
+    "object_images": ("{0}/{0}_01b.jpg",),
+    "images": ("{0}.jpg", "{0}.png", "{0}/{0}_01b.jpg"),
+    "object_images_CC0": ("{0}.jpg",),
+    ".": ("{0}/{0}_01b.jpg", "{0}.jpg", "{0}.png"),
+}
 
 
 def load_things(
@@ -37,13 +56,13 @@ def load_things(
     *,
     triplets: str | os.PathLike[str] | None = None,
     captions: str | os.PathLike[str] | None = None,
-    pictures: str | None = None,
+    images: str | None = None,
     embeddings: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> Dataset:
     """Load THINGS from a folder.
 
     ===================  ===========================================
-    concepts             1,854 (those without a picture are dropped)
+    concepts             1,854 (those without an image are dropped)
     choices              4.7 million as released, or any part of them
     categories           27
     SPoSE, VICE          66, 49 and 42 dimensions, where present
@@ -52,7 +71,7 @@ def load_things(
     Parameters
     ----------
     root : path-like, optional
-        Holds ``things_concepts.tsv`` or ``unique_id.txt`` and the pictures, laid out as
+        Holds ``things_concepts.tsv`` or ``unique_id.txt`` and the images, laid out as
         ``object_images/NAME/NAME_01b.jpg``, ``images/NAME.jpg`` (or ``.png``) or
         ``object_images_CC0/NAME.jpg``; perhaps triplets, embeddings, categories. By default the folder
         that the environment variable ``LDM_KIT_THINGS`` names.
@@ -60,9 +79,9 @@ def load_things(
         A file that `read_triplets` reads, as a path or as a name within `root`; by default the first found. Choices
         from elsewhere, or of players, are not taken for THINGS' own: `repeated` is then what repeats among them.
     captions : path-like, optional
-        A file that `read_captions` reads. By default the concepts' definitions serve.
-    pictures : str, optional
-        Which of the layouts' folders to use, if there are several.
+        A file of captions by name, see `load_folder`. By default the concepts' definitions serve.
+    images : {"object_images", "images", "object_images_CC0", "."}, optional
+        The folder within `root` to take the images from; by default the first of these that holds any.
     embeddings : mapping of str to path-like, optional
         Further vectors of all concepts in canonical order, e.g. ``{"CLIP": "clip_vit_b32_things.npy"}``.
 
@@ -75,7 +94,9 @@ def load_things(
     Raises
     ------
     BadInputError
-        If there is no such folder, no list of concepts or no picture, or a file is not what it should be.
+        If there is no such folder, no list of concepts or no image, or a file is not what it should be.
+    UnknownNameError
+        If there is no such folder of images.
 
     References
     ----------
@@ -87,71 +108,147 @@ def load_things(
     >>> load_things("../shared/things").stimuli.names[:2]  # doctest: +SKIP
     ('acorn.jpg', 'airbag.jpg')
     """
-    root = things_root(root)
-    concepts = _concepts(root)
+    root = _root(root)
+    listed = _locate(root, *TABLES, PLAIN)
+    concepts = read_concepts(root if listed is None else listed.parent)
     order = list(concepts.index)
-    found = find_pictures(root, order, pictures)
-    stimuli = _stimuli(concepts, found)
+    folder, names = _find_images(root, order, images)
+    shown = concepts.loc[list(names)]
+    stimuli = Stimuli(
+        names=tuple(names.values()),
+        concepts=tuple(names),
+        labels=tuple(shown["label"]),
+        captions=tuple(shown["definition"]),
+        root=str(folder),
+        dataset="things",
+    )
     if captions is not None:
-        captions = within(root, captions)
-        stimuli = replace(stimuli, captions=match_captions(read_captions(captions), stimuli, captions.name))
-    notes = [f"{len(stimuli):,} of {len(order):,} concepts have a picture in {found.folder.name!r}."]
-    if found.folder.name == "object_images_CC0":
+        stimuli = replace(stimuli, captions=captioned(stimuli, within(root, captions)))
+    notes = [f"{len(stimuli):,} of {len(order):,} concepts have an image in {folder.name!r}."]
+    if folder.name == "object_images_CC0":
         notes.append("People judged another photograph of each concept than this one of THINGSplus (CC0).")
-    file = within(root, triplets) if triplets is not None else locate(root, *TRIPLETS)
-    choices, own = None, True
+    file = within(root, triplets) if triplets is not None else _locate(root, *TRIPLETS)
+    choices, published = None, _locate(root, "noise_ceiling_triplets.csv")
     if file is not None:
-        players = holds_choices(file)
-        own = not players and file.resolve().is_relative_to(root.resolve())
-        if players:  # the game names pictures, other files name concepts
-            every = read_triplets(file, stimuli.names, dataset="things")
-        else:
-            every = _renamed(read_triplets(file, order, dataset="things"), found.names)
-        choices = every.among(stimuli.names)
-        notes.append(f"{len(choices):,} of {len(every):,} triplets in {file.name!r} have all three pictures.")
+        # Files count concepts, or name them; a concept without an image has a name that no stimulus has.
+        every = Stimuli(tuple(names.get(concept, f"({concept})") for concept in order), tuple(order))
+        judged = read_triplets(file, every, dataset="things")
+        choices = judged.among(stimuli.names)
+        notes.append(f"{len(choices):,} of {len(judged):,} triplets in {file.name!r} have all three images.")
+        if holds_choices(file) or not file.resolve().is_relative_to(root.resolve()):
+            published = None  # it is about THINGS' own choices
     else:
-        notes.append("There is no file of triplets: give one with `triplets=`, or see `fetch_things`.")
+        notes.append("There is no file of triplets: pass one with `triplets=`, or see `fetch_things`.")
+    if published is None:
+        repeated = None if choices is None else aggregate_repeated(choices)
+    else:
+        repeated = _repeated(published, order, names)
     return Dataset(
         "things",
         stimuli,
         choices,
-        repeated=_repeated(root if own else None, order, found.names, choices),
-        embeddings=things_embeddings(root, order, found.names, embeddings or {}),
-        embedding_sources=dict.fromkeys(EMBEDDINGS, "human model"),
-        categories=things_categories(root, found.names),
-        rdm=things_rdm(root, found.names),
+        repeated=None if repeated is None or repeated.empty else repeated,
+        embeddings=_embeddings(root, order, names, embeddings or {}),
+        embedding_sources=dict.fromkeys(_EMBEDDINGS, "human model"),
+        categories=_categories(root, names),
+        rdm=_rdm(root, names),
         notes=tuple(notes),
     )
 
 
-def _concepts(root: Path) -> pd.DataFrame:
-    listed = locate(root, *TABLES, PLAIN)
-    return read_concepts(root if listed is None else listed.parent)
+def _root(root: str | os.PathLike[str] | None) -> Path:
+    """The folder of THINGS: `root`, or the environment's."""
+    root = root or os.environ.get(_ENVIRONMENT)
+    folder = Path(root or "").expanduser()
+    if not root or not folder.is_dir():
+        raise BadInputError(
+            f"There is no folder of THINGS at {str(root)!r}. Pass `root=`, set the environment variable {_ENVIRONMENT}, or "
+            "download what is free with `ldm_kit.fetch_things()`, which returns the folder."
+        )
+    return folder
 
 
-def _stimuli(concepts: pd.DataFrame, found: Pictures) -> Stimuli:
-    there = concepts.loc[list(found.names)]
-    return Stimuli(
-        names=tuple(found.names.values()),
-        concepts=tuple(found.names),
-        labels=tuple(there["label"]),
-        captions=tuple(there["definition"]),
-        root=str(found.folder),
-        dataset="things",
+def _locate(root: Path, *patterns: str) -> Path | None:
+    """The first file that matches, patterns in order, in `root` and the folders that THINGS uses."""
+    for pattern in patterns:
+        for folder in _FOLDERS:
+            matches = sorted(path for path in (root / folder).glob(pattern) if path.is_file())
+            if matches:
+                return matches[0]
+    return None
+
+
+def _find_images(root: Path, concepts: list[str], layout: str | None) -> tuple[Path, dict[str, str]]:
+    """The folder of the images, and concept -> path within it, of the concepts that have one."""
+    if layout is not None:
+        one_of("folder of images", layout, _LAYOUTS, "Leave `images` out to take the first that holds any.")
+    for place in _LAYOUTS if layout is None else [layout]:
+        folder, patterns = root / place, _LAYOUTS[place]
+        # One listing instead of thousands of look-ups: on a cluster's file system it saves minutes.
+        entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+        found: dict[str, str] = {}
+        for concept, pattern in itertools.product(concepts, patterns):
+            name = pattern.format(concept)
+            if name.split("/")[0] in entries and ("/" not in name or (folder / name).is_file()):
+                found.setdefault(concept, name)
+        if found:
+            return folder, found
+    raise BadInputError(
+        f"There is no image of any of the {len(concepts)} concepts under {str(root)!r}. Looked for "
+        "'object_images/NAME/NAME_01b.jpg', 'images/NAME.jpg' (or .png), 'object_images_CC0/NAME.jpg', NAME being a "
+        "concept such as 'ice_cream'. Put the images there, or fetch them: see `ldm_kit.fetch_things`."
     )
 
 
-def _renamed(triplets: Triplets, names: Mapping[str, str]) -> Triplets:
-    """From concepts to stimuli; a concept without a picture keeps a name that no stimulus has."""
-    return replace(triplets, names=tuple(names.get(concept, f"({concept})") for concept in triplets.names))
+def _embeddings(
+    root: Path, order: list[str], names: Mapping[str, str], further: Mapping[str, str | os.PathLike[str]]
+) -> dict[str, pd.DataFrame]:
+    """SPoSE, VICE and `further` vectors; the rows in `names` (concept to stimulus), renamed."""
+    files = {key: _locate(root, pattern) for key, pattern in _EMBEDDINGS.items()}
+    files |= {key: within(root, file) for key, file in further.items()}
+    tables = {key: read_embedding(file, order) for key, file in files.items() if file is not None}
+    return {key: table.loc[list(names)].rename(index=names) for key, table in tables.items()}
 
 
-def _repeated(
-    root: Path | None, order: list[str], names: Mapping[str, str], choices: Triplets | None
-) -> pd.DataFrame | None:
-    """As THINGS published them (in `root`, unless the choices are others'), or counted among the choices."""
-    file = None if root is None else locate(root, "noise_ceiling_triplets.csv")
-    if file is not None:
-        return read_repeated(file, order, names)
-    counted = None if choices is None else aggregate_repeated(choices)
-    return None if counted is None or counted.empty else counted
+def _categories(root: Path, names: Mapping[str, str]) -> pd.DataFrame | None:
+    """Membership in the 27 categories, rows renamed from concepts to stimuli; None without a file."""
+    file = _locate(root, *CATEGORIES)
+    if file is None:
+        return None
+    table = named_rows(file, "It should have a row a concept, and a column of 0 and 1 a category.")
+    columns = [column for column in _CLASSIC if column in table]
+    known = [concept for concept in names if concept in table.index]
+    if not (columns and known):
+        found = f"{len(columns)} of the {len(_CLASSIC)} categories, {len(known)} of the {len(names)} concepts"
+        raise BadInputError(f"{str(file)!r} holds {found}. Put THINGS' own table there, or remove it.")
+    member: pd.DataFrame = table.loc[known, columns].apply(pd.to_numeric).astype(bool)
+    return member.rename(index=names)
+
+
+def _rdm(root: Path, names: Mapping[str, str]) -> pd.DataFrame | None:
+    """People's dissimilarities of 48 objects, those with an image, renamed; None without the files."""
+    file, listed = _locate(root, "rdm48_human.npy"), _locate(root, "names48.tsv")
+    if file is None or listed is None:
+        return None
+    concepts = list(named_rows(listed, f"It names the objects of {file.name!r}, in their order.").index)
+    expected = f"{file.name!r} is a matrix of the objects that {listed.name!r} names, both THINGS' own."
+    values = read_array(file, expected)
+    if values.shape != (len(concepts), len(concepts)):
+        raise BadInputError(f"{str(file)!r} is no matrix of the {len(concepts)} objects. {expected}")
+    shown = [concept for concept in concepts if concept in names]
+    matrix = pd.DataFrame(values, index=concepts, columns=concepts)
+    return matrix.loc[shown, shown].rename(index=names, columns=names)
+
+
+def _repeated(path: Path, concepts: list[str], names: Mapping[str, str]) -> pd.DataFrame:
+    """Triplets judged repeatedly as THINGS published them, in the columns of `aggregate_repeated`."""
+    wanted = ["id_lo", "id_mid", "id_hi", "n_per_triplet", "prop_max"]
+    expected = f"Triplets judged repeatedly have {', '.join(wanted)}."
+    table = read_table(path, expected)
+    for column in wanted:
+        one_of(f"column of {path.name}", column, table.columns, expected)
+    with reading(path, expected):
+        ids = checked_indices(whole_numbers(table[wanted[:3]].to_numpy(), path, expected), len(concepts))
+    stimuli = np.array([names.get(concept) for concept in concepts], dtype=object)[ids]
+    frame = pd.DataFrame(stimuli, columns=["i", "j", "k"]).assign(n=table[wanted[3]], share=table[wanted[4]])
+    return frame.dropna().reset_index(drop=True)

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from ldm_kit.errors import BadInputError, MismatchError, unknown_name
+from ldm_kit.errors import BadInputError, MismatchError, one_of
 from ldm_kit.tables import JUDGEMENTS
+
+Ints = npt.NDArray[np.int64]
+_EXPECTED = "Give three 0-based columns, the odd one last; indices are integers (see `.astype('int64')`)."
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,37 +48,29 @@ class Triplets:
     (1, 'car.png')
     """
 
-    indices: npt.NDArray[np.int64]
+    indices: Ints
     names: tuple[str, ...]
     judgements: str = "human"
     dataset: str = ""
-    subjects: npt.NDArray[np.int64] | None = None
+    subjects: Ints | None = None
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "indices", checked_indices(self.indices, len(self.names)))
         object.__setattr__(self, "names", tuple(self.names))
-        if self.judgements not in JUDGEMENTS:
-            raise unknown_name(
-                "kind of judgements", self.judgements, JUDGEMENTS, "Say what the choices really are."
-            )
+        one_of("kind of judgements", self.judgements, JUDGEMENTS, "Name those who chose.")
         if self.subjects is not None and len(self.subjects) != len(self.indices):
-            raise BadInputError(
-                f"{len(self.subjects)} subjects were given for {len(self.indices)} triplets. "
-                "Give one subject a row, or leave `subjects` out."
-            )
+            raise BadInputError(f"{len(self.subjects)} subjects for {len(self)} triplets: give one a row.")
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __iter__(self) -> Iterator[npt.NDArray[np.int64]]:
+    def __iter__(self) -> Iterator[Ints]:
         return iter(self.indices)
 
     def __repr__(self) -> str:
-        return (
-            f"Triplets({len(self):,} {self.judgements} choices over {len(self.names):,} stimuli"
-            f"{' of ' + self.dataset if self.dataset else ''})"
-        )
+        of = f" of {self.dataset}" if self.dataset else ""
+        return f"Triplets({len(self):,} {self.judgements} choices over {len(self.names):,} stimuli{of})"
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -100,7 +96,7 @@ class Triplets:
         inside = np.array([name in wanted for name in self.names], dtype=bool)
         return self.take(np.flatnonzero(inside[self.indices].all(axis=1)))
 
-    def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> Triplets:
+    def take(self, rows: Ints | npt.NDArray[np.bool_] | slice) -> Triplets:
         """Keep some rows (an index array, a mask or a slice); the names stay.
 
         Examples
@@ -125,15 +121,13 @@ class Triplets:
         >>> t.among(["d", "c", "b"]).indices.tolist()
         [[2, 1, 0]]
         """
-        position = {name: row for row, name in enumerate(names)}
-        new = np.array([position.get(name, -1) for name in self.names], dtype=np.int64)
-        indices = new[self.indices]
+        indices = self._rows_of(names)
         kept = (indices >= 0).all(axis=1)
         subjects = None if self.subjects is None else self.subjects[kept]
         return replace(self, indices=indices[kept], names=tuple(names), subjects=subjects)
 
-    def on(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Give the indices as rows of `names`; a stimulus of a triplet that is absent is an error.
+    def on(self, names: Sequence[str]) -> Ints:
+        """Return the indices as rows of `names`; a stimulus of a triplet that is absent is an error.
 
         Parameters
         ----------
@@ -154,21 +148,24 @@ class Triplets:
         >>> Triplets(np.array([[0, 1, 2]]), names=("a", "b", "c")).on(["c", "b", "a"]).tolist()
         [[2, 1, 0]]
         """
-        position = {name: row for row, name in enumerate(names)}
-        new = np.array([position.get(name, -1) for name in self.names], dtype=np.int64)
-        indices = new[self.indices]
+        indices = self._rows_of(names)
         if (indices < 0).any():
-            judged = sorted({self.names[i] for i in self.indices[indices < 0]})
+            absent = sorted({self.names[i] for i in self.indices[indices < 0]})
             raise MismatchError(
-                f"{len(judged)} judged stimuli have no features: {', '.join(judged[:5])}"
-                f"{', …' if len(judged) > 5 else ''}. Extract them, or keep only the triplets that "
-                "have all three with `triplets.among(names)`."
+                f"{len(absent)} judged stimuli have no features: {', '.join(absent[:5])}{', …' if len(absent) > 5 else ''}. "
+                "Extract them, or keep only the triplets that have all three with `triplets.among(names)`."
             )
         return indices
 
+    def _rows_of(self, names: Sequence[str]) -> Ints:
+        """The indices as rows of `names`, -1 for a stimulus that is absent."""
+        position = {name: row for row, name in enumerate(names)}
+        rows: Ints = np.array([position.get(name, -1) for name in self.names], dtype=np.int64)
+        return rows[self.indices]
 
-def checked_indices(indices: npt.ArrayLike, n: int | None) -> npt.NDArray[np.int64]:
-    """Return `indices` as an int64 array (t, 3), or say what is wrong with it.
+
+def checked_indices(indices: npt.ArrayLike, n: int | None) -> Ints:
+    """Return `indices` as an int64 array (t, 3), or raise an error that says what is wrong with it.
 
     Parameters
     ----------
@@ -189,37 +186,58 @@ def checked_indices(indices: npt.ArrayLike, n: int | None) -> npt.NDArray[np.int
     try:
         array = np.asarray(indices)
     except ValueError as error:
-        raise BadInputError(
-            "Triplets have rows of different lengths, not (t, 3). Give three 0-based columns, the odd one last."
-        ) from error
-    if array.size == 0 and array.ndim < 2:
-        array = array.reshape(0, 3).astype(np.int64)
-    if array.ndim != 2 or array.shape[1] != 3:
-        raise BadInputError(
-            f"Triplets have shape {array.shape}, not (t, 3). Give three 0-based columns, the odd one last."
-        )
-    if not np.issubdtype(array.dtype, np.integer):
-        raise BadInputError(
-            f"Triplets have type {array.dtype}; indices are integers. "
-            "Convert with `.astype('int64')` if they are whole numbers stored as floats."
-        )
+        raise BadInputError(f"Triplets have rows of different lengths, not (t, 3). {_EXPECTED}") from error
+    if array.size == 0 and array.shape in ((0,), (0, 3)):
+        return np.empty((0, 3), dtype=np.int64)
+    if array.ndim != 2 or array.shape[1] != 3 or not np.issubdtype(array.dtype, np.integer):
+        found = f"shape {array.shape} and type {array.dtype}"
+        raise BadInputError(f"Triplets have {found}, not (t, 3) of integers. {_EXPECTED}")
     array = array.astype(np.int64, copy=False)
-    if n is None:
-        n = max(int(array.max(initial=-1)) + 1, 3)
+    n = max(int(array.max()) + 1, 3) if n is None else n
     # The least and the greatest first: millions of good triplets take milliseconds.
-    if array.size and (array.min() < 0 or array.max() >= n):
+    if array.min() < 0 or array.max() >= n:
         outside = np.flatnonzero(((array < 0) | (array >= n)).any(axis=1))
         raise BadInputError(
-            f"{outside.size} of {len(array)} triplets point outside the {n} stimuli (0 to {n - 1}), "
-            f"the first at row {outside[0]}: {array[outside[0]].tolist()}. "
-            "Are they 1-based, or meant for another list of stimuli?"
+            f"{outside.size} of {len(array)} triplets point outside the {n} stimuli (0 to {n - 1}), the first at row "
+            f"{outside[0]}: {array[outside[0]].tolist()}. Are they 1-based, or about other stimuli?"
         )
-    repeated = np.flatnonzero(
-        (array[:, 0] == array[:, 1]) | (array[:, 0] == array[:, 2]) | (array[:, 1] == array[:, 2])
-    )
+    i, j, k = array.T
+    repeated = np.flatnonzero((i == j) | (i == k) | (j == k))
     if repeated.size:
         raise BadInputError(
             f"{repeated.size} of {len(array)} triplets name an item twice, the first at row "
             f"{repeated[0]}: {array[repeated[0]].tolist()}. Drop them: three different stimuli are compared."
         )
     return array
+
+
+def aggregate_repeated(triplets: Triplets, at_least: int = 10) -> pd.DataFrame:
+    """Count judgements of the same three stimuli, whatever their order.
+
+    Parameters
+    ----------
+    triplets : Triplets
+    at_least : int
+        Keep triplets judged so many times; small numbers bias the majority's share upward.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``i``, ``j``, ``k`` (stimulus names, in the order of `triplets.names`), ``n`` (judgements),
+        ``share`` (share of the majority's answer, 1/3 to 1). Empty if none was judged so often.
+
+    Examples
+    --------
+    >>> t = Triplets(np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0]]), names=("a", "b", "c"))
+    >>> aggregate_repeated(t, at_least=3).round(2).values.tolist()
+    [['a', 'b', 'c', 3, 0.67]]
+    """
+    names = np.array(triplets.names, dtype=object)
+    ordered = np.sort(triplets.indices, axis=1)
+    key = (ordered[:, 0] * len(names) + ordered[:, 1]) * len(names) + ordered[:, 2]
+    _, first, which, n = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+    odd = (ordered == triplets.indices[:, 2:]).argmax(axis=1)
+    votes = np.bincount(which * 3 + odd, minlength=3 * len(first)).reshape(-1, 3)
+    often = n >= at_least
+    frame = pd.DataFrame(names[ordered[first[often]]].reshape(-1, 3), columns=["i", "j", "k"])
+    return frame.assign(n=n[often], share=votes[often].max(axis=1, initial=0) / n[often])

@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ldm_kit.datasets.images import unreadable
-from ldm_kit.datasets.stimuli import Stimuli
+from ldm_kit.datasets.stimuli import Stimuli, unreadable
 from ldm_kit.errors import NonFiniteError, UnreadableImageError
 from ldm_kit.features.conditioning import Conditioning
 from ldm_kit.features.damage import read

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ldm_kit.datasets.choice_files import COLUMNS, player_files, read_choices, read_rows
+from ldm_kit.datasets.triplet_files import COLUMNS, player_files, read_choices, read_rows
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, MismatchError
 from ldm_kit.files import CANNOT_WRITE, cannot_write

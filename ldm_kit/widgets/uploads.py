@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from ldm_kit.datasets.images import open_image
+from ldm_kit.datasets.stimuli import open_image
 from ldm_kit.errors import UnreadableImageError
 
 # Before a picture's own name, so that it never bears a stimulus's: noise is drawn from the name.

@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 import ldm_kit as lk
-from ldm_kit.datasets.choice_files import read_rows
+from ldm_kit.datasets.triplet_files import read_rows
 from tests.benchmarks import visitors
 from tests.browser import play
 from tests.browser.driver import Notebook, copy_notebooks, watched_page
