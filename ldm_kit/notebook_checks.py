@@ -107,8 +107,7 @@ def check_parameters(*, blocks: Sequence[str] = (), noise_levels: Sequence[float
     Traceback (most recent call last):
     ldm_kit.errors.UnknownNameError: Unknown metric 'cosin'. Did you mean 'cosine'? ...
     """
-    from ldm_kit.game.simulated import PLAYERS
-    from ldm_kit.game.trials import HOW
+    from ldm_kit.game.game import HOW, PLAYERS
     from ldm_kit.measures.metrics import METRICS
 
     names = {"metric": METRICS, "trials": HOW, "autoplay": (*PLAYERS, *blocks), "shown": tuple(noise_levels)}
