@@ -74,7 +74,7 @@ def sets_needed(n_objects: int, n_folds: int) -> int:
 # How the parameters that only a late cell reads begin or end -> the least whole number that they may be.
 LEAST = {
     "n_catch": 0,
-    "judge_samples": 0,
+    "classifier_samples": 0,
     "threads": 0,
     "seed": 0,
     "n_": 1,

@@ -46,7 +46,7 @@ WRONG = [
     ("90_train_tiny_ldm", {"denoiser_channels": [32, 48]}, "denoiser_channels"),
     ("90_train_tiny_ldm", {"sampling_steps": 0}, "sampling_steps=0"),
     ("90_train_tiny_ldm", {"denoiser_rate": 0.0}, "denoiser_rate=0.0"),
-    ("90_train_tiny_ldm", {"judge_samples": -1}, "judge_samples=-1"),
+    ("90_train_tiny_ldm", {"classifier_samples": -1}, "classifier_samples=-1"),
 ]
 
 

@@ -125,7 +125,7 @@ def test_no_code_from_data(module: Path) -> None:
 
 
 # Command lines, and the batch runner's progress.
-PRINTS = {"__main__.py", "demo.py", "judge.py", "runner.py"}
+PRINTS = {"__main__.py", "demo.py", "runner.py"}
 
 
 def test_library_code_logs_and_does_not_print() -> None:
