@@ -110,7 +110,7 @@ def test_informative_sets_are_those_on_which_blocks_differ(answers):
     assert differ[anyhow].min() < differ[chosen].min() or differ.min() == differ.max()
     with pytest.raises(UnknownNameError, match="Did you mean 'random'"):
         choose_sets(answers, N_SETS, 10, "randm", seed=0)
-    with pytest.raises(BadInputError, match="n_trials=41: there are 40"):
+    with pytest.raises(BadInputError, match="41 trials cannot be chosen from 40 sets"):
         choose_sets(answers, N_SETS, 41, "random", seed=0)
 
 

@@ -173,8 +173,8 @@ def choose_sets(answers: Mapping[str, Choices], n_sets: int, n_trials: int, how:
     one_of("way to choose trials", how, HOW)
     if not 1 <= n_trials <= n_sets:
         raise BadInputError(
-            f"n_trials={n_trials}: there are {n_sets} sets to choose from. Choose a number from 1 to that, or "
-            "raise n_candidates."
+            f"{n_trials} trials cannot be chosen from {n_sets} sets. Choose n_trials from 1 to that, or raise "
+            "n_candidates."
         )
     shuffled = np.random.default_rng([seed, 1]).permutation(n_sets)
     if how == "informative" and answers:
