@@ -12,6 +12,10 @@ from . import (
     training as training,
     widgets as widgets,
 )
+from .checks import (
+    check_enough_triplets as check_enough_triplets,
+    check_parameters as check_parameters,
+)
 from .datasets import (
     fetch_things as fetch_things,
     load_dataset as load_dataset,
@@ -54,12 +58,8 @@ from .measures import (
 )
 from .models.loading import load_model as load_model
 from .models.registry import registered_models as registered_models
-from .notebook_checks import (
-    check_enough_triplets as check_enough_triplets,
-    check_parameters as check_parameters,
-)
 from .run_record import RunRecord as RunRecord
-from .wording import (
+from .tables import (
     format_accuracy as format_accuracy,
     format_difference as format_difference,
 )

@@ -73,7 +73,7 @@ def sets_needed(n_objects: int, n_folds: int) -> int:
 
 # How the parameters that only a late cell reads begin or end, by the least whole number that they may be.
 LEAST = {
-    0: ("n_catch", "judge_samples", "threads", "seed"),
+    0: ("n_catch", "classifier_samples", "threads", "seed"),
     1: ("n_", "exemplars", "save_every", "_steps", "_batch"),
 }
 
@@ -102,8 +102,7 @@ def check_parameters(
     Traceback (most recent call last):
     ldm_kit.errors.UnknownNameError: Unknown metric 'cosin'. Did you mean 'cosine'? ...
     """
-    from ldm_kit.game.simulated import PLAYERS
-    from ldm_kit.game.trials import HOW
+    from ldm_kit.game.game import HOW, PLAYERS
     from ldm_kit.measures.metrics import METRICS
 
     names = {"metric": METRICS, "trials": HOW, "autoplay": (*PLAYERS, *blocks), "shown": tuple(noise_levels)}

@@ -15,11 +15,19 @@ from PIL import Image
 import ldm_kit as lk
 from ldm_kit.datasets.triplet_files import COLUMNS, read_rows
 from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
-from ldm_kit.game import AnswerFile, Consistency, Game, JudgedSets, autoplay, candidate_sets, plan_trials
-from ldm_kit.game.__main__ import where
-from ldm_kit.game.answers import choices_so_far
-from ldm_kit.game.scoring import agreement_table, exact_interval, trials_said
-from ldm_kit.game.trials import GAP, choose_sets, disagreement
+from ldm_kit.game import (
+    CandidateSets,
+    Consistency,
+    Game,
+    agreement_table,
+    autoplay,
+    candidate_sets,
+    choices_so_far,
+    describe_agreement,
+)
+from ldm_kit.game.__main__ import address
+from ldm_kit.game.answers import AnswerFile
+from ldm_kit.game.game import GAP, choose_sets, disagreement, plan_trials
 
 N_SETS = 40
 
@@ -69,7 +77,7 @@ def test_a_tie_among_the_judges_is_no_candidate():
     assert candidate_sets(data).members.tolist() == [[0, 1, 2]]
     assert candidate_sets(data).names == ("a", "b", "d")
     tied = lk.Dataset("demo", stimuli, triplets.take(slice(2)))
-    with pytest.raises(BadInputError, match="tie among its judges"):
+    with pytest.raises(BadInputError, match="are a tie"):
         candidate_sets(tied)
 
 
@@ -83,8 +91,8 @@ def test_pictures_that_nobody_judged_can_be_played(tmp_path):
     game = Game(data.stimuli, sets, {}, n_trials=4, n_catch=1)
     session = autoplay(game, "guess", tmp_path / "answers")
     assert session.finished and session.scores().empty
-    with pytest.raises(UnknownNameError, match="Unknown simulated player 'judge'"):
-        autoplay(game, "judge", tmp_path / "answers")
+    with pytest.raises(UnknownNameError, match="Unknown simulated player 'participant'"):
+        autoplay(game, "participant", tmp_path / "answers")
 
 
 def test_informative_sets_are_those_on_which_blocks_differ(answers):
@@ -102,7 +110,7 @@ def test_informative_sets_are_those_on_which_blocks_differ(answers):
     assert differ[anyhow].min() < differ[chosen].min() or differ.min() == differ.max()
     with pytest.raises(UnknownNameError, match="Did you mean 'random'"):
         choose_sets(answers, N_SETS, 10, "randm", seed=0)
-    with pytest.raises(BadInputError, match="41 trials were asked for and there are 40"):
+    with pytest.raises(BadInputError, match="41 trials cannot be chosen from 40 sets"):
         choose_sets(answers, N_SETS, 41, "random", seed=0)
 
 
@@ -134,7 +142,7 @@ def test_answers_are_on_disk_before_feedback_and_read_as_human_choices(game, tmp
     session = game.start("ann", tmp_path)
     shown, chosen = [], [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2]
     for choice in chosen:
-        shown.append(session.pictures)
+        shown.append(session.images)
         told = session.answer(choice, 1.25)
         row = read_rows(tmp_path / "ann.csv")[-1]  # as another process would see it
         assert (row["image1"], row["image2"], row["image3"]) == shown[-1]
@@ -153,12 +161,12 @@ def test_answers_are_on_disk_before_feedback_and_read_as_human_choices(game, tmp
 def test_what_the_others_said_is_told_by_side(game, sets, tmp_path):
     session = game.start("ann", tmp_path)
     for _ in range(14):
-        trial, three = session.current, session.pictures
+        trial, three = session.current, session.images
         told = session.answer(2)
         members = sets.members[trial.set_index]
         for name, block in game.answers.items():
-            assert three[told.said[name] - 1] == sets.names[members[block[trial.set_index]]]
-        assert three[told.said["simulated observers"] - 1] == three[int(np.argmax(told.votes))]
+            assert three[told.others[name] - 1] == sets.names[members[block[trial.set_index]]]
+        assert three[told.others["simulated observers"] - 1] == three[int(np.argmax(told.votes))]
         assert sum(told.votes) == sets.votes[trial.set_index].sum()
 
 
@@ -183,7 +191,7 @@ def test_a_restarted_kernel_goes_on_where_it_was(data, sets, answers, tmp_path):
     unbroken = Game(data.stimuli, sets, answers, n_trials=10, n_catch=4, seed=5).start("ann", tmp_path / "b")
     for choice in (1, 2, 3, 2, 1):
         unbroken.answer(choice)
-    assert session.pictures == unbroken.pictures
+    assert session.images == unbroken.images
     assert session.scores().equals(unbroken.scores())
 
 
@@ -247,7 +255,7 @@ def test_ordinary_names_are_fine(name):
 
 def test_a_file_changed_by_hand_is_noticed(game, tmp_path):
     session = game.start("ann", tmp_path)
-    left = session.pictures[0]
+    left = session.images[0]
     session.answer(1)
     path = tmp_path / "ann.csv"
     path.write_text(path.read_text().replace(left, "zebra.png"))
@@ -285,7 +293,7 @@ def test_a_block_without_an_answer_is_not_scored_there():
     table = agreement_table([0, 1, 2, 0], {"a": [0, -1, -1, 1], "b": [-1] * 4}, {})
     assert table["n_triplets"].tolist() == [2, 0] and table["agreed"].tolist() == [1, 0]
     assert math.isnan(table["accuracy"][1])
-    assert exact_interval(0, 0) == (0.0, 1.0)
+    assert table[["ci_low", "ci_high"]].values[1].tolist() == [0, 1]
 
 
 def test_the_consistency_counts_pictures_not_sides(game, tmp_path):
@@ -301,23 +309,23 @@ def test_the_personal_ceiling_lies_between_c_and_its_root():
     rng = np.random.default_rng(0)
     chances = rng.dirichlet([0.6] * 3, size=4000)
     first, again = ((chances.cumsum(axis=1) < rng.random((4000, 1))).sum(axis=1) for _ in range(2))
-    found = lk.game.consistency(zip(first.tolist(), again.tolist(), strict=True))
+    found = Consistency(int((first == again).sum()), 4000)
     ceiling = chances.max(axis=1).mean()  # what the best predictor of this player gets right
     low, high = found.ceiling
     assert low < ceiling < high
     assert found.c == pytest.approx((chances**2).sum(axis=1).mean(), abs=0.03)
-    assert "between c = 0.75 and √c = 0.87" in Consistency(3, 4).said
-    assert "No trial was repeated" in Consistency(0, 0).said
+    assert "between c = 0.75 and √c = 0.87" in Consistency(3, 4).sentence
+    assert "No trial was repeated" in Consistency(0, 0).sentence
 
 
 def test_it_is_said_how_little_ten_trials_prove():
-    said = trials_said(agreement_table([0] * 10, {"people": [0] * 7 + [1] * 3}, {}))
+    said = describe_agreement(agreement_table([0] * 10, {"people": [0] * 7 + [1] * 3}, {}))
     assert "7 of 10 in common with people fit any true agreement from 0.35 to 0.93" in said
     assert "about 323 trials" in said  # 0.7 · 0.3 · (1.96 / 0.05)²
     blocks = {"a": [0] * 6 + [1] * 4, "b": [0] * 4 + [1] * 6}
     table = agreement_table([0] * 10, blocks, {name: {"block": name} for name in blocks})
-    assert "The intervals of all blocks overlap" in trials_said(table)
-    assert trials_said(table.iloc[:0]) == "No trial was played yet."
+    assert "The intervals of all blocks overlap" in describe_agreement(table)
+    assert describe_agreement(table.iloc[:0]) == "No trial was played yet."
 
 
 def test_a_class_is_read_together_and_has_a_noise_ceiling(game, tmp_path):
@@ -371,7 +379,7 @@ def test_the_datasets_take_a_players_file_or_a_class_as_their_triplets(data, gam
 def test_things_and_a_folder_take_them_too(things_root, tmp_path):
     things = lk.load_dataset("things", things_root)
     game = Game(things.stimuli, candidate_sets(things, 30), {}, n_trials=6, n_catch=2, how="random")
-    assert game.judges == "people"
+    assert game.participants == "people"
     session = game.start("ann", tmp_path / "answers")
     while not session.finished:
         session.answer(3)
@@ -410,17 +418,17 @@ def test_what_is_no_file_of_choices_is_refused_with_a_word_on_why(tmp_path):
 
 def test_a_class_is_told_an_address_that_it_can_open(monkeypatch):
     monkeypatch.setattr("ldm_kit.game.__main__.own_address", lambda: "10.1.2.3")
-    assert where("0.0.0.0", 8866).startswith("http://10.1.2.3:8866/ ")
-    assert where("127.0.0.1", 8866) == "http://127.0.0.1:8866/"
+    assert address("0.0.0.0", 8866).startswith("http://10.1.2.3:8866/ ")
+    assert address("127.0.0.1", 8866) == "http://127.0.0.1:8866/"
     monkeypatch.setattr("ldm_kit.game.__main__.own_address", lambda: "")
-    assert "0.0.0.0" not in where("0.0.0.0", 80)
+    assert "0.0.0.0" not in address("0.0.0.0", 80)
 
 
 def test_a_simulated_judge_answers_as_often_as_the_judges_did(tmp_path):
     names = tuple(f"{number:03}" for number in range(900))
     members = np.arange(900).reshape(300, 3)
-    sets = JudgedSets(names, members, np.tile([[1, 2, 7]], (300, 1)), "human")
-    session = autoplay(Game(lk.Stimuli(names), sets, {}, n_trials=300, n_catch=0), "judge", tmp_path)
+    sets = CandidateSets(names, members, np.tile([[1, 2, 7]], (300, 1)), "human")
+    session = autoplay(Game(lk.Stimuli(names), sets, {}, n_trials=300, n_catch=0), "participant", tmp_path)
     share = np.bincount(session.odd(), minlength=3) / 300
     np.testing.assert_allclose(share, [0.1, 0.2, 0.7], atol=0.08)  # three standard errors
     assert session.judgements == "simulated"
@@ -492,13 +500,13 @@ def test_a_lock_that_is_held_is_told_and_the_answer_does_not_count(game, tmp_pat
 
 def test_names_that_look_like_formulas_are_answers_to_the_same_images(tmp_path):
     names = ("=cmd.png", "'=x.png", "-a.png", "it's.png")
-    sets = JudgedSets(
+    sets = CandidateSets(
         names, np.array([[0, 1, 2], [0, 1, 3], [0, 2, 3], [1, 2, 3]]), np.zeros((4, 3), dtype=int)
     )
     game = Game(lk.Stimuli(names), sets, {}, n_trials=4, n_catch=0)
     session, shown = game.start("ann", tmp_path), []
     while not session.finished:
-        shown.append(session.pictures)
+        shown.append(session.images)
         session.answer(1)
     rows = read_rows(tmp_path / "ann.csv")
     assert [(row["image1"], row["image2"], row["image3"]) for row in rows] == shown

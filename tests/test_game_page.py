@@ -29,8 +29,8 @@ from ldm_kit.datasets.triplet_files import read_rows
 from ldm_kit.errors import BadInputError
 from ldm_kit.files import find_notebook
 from ldm_kit.game import Session, server
-from ldm_kit.game.__main__ import GIVEN, NOTEBOOK, game_parameters, main
-from ldm_kit.game.page import SIDE, Page, data_uri
+from ldm_kit.game.__main__ import NOTEBOOK, OPTIONS, game_parameters, main
+from ldm_kit.game.page import SIDE, data_uri
 from tests.benchmarks import visitors
 from tests.browser.servers import free_port
 
@@ -45,8 +45,9 @@ def game():
 
 
 def send(page, **message):
-    """What the browser sends, by the way that it takes."""
-    page._handle_custom_msg(message, [])
+    """What the browser sends, by the way that it takes: what the page shows goes along."""
+    shown = {name: page.view.get(name) for name in ("player", "game", "phase")}
+    page._handle_custom_msg({**shown, **message}, [])
 
 
 def view(page):
@@ -65,14 +66,16 @@ def test_a_visitor_gives_a_name_plays_and_sees_who_agreed(game, tmp_path):
     send(page, kind="start", player="ann")
     seen = view(page)
     assert seen["phase"] == "play" and (seen["trial"], seen["done"], seen["total"]) == (1, 0, 7)
-    labels = [game.stimuli[game.stimuli.index(name)].label for name in page.session.pictures]
-    assert [one["alt"] for one in seen["pictures"]] == labels
-    assert not any("who" in one for one in seen["pictures"])  # nothing is told beforehand
+    labels = [game.stimuli[game.stimuli.index(name)].label for name in page.session.images]
+    assert [one["alt"] for one in seen["images"]] == labels
+    assert not any("who" in one for one in seen["images"])  # nothing is told beforehand
     send(page, kind="answer", trial=1, choice=2, seconds=0.75)
     seen = view(page)
     assert seen["phase"] == "feedback" and seen["choice"] == 2 and seen["done"] == 1
-    assert seen["said"].startswith(f"You: {labels[1]}. Simulated observers: ")
-    votes = [entry["text"] for one in seen["pictures"] for entry in one["who"] if entry["kind"] == "judges"]
+    assert seen["status"].startswith(f"You: {labels[1]}. Simulated observers: ")
+    votes = [
+        entry["text"] for one in seen["images"] for entry in one["who"] if entry["kind"] == "participants"
+    ]
     assert sum(int(text.split()[0]) for text in votes) == sum(page.session.feedback(1).votes)
     assert read_rows(tmp_path / "ann.csv")[0]["seconds"] == "0.750"
     send(page, kind="next")
@@ -112,7 +115,7 @@ def test_a_page_opened_again_goes_on(game, tmp_path):
     play(first, 1, 2, 3)
     again = lk.widgets.OddOneOut(game, "ann", tmp_path)
     assert view(again)["trial"] == 4
-    assert [one["alt"] for one in view(again)["pictures"]] == [one["alt"] for one in view(first)["pictures"]]
+    assert [one["alt"] for one in view(again)["images"]] == [one["alt"] for one in view(first)["images"]]
     play(again, 1, 1, 1, 1)
     finished = lk.widgets.OddOneOut(game, "ann", tmp_path)
     assert view(finished)["phase"] == "end" and view(finished)["agreement"]["rows"]
@@ -144,8 +147,9 @@ def test_nobody_has_played_yet(game, tmp_path):
 
 def test_pictures_are_sent_small_and_whole():
     large = Image.effect_noise((900, 600), 60).convert("RGB")
-    for picture, kind in ((large, "JPEG"), (large.resize((64, 64)), "PNG")):
-        sent = Image.open(io.BytesIO(b64decode(data_uri(picture).split(",")[1])))
+    for image, kind in ((large, "JPEG"), (large.resize((64, 64)), "PNG")):
+        uri = data_uri(image, small=kind == "PNG")
+        sent = Image.open(io.BytesIO(b64decode(uri.split(",")[1])))
         assert sent.format == kind and max(sent.size) <= SIDE
     assert large.size == (900, 600)  # left as it was
 
@@ -194,7 +198,7 @@ def test_a_served_player_plays_goes_on_and_ends_where_a_notebook_would(game, por
     here = lk.widgets.OddOneOut(game, "ann", tmp_path)
     assert view(here)["trial"] == 4
     seen = visitors.say(port, kind="start", player="ann")  # the page was reloaded
-    assert seen["pictures"] == view(here)["pictures"] and seen["trial"] == 4
+    assert seen["images"] == view(here)["images"] and seen["trial"] == 4
     assert visitors.play(port, "ann", 9) == [(4, 2), (5, 3), (6, 1), (7, 2)]
     ended = visitors.say(port, kind="next", phase="feedback", player="ann")
     here = lk.widgets.OddOneOut(game, "ann", tmp_path)
@@ -231,7 +235,7 @@ def test_a_flood_is_told_that_the_game_is_full_and_leaves_nothing_behind(port, m
 
     def kept():
         gc.collect()
-        return sum(type(one) in (IOStream, Page, Session) for one in gc.get_objects())
+        return sum(type(one) in (IOStream, Session) for one in gc.get_objects())
 
     before = kept()
     stalled = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
@@ -434,5 +438,5 @@ def test_the_game_that_is_served_is_the_notebooks():
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     (call,) = [one for one in calls if ast.unparse(one.func) == "lk.game.new_game"]
     given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-    assert given == {**{name: name for name in GIVEN}, "how": "trials"}
+    assert given == {**{name: name for name in OPTIONS}, "how": "trials"}
     assert set(given.values()) <= set(asked)

@@ -39,7 +39,7 @@ WRONG = [
     ("05_odd_one_out_game", {"trials": "informativ"}, "Did you mean 'informative'"),
     ("05_odd_one_out_game", {"n_trials": 300}, "300 trials"),
     ("05_odd_one_out_game", {"n_catch": 50}, "50"),
-    ("05_odd_one_out_game", {"autoplay": "juge"}, "Did you mean 'judge'"),
+    ("05_odd_one_out_game", {"autoplay": "particpant"}, "Did you mean 'participant'"),
     ("06_model_comparison", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),
     ("06_model_comparison", {"shown": 0.2}, "Unknown shown '0.2'"),
     ("06_model_comparison", {"conditioning": "labels"}, "Did you mean 'label'"),
@@ -48,7 +48,7 @@ WRONG = [
     ("90_train_tiny_ldm", {"denoiser_channels": [32, 48]}, "denoiser_channels"),
     ("90_train_tiny_ldm", {"sampling_steps": 0}, "sampling_steps=0"),
     ("90_train_tiny_ldm", {"denoiser_rate": 0.0}, "denoiser_rate=0.0"),
-    ("90_train_tiny_ldm", {"judge_samples": -1}, "judge_samples=-1"),
+    ("90_train_tiny_ldm", {"classifier_samples": -1}, "classifier_samples=-1"),
 ]
 
 
@@ -88,7 +88,7 @@ def series(tmp_path_factory):
         "02_probing": {"blocks": BLOCKS, "noise_levels": [0.3]},
         "03_layer_comparison": {"blocks": BLOCKS},
         "04_text_conditioning": {"blocks": BLOCKS},
-        "05_odd_one_out_game": {"blocks": BLOCKS, "autoplay": "judge", "n_trials": 12, "n_catch": 4},
+        "05_odd_one_out_game": {"blocks": BLOCKS, "autoplay": "participant", "n_trials": 12, "n_catch": 4},
     }
     for name, parameters in asked.items():
         path = NOTEBOOKS / f"{name}.ipynb"
@@ -241,7 +241,10 @@ def test_05_scores_a_simulated_player_as_the_answers_on_disk_do(series, store, t
         assert scored.loc[block, "accuracy"] == pytest.approx(expected, abs=1e-9)
         assert scored.loc[block, "noise_level"] == 0.3
     told = findings(series, "05_odd_one_out_game")
-    assert "simulated player (judge)" in told and f"{agreed} of 12 in common with simulated observers" in told
+    assert (
+        "simulated player (participant)" in told
+        and f"{agreed} of 12 in common with simulated observers" in told
+    )
 
 
 def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path, without_kernel):
@@ -249,7 +252,7 @@ def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path, witho
     sets = lk.game.candidate_sets(data, 400)
     game = lk.game.Game(data.stimuli, sets, {}, n_trials=400, n_catch=20, how="random")
     for player in range(4):
-        lk.game.autoplay(game, "judge", tmp_path / "class", player=f"player {player}")
+        lk.game.autoplay(game, "participant", tmp_path / "class", player=f"player {player}")
     asked = {"blocks": ["mid_block"], "noise_levels": [0.3], "n_folds": 2, "non_linear": False}
     asked |= {"triplets": str(tmp_path / "class"), "features": str(series / "features")}
     outcome = lk.batch.run_notebook(NOTEBOOKS / "02_probing.ipynb", tmp_path / "out", asked, timeout=300)
@@ -268,7 +271,7 @@ def test_02_shows_the_blocks_of_a_class_that_judged_too_few_sets(series, tmp_pat
     data = lk.load_dataset("toybox")
     game = lk.game.Game(data.stimuli, lk.game.candidate_sets(data, 200), {}, n_trials=10, n_catch=3)
     for player in range(30):
-        lk.game.autoplay(game, "judge", tmp_path / "class", player=f"player {player}")
+        lk.game.autoplay(game, "participant", tmp_path / "class", player=f"player {player}")
     asked = {"blocks": ["mid_block"], "noise_levels": [0.3], "triplets": str(tmp_path / "class")}
     asked |= {"features": str(series / "features")}
     outcome = lk.batch.run_notebook(NOTEBOOKS / "02_probing.ipynb", tmp_path / "out", asked, timeout=300)

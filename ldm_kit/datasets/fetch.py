@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from ldm_kit.errors import BadInputError, LdmKitError, one_of
-from ldm_kit.files import CANNOT_WRITE, cannot_write, written_aside
+from ldm_kit.files import CANNOT_WRITE, cannot_write, load_yaml, written_aside
 from ldm_kit.offline import is_offline
 
 DEFAULT = ("names-2020", "choices-2020")  # the two whose hashes are known

@@ -1,11 +1,11 @@
 """Toybox: 56 everyday objects, drawn by code.
 
-Toybox is the bundled world's picture book. The drawings are data (`objects.yaml`, SVG fragments); this file turns one
-into a picture whose pose, colours and background vary. A picture is determined by three things, ``(seed, object,
-exemplar)``: the same request gives the same pixels on every machine, in any order.
+The drawings are data (`objects.yaml`, SVG fragments); this file turns one into an image whose pose, colours and background
+vary. An image is determined by three things, ``(seed, object, exemplar)``: the same request gives the same pixels on
+every machine, in any order.
 
-Exemplar 0 is the *evaluation picture*, the one that judgements are about. Training uses exemplars from 1 on, so that no
-model of ours has seen the pictures it is compared to people on.
+Exemplar 0 is the *evaluation image*, the one that judgements are about. Training uses exemplars from 1 on, so that no
+model of ours was trained on the images on which it is compared with people.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _objects() -> dict[str, dict[str, Any]]:
 
 
 def names() -> list[str]:
-    """Names of the objects, in the order of the drawings (by category).
+    """Return the names of the objects, in the order of the drawings (by category).
 
     Returns
     -------
@@ -73,7 +73,7 @@ def _entry(name: str) -> dict[str, Any]:
 
 
 def category(name: str) -> str:
-    """Category of an object.
+    """Return the category of an object.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def category(name: str) -> str:
 
 
 def label(name: str) -> str:
-    """An object's name as a person writes it.
+    """Return an object's name as people write it.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def label(name: str) -> str:
 
 
 def prompt(name: str) -> str:
-    """The prompt of label conditioning; always "a", as the template of the whole package is.
+    """Return the prompt of label conditioning; always "a", as the template of the whole package is.
 
     Examples
     --------
@@ -122,9 +122,9 @@ def prompt(name: str) -> str:
 
 
 def generator(*parts: object) -> np.random.Generator:
-    """Random numbers determined by what is asked for alone.
+    """Return a random generator that depends on the request alone.
 
-    Python's own ``hash`` differs from run to run, and a running generator would make a picture depend on those drawn
+    Python's own ``hash`` differs from run to run, and a running generator would make an image depend on those drawn
     before it; a digest of the request does neither.
 
     Parameters
@@ -183,16 +183,16 @@ def _look(name: str, exemplar: int, seed: int) -> dict[str, str]:
 
 
 def svg(name: str, exemplar: int, seed: int = 0) -> str:
-    """The drawing of one exemplar as SVG text.
+    """Return the drawing of one exemplar as SVG text.
 
     Parameters
     ----------
     name : str
         An object of `names`.
     exemplar : int
-        Which picture of it; 0 is the evaluation picture.
+        Which image of it; 0 is the evaluation image.
     seed : int, default 0
-        Another seed gives another, equally varied, set of pictures.
+        Another seed gives another, equally varied, set of images.
 
     Returns
     -------
@@ -213,7 +213,7 @@ def svg(name: str, exemplar: int, seed: int = 0) -> str:
     """
     entry = _entry(name)
     if exemplar < 0:
-        raise BadInputError(f"exemplar is {exemplar}; exemplars count from 0 (0 is the evaluation picture).")
+        raise BadInputError(f"exemplar is {exemplar}; exemplars count from 0 (0 is the evaluation image).")
     rng = generator(seed, name, exemplar, "pose")
     background = _background(rng)
     shape: str = entry["svg"]
@@ -222,7 +222,7 @@ def svg(name: str, exemplar: int, seed: int = 0) -> str:
         if key != "word":
             shape = shape.replace("{" + key + "}", _shift(colour, hue, saturation, value))
     size = rng.uniform(0.68, 0.9)
-    room = 50 * (1 - size)  # half of what is left over: the object may move, but not out of the picture
+    room = 50 * (1 - size)  # half of what is left over: the object may move, but not out of the image
     x, y = rng.uniform(-0.8, 0.8, size=2) * room
     turn = rng.uniform(-1, 1) * float(entry["rotate"])
     mirror = -1 if entry["flip"] and rng.random() < 0.5 else 1
@@ -241,16 +241,16 @@ def render(name: str, exemplar: int, seed: int = 0, size: int = 64) -> Image.Ima
     name : str
         An object of `names`.
     exemplar : int
-        Which picture of it; 0 is the evaluation picture, never trained on.
+        Which image of it; 0 is the evaluation image, never trained on.
     seed : int, default 0
-        Another seed gives another set of pictures.
+        Another seed gives another set of images.
     size : int, default 64
-        Side of the square picture, in pixels.
+        Side of the square image, in pixels.
 
     Returns
     -------
     PIL.Image.Image
-        An RGB picture of ``size`` x ``size`` pixels, fully determined by the arguments.
+        An RGB image of ``size`` x ``size`` pixels, fully determined by the arguments.
 
     Raises
     ------
@@ -271,21 +271,21 @@ def render(name: str, exemplar: int, seed: int = 0, size: int = 64) -> Image.Ima
 
 
 def caption(name: str, exemplar: int, seed: int = 0, variant: int = 0) -> str:
-    """One of the ways of saying what a picture shows.
+    """Return one of several captions of an image.
 
     About half of the captions are the plain label prompt ("a photo of a apple"); others name the colour or the category
-    ("a kind of fruit"), so that a model trained on them learns what the words of a category have in common.
+    ("a kind of fruit"), so that a model trained on them learns what the names of a category have in common.
 
     Parameters
     ----------
     name : str
         An object of `names`.
     exemplar : int
-        Which picture of it; its colour may be named.
+        Which image of it; its colour may be named.
     seed : int, default 0
-        The seed of the picture.
+        The seed of the image.
     variant : int, default 0
-        Draws another wording for the same picture.
+        Draws another wording for the same image.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Serve a game to a class: one process and no kernels. A visitor is a page, and the answers on disk.
 
-Nothing is kept of a visitor between two requests: each message says who plays, and the files say the rest. So
-no number of visits fills the memory, and a server that was killed and started anew goes on where it was.
+The server stores nothing of a visitor between two requests: each message names its player, and the answers on disk are
+the rest. So no number of visits fills the memory, and a server that was killed and started anew goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler
 
 from ldm_kit.errors import BadInputError
+from ldm_kit.game.game import Game
 from ldm_kit.game.page import reply, shown_image
-from ldm_kit.game.session import Game
 
-MOST = 128  # connections at once, each for one short request; those beyond are told that the game is full
+MOST = 128  # connections at once, each for one short request; those beyond learn that the game is full
 PATIENCE = 30  # seconds that a connection may last
 LONGEST = 4096  # bytes of a message
 FILES = {
@@ -46,22 +46,18 @@ HEADERS = {
     "Cache-Control": "no-cache",
     "Server": "ldm_kit",
 }
-SAID = {
-    400: "This message was not understood. Reload the page and give your name again.",
+ERRORS = {
+    400: "This message was not understood. Reload the page and enter your name again.",
     403: "This message came from another page. Open the game's own address.",
     404: "There is only the game here. It is at the address without anything behind the slash.",
     421: "The game is not served under this name. Open it by the address that was printed when it started.",
-    500: "Your answer was not written: something went wrong in the game's server, whose log says what.",
-    503: "The game is full: too many are being served at this moment. Answers that were given are kept.",
+    500: "Your answer was not written: something went wrong in the game's server; its log has the error.",
+    503: "The game is full: too many pages are being served at this moment. Written answers are safe.",
 }
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>The odd-one-out game</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">{head}<link rel="icon" href="data:,">
-<link rel="stylesheet" href="/board.css"><main><div class="ldm-board"><h3>{title}</h3><p>{said}</p></div></main></html>
-"""
 
 
 def listen(ip: str, port: int) -> list[socket.socket]:
-    """Take the port, so that what is wrong with it is known before the game is prepared.
+    """Take the port, before the game is prepared, so that a taken one is an error at once.
 
     Raises
     ------
@@ -101,15 +97,13 @@ def serve(game: Game, folder: Any, sockets: Sequence[socket.socket], ip: str = "
     """
 
     async def until_stopped() -> None:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        task = asyncio.current_task()
         assert task is not None
-        with suppress(NotImplementedError):  # Windows has no such handlers; there Ctrl-C alone ends it
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, task.cancel)
-        with suppress(asyncio.CancelledError):
-            await _serve(game, folder, sockets, ip)
+        with suppress(NotImplementedError):  # Windows has no such handler; there Ctrl-C alone ends it
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await _serve(game, folder, sockets, ip)
 
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(until_stopped())
 
 
@@ -117,10 +111,9 @@ async def _serve(game: Game, folder: Any, sockets: Sequence[socket.socket], ip: 
     """Serve until the task is cancelled."""
     for index in game.chosen:
         for member in game.sets.members[index]:
-            shown_image(game, game.sets.names[int(member)])  # one that cannot be opened: say so now
+            shown_image(game, game.sets.names[int(member)])  # raises now for an image that cannot be opened
     files = {path: (_data(name), kind) for path, (name, kind) in FILES.items()}
     own = {"localhost", ip.lower(), socket.gethostname().lower()}
-    names = own | {f"{name}.local" for name in own}
     since: dict[IOStream, float] = {}
     server = _Server(
         Application(
@@ -130,7 +123,7 @@ async def _serve(game: Game, folder: Any, sockets: Sequence[socket.socket], ip: 
             game=game,
             folder=folder,
             files=files,
-            names=names,
+            names=own | {f"{name}.local" for name in own},
             open=since,
             working=set(),
         ),
@@ -162,7 +155,7 @@ class _Server(HTTPServer):
                 one.close()
             if one.closed():
                 del self.since[one]
-        if len(self.since) >= 2 * MOST:  # too many to tell each that it is full
+        if len(self.since) >= 2 * MOST:  # too many to answer each of them
             stream.close()
             return
         self.since[stream] = now
@@ -186,21 +179,18 @@ class _Guarded(RequestHandler):
             raise HTTPError(404)
 
     def write_error(self, status_code: int, **_: Any) -> None:
-        said = SAID.get(status_code, SAID[400 if status_code < 500 else 500])
+        text = ERRORS.get(status_code, ERRORS[400 if status_code < 500 else 500])
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
         if status_code == 503:
             self.set_header("Retry-After", "5")
-        if self.request.method != "GET":
-            self.set_header("Content-Type", "text/plain; charset=utf-8")
-            self.finish(said)
-            return
-        full = status_code == 503
-        head = '<meta http-equiv="refresh" content="5">' if full else ""
-        more = " This page tries again every five seconds." if full else ""
-        self.finish(PAGE.format(head=head, title="One moment" if full else "Not here", said=said + more))
+            if self.request.method == "GET":
+                self.set_header("Refresh", "5")
+                text += " This page tries again every five seconds."
+        self.finish(text)
 
 
 class _File(_Guarded):
-    """The page and what it is drawn with; nothing else can be fetched."""
+    """The page and what draws it; nothing else can be fetched."""
 
     def get(self, path: str) -> None:
         content, kind = self.settings["files"][path]
@@ -209,7 +199,7 @@ class _File(_Guarded):
 
 
 class _Play(_Guarded):
-    """What the page says, and what it shows next."""
+    """A message of the page, and what it shows next."""
 
     async def post(self) -> None:
         if self.request.headers.get("Content-Type", "").split(";")[0] != "application/json":
@@ -223,14 +213,13 @@ class _Play(_Guarded):
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise HTTPError(400) from error
         working = self.settings["working"]
-        if len(working) >= MOST:  # whoever asked may be gone already, the work is not
+        if len(working) >= MOST:  # its visitor may be gone already, the work is not
             raise HTTPError(503)
-        told = (self.settings["game"], self.settings["folder"], message)
-        job = asyncio.get_running_loop().run_in_executor(None, reply, *told)
+        arguments = (self.settings["game"], self.settings["folder"], message)
+        job = asyncio.get_running_loop().run_in_executor(None, reply, *arguments)
         working.add(job)
         job.add_done_callback(working.discard)
-        view = await job
-        self.finish(view)
+        self.finish(await job)
 
 
 def _understood(message: Any) -> dict[str, Any]:

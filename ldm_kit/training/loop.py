@@ -1,12 +1,14 @@
-"""The training loop that the autoencoder and the denoiser share: warm-up, cool-down, averages, checkpoints.
+"""The training loop that the networks share: warm-up, cool-down, averaged weights, checkpoints.
 
-Every step draws its randomness from ``(seed, stage, step)`` alone, so a run that was interrupted and resumed sees the
-same batches and ends with the same weights as one that was not.
+Every step draws its randomness from ``(seed, stage, step)`` alone, and weights, averages, optimiser state and losses lie in
+one safetensors file that is moved into place whole. So a run that was killed at any instant and resumed sees the same
+batches and ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,33 +16,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from ldm_kit.datasets.toybox import generator
 from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError
-from ldm_kit.training import checkpoint
+from ldm_kit.files import written_aside
 
-__all__ = ["learning_rate_factor", "pick_device", "step_generators", "train"]
-
-COOL_DOWN = 0.35  # share of the steps, at the end, over which the learning rate falls to nothing
-AVERAGE = 0.999  # how slowly the averaged weights forget
-
-
-def step_generators(seed: int, stage: str, step: int) -> tuple[np.random.Generator, torch.Generator]:
-    """Randomness of one step, for NumPy and for torch.
-
-    Examples
-    --------
-    >>> first, second = (int(step_generators(0, "denoiser", 7)[0].integers(1000)) for _ in range(2))
-    >>> first == second
-    True
-    """
-    rng = generator("training", seed, stage, step)
-    return rng, torch.Generator().manual_seed(int(rng.integers(2**62)))
+_COOL_DOWN = 0.35  # share of the steps, at the end, over which the learning rate falls to nothing
+_AVERAGE = 0.999  # how slowly the averaged weights forget
 
 
 def pick_device(name: str) -> torch.device:
-    """The device to train on; ``"auto"`` is a GPU where there is one.
+    """Return the device to train on.
+
+    Parameters
+    ----------
+    name : str
+        ``"auto"`` is a GPU where there is one; else a name of torch's.
+
+    Returns
+    -------
+    torch.device
 
     Raises
     ------
@@ -58,12 +56,12 @@ def pick_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise BadInputError(
-            f"torch knows no device {name!r}. Give 'auto', 'cpu', 'cuda' or 'mps'."
+            f"torch knows no device {name!r}. Choose 'auto', 'cpu', 'cuda' or 'mps'."
         ) from error
 
 
 def learning_rate_factor(step: int, steps: int, warm_up: int) -> float:
-    """Share of the full learning rate at a step: a linear rise, a plateau, a cosine fall.
+    """Return the share of the full learning rate at a step: a linear rise, a plateau, a cosine fall.
 
     The plateau (rather than one long cosine) means that, until the fall begins, a run does not depend on how long it
     is going to be: it can be lengthened or cut short.
@@ -80,20 +78,15 @@ def learning_rate_factor(step: int, steps: int, warm_up: int) -> float:
 
 
 def cool_down_begins(steps: int) -> int:
-    """The first step at which the learning rate falls.
-
-    Examples
-    --------
-    >>> cool_down_begins(1000)
-    650
-    """
-    return round(steps * (1 - COOL_DOWN))
+    """Return the first step at which the learning rate falls."""
+    return round(steps * (1 - _COOL_DOWN))
 
 
-def _average(
+def _update(
     averages: Mapping[str, torch.nn.Module], modules: Mapping[str, torch.nn.Module], step: int
 ) -> None:
-    decay = min(AVERAGE, (1 + step) / (10 + step))  # early weights are poor: forget them fast
+    """Move the averaged weights a little towards the new ones."""
+    decay = min(_AVERAGE, (1 + step) / (10 + step))  # early weights are poor: forget them fast
     with torch.no_grad():
         for name, module in modules.items():
             for old, new in zip(averages[name].parameters(), module.parameters(), strict=True):
@@ -101,42 +94,41 @@ def _average(
 
 
 def train(
+    stage: str,
     modules: Mapping[str, torch.nn.Module],
-    loss_of_step: Callable[[int], torch.Tensor],
+    loss_of_step: Callable[[int, np.random.Generator, torch.Generator], torch.Tensor],
     *,
+    out: Path,
     steps: int,
     learning_rate: float,
-    path: Path,
+    seed: int,
     identity: Mapping[str, Any],
     warm_up: int = 100,
     save_every: int = 200,
-    name: str = "training",
-    on_checkpoint: Callable[[Mapping[str, torch.nn.Module]], None] | None = None,
-) -> tuple[dict[str, torch.nn.Module], pd.DataFrame]:
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """Train modules together, resuming from a checkpoint where there is one.
 
     Parameters
     ----------
+    stage : str
+        Names the progress bar and the checkpoint ``OUT/STAGE.safetensors``.
     modules : mapping of str to torch.nn.Module
         What is trained, on the device to train on; changed in place.
     loss_of_step : callable
-        Gives the loss (a scalar tensor) of a step from its number alone.
+        Returns the loss (a scalar tensor) of a step from its number and its random generators.
+    out : pathlib.Path
     steps : int
         How many steps the whole run has.
     learning_rate : float
         AdamW's, on the plateau.
-    path : pathlib.Path
-        The checkpoint file.
+    seed : int
+        Of the steps' randomness.
     identity : mapping
-        The settings that make this run what it is; a checkpoint of another run is refused.
+        Further settings that make this run what it is; a checkpoint of another run is refused.
     warm_up : int, default 100
         Steps over which the learning rate rises.
     save_every : int, default 200
         Steps between checkpoints.
-    name : str, default "training"
-        For the progress bar.
-    on_checkpoint : callable, optional
-        Called with the averaged modules after each checkpoint but the last.
 
     Returns
     -------
@@ -151,49 +143,96 @@ def train(
         If the checkpoint has other settings, or its length can no longer be changed.
     NonFiniteError
         If a loss is not finite; the last checkpoint stays.
-
-    Examples
-    --------
-    >>> averages, losses = train({"vae": vae}, loss_of_step, steps=100, learning_rate=1e-3,
-    ...                          path=Path("run/vae.safetensors"), identity={"seed": 0})  # doctest: +SKIP
     """
     averages = {key: copy.deepcopy(module).requires_grad_(False).eval() for key, module in modules.items()}
     parameters = [p for module in modules.values() for p in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    identity = {**identity, "steps": steps, "learning_rate": learning_rate, "warm_up": warm_up}
-    everything = {**modules, **{f"average of {key}": module for key, module in averages.items()}}
-    done, losses, saved = checkpoint.load(
-        path, everything, optimizer, identity=identity, free=frozenset({"steps"})
-    )
-    before = saved.get("steps", steps)
-    if before != steps and done > min(map(cool_down_begins, (before, steps))):
+    everything = torch.nn.ModuleDict({**modules, **{f"average of {key}": averages[key] for key in averages}})
+    path = out / f"{stage}.safetensors"
+    identity = {**identity, "seed": seed, "learning_rate": learning_rate, "warm_up": warm_up, "steps": steps}
+    losses, before = _load(path, everything, optimizer, identity)
+    if before != steps and len(losses) > min(map(cool_down_begins, (before, steps))):
         raise MismatchError(
-            f"{path.name} was to have {before} steps and is at step {done}, past the plateau of the "
-            f"learning rate; its length cannot become {steps}. Ask for {before} steps, or start afresh."
+            f"{path.name} was to have {before} steps and is at step {len(losses)}, past the plateau of the "
+            f"learning rate; its length cannot become {steps}. Choose {before} steps, or start afresh."
         )
     for module in modules.values():
         module.train()
-    bar = tqdm(range(done, steps), initial=done, total=steps, desc=name, mininterval=2.0)
+    bar = tqdm(range(len(losses), steps), initial=len(losses), total=steps, desc=stage, mininterval=2.0)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * learning_rate_factor(step, steps, warm_up)
-        loss = loss_of_step(step)
-        if not bool(torch.isfinite(loss)):
+        rng = generator("training", seed, stage, step)
+        loss = loss_of_step(step, rng, torch.Generator().manual_seed(int(rng.integers(2**62))))
+        losses.append(float(loss.detach()))
+        if not np.isfinite(losses[-1]):
             raise NonFiniteError(
-                f"The loss of {name} became {float(loss)} at step {step}. Lower the learning rate "
+                f"The loss of {stage} became {losses[-1]} at step {step}. Lower the learning rate "
                 f"(it was {learning_rate}) and start afresh in another folder."
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        _average(averages, modules, step)
-        losses.append(float(loss.detach()))
+        _update(averages, modules, step)
         if (step + 1) % 20 == 0:
             bar.set_postfix(loss=f"{np.mean(losses[-100:]):.4f}")
         if (step + 1) % save_every == 0 or step + 1 == steps:
-            checkpoint.save(path, everything, optimizer, step=step + 1, losses=losses, identity=identity)
-            if on_checkpoint is not None and step + 1 < steps:
-                on_checkpoint(averages)
-    averages = {key: module.cpu() for key, module in averages.items()}
-    return averages, pd.DataFrame({"step": np.arange(1, len(losses) + 1), "loss": losses})
+            save(path, everything, optimizer, losses, identity)
+    frame = pd.DataFrame({"step": np.arange(1, len(losses) + 1), "loss": losses})
+    return {key: module.cpu() for key, module in averages.items()}, frame
+
+
+def save(
+    path: Path,
+    modules: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    losses: list[float],
+    identity: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint aside and move it into place.
+
+    Not accelerate's `save_state` nor torch's own: they pickle the optimiser, and write in place.
+    """
+    tensors = {f"modules/{key}": value for key, value in modules.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
+    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
+    # safetensors refuses tensors that share memory, and saves contiguous ones only
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+    with written_aside(path) as aside:
+        save_file(tensors, aside, metadata={"identity": json.dumps(identity)})
+
+
+def _load(
+    path: Path, modules: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
+) -> tuple[list[float], int]:
+    """Fill modules and optimiser from a checkpoint, if there is one; its losses, and how many steps it was to have."""
+    if not path.exists():
+        return [], identity["steps"]
+    with safe_open(path, framework="pt") as file:
+        saved = json.loads(file.metadata()["identity"])
+        asked = json.loads(json.dumps(identity))  # as JSON has it: tuples are lists
+        unlike = [
+            f"{key} was {saved.get(key)!r}, now {asked.get(key)!r}"
+            for key in sorted({*saved, *asked} - {"steps"})
+            if saved.get(key) != asked.get(key)
+        ]
+        if unlike:
+            raise MismatchError(
+                f"The checkpoint {path.name} was made with other settings: {'; '.join(unlike)}. "
+                "Use its settings to go on with it, or another `out` folder to start afresh."
+            )
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    weights: dict[str, torch.Tensor] = {}
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, key = name.partition("/")
+        if kind == "modules":
+            weights[key] = tensor
+        elif kind == "optimizer":
+            index, part = key.split("/")
+            state.setdefault(int(index), {})[part] = tensor
+    modules.load_state_dict(weights)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return tensors["losses"].tolist(), int(saved["steps"])

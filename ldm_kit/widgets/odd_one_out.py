@@ -1,7 +1,8 @@
-"""The odd-one-out game in a notebook: three images, a click or a key, and what the others said."""
+"""The odd-one-out game in a notebook: three images, a click or a key, and what the others chose."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -10,9 +11,9 @@ import anywidget
 import pandas as pd
 import traitlets
 
-from ldm_kit.game.page import Page
-from ldm_kit.game.scoring import Consistency
-from ldm_kit.game.session import Game, Session
+from ldm_kit.game.answers import Consistency, agreement_table
+from ldm_kit.game.game import Game, Session
+from ldm_kit.game.page import reply
 
 
 def _data(name: str) -> str:
@@ -25,7 +26,7 @@ class OddOneOut(anywidget.AnyWidget):
     Parameters
     ----------
     game : Game
-        From `lk.game.Game`.
+        From `lk.game.new_game`.
     player : str, optional
         Whose file is written, or gone on with. By default the board asks for a name.
     folder : path-like
@@ -33,8 +34,8 @@ class OddOneOut(anywidget.AnyWidget):
 
     Notes
     -----
-    The state is `session` and the answers on disk. Whoever restarts the kernel, or reloads the page, and
-    gives the same name goes on where he was.
+    The state is the answers on disk. Whoever restarts the kernel, or reloads the page, and enters the same
+    name goes on where that player was.
 
     Examples
     --------
@@ -46,24 +47,29 @@ class OddOneOut(anywidget.AnyWidget):
     view: Any = traitlets.Dict().tag(sync=True)
 
     def __init__(self, game: Game, player: str | None = None, folder: Any = "outputs/game") -> None:
-        self.page = Page(game, player, folder)
-        super().__init__(view=self.page.view)
+        self.game, self.folder = game, folder
+        self._another, self._turns = player is None, itertools.count(1)
+        self._player = ""
+        super().__init__()
+        self._heard(self, {} if player is None else {"kind": "start", "player": player}, None)
         self.add_class("ldm-odd-one-out")
         self.on_msg(self._heard)
 
     @property
     def session(self) -> Session | None:
-        """The player's game; None until a name is given."""
-        return self.page.session
+        """The game of the player on the page, or of the last one; None until a name is entered."""
+        return self.game.start(self._player, self.folder) if self._player else None
 
     def scores(self) -> pd.DataFrame:
         """Agreement so far, as `Session.scores`; no row if nobody has begun."""
-        return self.page.scores()
+        return self.session.scores() if self.session else agreement_table([], {}, {})
 
     def consistency(self) -> Consistency:
         """Repeats answered alike so far."""
-        return self.page.consistency()
+        return self.session.consistency() if self.session else Consistency(0, 0)
 
     def _heard(self, _widget: Any, message: Mapping[str, Any], _buffers: Any) -> None:
-        self.page.hear(message)
-        self.view = self.page.view
+        view = reply(self.game, self.folder, message, another=self._another)
+        if "game" in view:
+            self._player = view["player"]
+        self.view = {**view, "turn": next(self._turns)}  # the board draws each view once, alike or not

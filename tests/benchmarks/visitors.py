@@ -65,7 +65,7 @@ def visit(port: int, player: str) -> float:
     for path in FILES:
         assert ask(port, path)[0] == 200
     assert say(port)["phase"] == "name"
-    assert len(say(port, kind="start", player=player)["pictures"]) == 3
+    assert len(say(port, kind="start", player=player)["images"]) == 3
     return time.perf_counter() - began
 
 

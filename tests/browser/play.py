@@ -30,10 +30,10 @@ def begin(page: Page, name: str) -> None:
 
 
 def shown(page: Page) -> list[str]:
-    """The alt texts of the three pictures, from left to right, without their sides' names."""
+    """The alt texts of the three images, from left to right, without their sides' names."""
     texts = page.locator(f"{BOARD} .ldm-picture img").evaluate_all("all => all.map(one => one.alt)")
-    assert [text.split(" picture: ")[0] for text in texts] == ["left", "middle", "right"]
-    return [text.split(" picture: ")[1] for text in texts]
+    assert [text.split(" image: ")[0] for text in texts] == ["left", "middle", "right"]
+    return [text.split(" image: ")[1] for text in texts]
 
 
 def click(page: Page, side: int) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def press(page: Page, side: int) -> dict[str, Any]:
 def seen(page: Page, side: int) -> dict[str, Any]:
     wait_for(page, "play")
     done = int(board(page).get_attribute("data-done") or -1)
-    return {"pictures": shown(page), "choice": side, "done": done}
+    return {"images": shown(page), "choice": side, "done": done}
 
 
 def told(page: Page, done: int) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def told(page: Page, done: int) -> dict[str, Any]:
     who = page.locator(f"{BOARD} .ldm-pictures > div").evaluate_all(
         "all => all.map(one => [...one.querySelectorAll('li')].map(entry => entry.textContent))"
     )
-    return {"said": page.locator(f"{BOARD} .ldm-said").inner_text(), "who": who}
+    return {"status": page.locator(f"{BOARD} .ldm-said").inner_text(), "who": who}
 
 
 def go_on(page: Page, *, by_key: bool = False) -> None:
@@ -83,7 +83,7 @@ def check_rows(path: Path, trials: list[dict[str, Any]], labels: dict[str, str])
         assert row["trial"] == str(number)
         assert row["player"] == path.stem
         assert row["judgements"] == "human"
-        assert [labels[row[f"image{side}"]] for side in (1, 2, 3)] == trial["pictures"]
+        assert [labels[row[f"image{side}"]] for side in (1, 2, 3)] == trial["images"]
         assert row["choice"] == str(trial["choice"])
         assert 0 < float(row["seconds"]) < 120
 

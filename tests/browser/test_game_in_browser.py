@@ -47,10 +47,10 @@ def check_feedback(trial: dict[str, object], notebook: Notebook) -> None:
     who = trial["who"]
     assert isinstance(who, list)
     assert "you" in who[told["choice"] - 1] and told["choice"] == trial["choice"]
-    for name, side in told["said"].items():
+    for name, side in told["others"].items():
         if name != "simulated observers":
             assert [place for place, named in enumerate(who, 1) if name in named] == ([side] if side else [])
-    assert "Simulated observers: " in str(trial["said"])
+    assert "Simulated observers: " in str(trial["status"])
 
 
 def test_ten_trials_by_clicks_and_keys_are_ten_right_rows(
@@ -183,7 +183,7 @@ def test_a_page_waits_for_a_server_that_was_killed_and_shows_names_as_text(
             play.begin(page, "ann")
             trial = play.click(page, 1)
             shown = page.locator(".ldm-board").inner_text()
-            assert all(name in shown for name in (*trial["pictures"], "<b>mid</b>"))
+            assert all(name in shown for name in (*trial["images"], "<b>mid</b>"))
             assert page.locator(".ldm-board :is(b, i, script, [onload], [onerror])").count() == 0
             assert page.evaluate("window.hacked === undefined")
             play.go_on(page)

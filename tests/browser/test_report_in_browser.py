@@ -18,7 +18,7 @@ title: A class plays
 question: Do you name the same odd one as the judges?
 runs:
   - notebook: {ROOT / "notebooks" / "05_odd_one_out_game.ipynb"}
-    parameters: {{autoplay: judge, n_trials: 12, n_catch: 3}}
+    parameters: {{autoplay: participant, n_trials: 12, n_catch: 3}}
 """
 
 

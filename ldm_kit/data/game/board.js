@@ -1,5 +1,5 @@
 // The board of the odd-one-out game. It draws what `view` says and sends what the player does; it knows no rule.
-// Nothing is loaded from anywhere: the pictures come with the view.
+// Nothing is loaded from anywhere: the images come with the view.
 
 const DRAWN = ["svg", "line", "rect", "circle"];
 
@@ -14,11 +14,11 @@ function element(kind, attributes = {}, ...children) {
   return made;
 }
 
-function picture(one, side, view, answer) {
+function choice(one, side, view, answer) {
   const names = ["left", "middle", "right"];
   const open = view.phase === "play";
   const classes = ["ldm-picture", one.small && "ldm-small", view.choice === side && "ldm-chosen"];
-  const image = element("img", { src: one.src, alt: `${names[side - 1]} picture: ${one.alt}`, draggable: "false" });
+  const image = element("img", { src: one.src, alt: `${names[side - 1]} image: ${one.alt}`, draggable: "false" });
   const below = [element("span", { class: "ldm-key" }, String(side))];
   if (!open) below.push(element("span", { class: "ldm-label" }, one.alt));
   const button = element(
@@ -31,7 +31,7 @@ function picture(one, side, view, answer) {
     image, ...below,
   );
   const who = (one.who || []).map((entry) => element("li", { class: entry.kind ? `ldm-${entry.kind}` : "" }, entry.text));
-  const chosenBy = who.length ? [element("ul", { class: "ldm-who", "aria-label": `named picture ${side}` }, ...who)] : [];
+  const chosenBy = who.length ? [element("ul", { class: "ldm-who", "aria-label": `chose image ${side}` }, ...who)] : [];
   return element("div", {}, button, ...chosenBy);
 }
 
@@ -44,16 +44,16 @@ function agreement({ rows, chance, ceiling, caption }) {
   const drawn = rows.flatMap((row) => [
     element("span", {}, row.name),
     element(
-      "svg", { role: "img", "aria-label": `${row.said}, interval ${row.low.toFixed(2)} to ${row.high.toFixed(2)}` },
+      "svg", { role: "img", "aria-label": `${row.count}, interval ${row.low.toFixed(2)} to ${row.high.toFixed(2)}` },
       ...(band ? [band.cloneNode()] : []),
       element("line", { class: "ldm-chance", x1: at(chance), x2: at(chance), y2: "100%" }),
       element("line", { class: "ldm-interval", x1: at(row.low), x2: at(row.high), y1: "50%", y2: "50%" }),
       element("circle", { class: `ldm-${row.kind}`, cx: at(row.share), cy: "50%", r: 6 }),
     ),
-    element("span", {}, row.said),
+    element("span", {}, row.count),
   ]);
   return [
-    element("h4", {}, "Who names the same odd one as you?"),
+    element("h4", {}, "Who chooses the same odd one as you?"),
     element("div", { class: "ldm-agreement" }, ...drawn), element("p", { class: "ldm-quiet" }, caption),
   ];
 }
@@ -75,17 +75,17 @@ function draw(root, view, send, answer) {
   if (view.total) {
     parts.push(element("progress", { max: view.total, value: view.done, "aria-label": `${view.done} of ${view.total} answered` }));
   }
-  if (view.pictures && view.pictures.length) {
-    const three = view.pictures.map((one, index) => picture(one, index + 1, view, answer));
+  if (view.images) {
+    const three = view.images.map((one, index) => choice(one, index + 1, view, answer));
     parts.push(element("div", { class: "ldm-pictures", role: "group", "aria-label": view.title }, ...three));
   }
   if (view.agreement && view.agreement.rows.length) parts.push(...agreement(view.agreement));
   if (view.phase === "name") parts.push(nameForm(view, send));
-  const said = element("p", { class: "ldm-said", role: "status", "aria-live": "polite" }, view.said || "");
+  const status = element("p", { class: "ldm-said", role: "status", "aria-live": "polite" }, view.status || "");
   if (view.phase === "feedback" || view.phase === "end") {
     const next = view.go && element("button", { type: "button", class: "ldm-go ldm-next", on: { click: () => send({ kind: "next" }) } }, view.go);
-    parts.push(element("div", { class: "ldm-row" }, ...(next ? [next] : []), said));
-  } else parts.push(said);
+    parts.push(element("div", { class: "ldm-row" }, ...(next ? [next] : []), status));
+  } else parts.push(status);
   if (view.error) parts.push(element("p", { class: "ldm-error", role: "alert" }, view.error));
   if (view.hint) parts.push(element("p", { class: "ldm-quiet" }, view.hint));
   root.replaceChildren(...parts);
@@ -100,7 +100,11 @@ function render({ model, el }) {
   let began = performance.now();
   let sent = "";
 
-  const send = (message) => model.send(message);
+  // What the page shows goes along with each message: that, and the answers on disk, are all that a reply needs.
+  const send = (message) => {
+    const { player, game, phase } = model.get("view");
+    model.send({ player, game, phase, ...message });
+  };
   const answer = (side) => {
     const view = model.get("view");
     const once = `${view.player}/${view.trial}/${view.turn}`;

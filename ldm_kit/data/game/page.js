@@ -1,5 +1,5 @@
 // The board on a page of its own. What the player does is posted, what comes back is drawn. The server keeps nothing of
-// this page, so a message that got no reply is sent again until it gets one.
+// this page, so a message without a reply is sent again until there is one.
 import board from "./board.js";
 
 const PAUSE = 2000; // milliseconds between two tries
@@ -33,7 +33,7 @@ async function post(message) {
 async function send(message) {
   if (busy) return;
   busy = true;
-  show(await post({ player: view.player, game: view.game, phase: view.phase, ...message }));
+  show(await post(message));
   busy = false;
 }
 
