@@ -12,9 +12,8 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import UnreadableImageError
 from ldm_kit.features.looking import Look, looks_at
 from ldm_kit.models.opened import OpenedModel
-from ldm_kit.plots.alignment import percent
-from ldm_kit.plots.pictures import film_strip, picture_grid, space_colours
-from ldm_kit.plots.tokens import token_maps, token_norms, token_similarity
+from ldm_kit.plots import film_strip, picture_grid, space_colours, token_maps, token_norms, token_similarity
+from ldm_kit.plots.template import percent
 from ldm_kit.widgets.explorer import FIGURE_WIDTH, Explorer, Progress, Shown, control
 from ldm_kit.widgets.kept import Kept
 from ldm_kit.widgets.uploads import uploaded_picture

@@ -13,7 +13,7 @@ from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.errors import BadInputError
 from ldm_kit.features.store import FeatureStore
 from ldm_kit.measures import ProbeResult, protocol_linhardt, similarity
-from ldm_kit.plots.pictures import picture_grid
+from ldm_kit.plots import picture_grid
 from ldm_kit.plots.template import COLOURS, figure
 from ldm_kit.widgets.explorer import FIGURE_WIDTH, Explorer, Progress, Shown, control
 

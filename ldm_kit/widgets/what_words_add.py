@@ -22,8 +22,7 @@ from ldm_kit.features.store import FeatureStore
 from ldm_kit.features.words import relabel_by_prompt, vocabulary_coverage
 from ldm_kit.measures import compare, similarity
 from ldm_kit.models.opened import OpenedModel
-from ldm_kit.plots.differences import gain_heatmap
-from ldm_kit.plots.matrices import matrices
+from ldm_kit.plots import gain_heatmap, matrices
 from ldm_kit.widgets.explorer import Explorer, Progress, Shown, control
 
 ABOUT = """

@@ -23,9 +23,14 @@ from ldm_kit.measures import (
     similarity,
 )
 from ldm_kit.measures.grouped import set_keys
-from ldm_kit.plots.alignment import block_curves, block_noise_heatmap
-from ldm_kit.plots.differences import category_dots, difference_dots, dimension_dots
-from ldm_kit.plots.pictures import triplet_sheet
+from ldm_kit.plots import (
+    block_curves,
+    block_noise_heatmap,
+    category_dots,
+    difference_dots,
+    dimension_dots,
+    triplet_sheet,
+)
 from ldm_kit.plots.template import judged_by
 from ldm_kit.tables import only
 from ldm_kit.widgets.explorer import Explorer, Progress, Shown, control
