@@ -15,9 +15,12 @@ NO_BROWSER = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what the machine cannot run, and what nobody asked for."""
+    """Group what shares fixtures, and leave out what nobody asked for."""
     asked = config.getoption("markexpr", "")
+    with_lab = {item.path for item in items if "lab" in getattr(item, "fixturenames", ())}
     for item in items:
+        # A module is run by one process, which shares its fixtures; those that need JupyterLab, by the same one.
+        item.add_marker(pytest.mark.xdist_group("lab" if item.path in with_lab else str(item.path)))
         if item.get_closest_marker("network") and "network" not in asked:
             item.add_marker(pytest.mark.skip(reason="needs the internet: ask for it with -m network"))
 
