@@ -210,7 +210,7 @@ def test_explorers_can_be_selected_and_say_what_is_seen(noise, human, prompts):
     for explorer in (noise, human, prompts):
         assert "ldm-explorer" in explorer._dom_classes
         assert f"ldm-{explorer.NAME}" in explorer._dom_classes
-        assert len(explorer.ABOUT) > 200
+        assert "What am I seeing?" in explorer.children[-1].value and len(explorer.children[-1].value) > 300
         with pytest.raises(UnknownNameError, match="Did you mean"):
             explorer.figure("Ma")
     assert "car" in noise.image.tooltip or noise.state.stimulus.split(".")[0] in noise.image.tooltip
@@ -407,7 +407,7 @@ def test_gains_are_those_of_the_comparison(prompts, store, data):
         data.triplets,
         "centred cosine",
     ).set_index(["block", "noise_level"])["accuracy"]
-    gains = prompts.gains().set_index(["block", "noise_level"])
+    gains = prompts._gains(prompts.state).set_index(["block", "noise_level"])
     for place in gains.index:
         assert gains.loc[place, "accuracy_a"] == pytest.approx(by_word[place], abs=2e-4)
 
@@ -454,7 +454,7 @@ def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(prompts, mode
     np.testing.assert_allclose(
         kept["mid_block", 0.9, "label"], whole["mid_block", 0.9, "label"], rtol=1e-4, atol=1e-5
     )
-    gain = prompts.gains().set_index(["block", "noise_level"]).loc[("mid_block", 0.9)]
+    gain = prompts._gains(prompts.state).set_index(["block", "noise_level"]).loc[("mid_block", 0.9)]
     plain, worded = (
         np.mean(lk.measures.triplet_scores(X, data.triplets.indices, "centred cosine"))
         for X in (store["mid_block", 0.9, "none"], whole["mid_block", 0.9, "label"])

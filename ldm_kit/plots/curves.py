@@ -37,9 +37,7 @@ def one_conditioning(table: pd.DataFrame, conditioning: str | None) -> pd.DataFr
     return table
 
 
-def block_curves(
-    table: pd.DataFrame, conditioning: str | None = None, title: str = "Alignment through the network"
-) -> go.Figure:
+def block_curves(table: pd.DataFrame, conditioning: str | None = None) -> go.Figure:
     """Draw alignment over the blocks in network order, one curve per noise level.
 
     Parameters
@@ -48,7 +46,6 @@ def block_curves(
         The tidy table, one row per cell.
     conditioning : str, optional
         Which to draw, if the table holds several.
-    title : str
 
     Returns
     -------
@@ -70,7 +67,7 @@ def block_curves(
     """
     part = one_conditioning(table, conditioning)
     blocks = in_network_order(part)
-    fig = _figure(title, part)
+    fig = _figure("Alignment through the network", part)
     shares = signal_shares(part)
     for i, (level, rows) in enumerate(part.groupby("noise_level")):
         rows = rows.set_index("block").reindex(blocks)
@@ -123,9 +120,7 @@ def noise_curves(table: pd.DataFrame, blocks: list[str] | None = None) -> go.Fig
     return fig
 
 
-def model_curves(
-    table: pd.DataFrame, noise_level: float, *, title: str = "Alignment through each network"
-) -> go.Figure:
+def model_curves(table: pd.DataFrame, noise_level: float) -> go.Figure:
     """Draw alignment over relative depth, one curve per model.
 
     Parameters
@@ -158,7 +153,7 @@ def model_curves(
     if not (shown["noise_level"] == noise_level).any():
         found = sorted(table["noise_level"].unique())
         raise unknown_name("noise level", noise_level, found, "Extract it first.")
-    fig = _figure(title, shown, f"; denoisers at noise level {noise_level:g}")
+    fig = _figure("Alignment through each network", shown, f"; denoisers at noise level {noise_level:g}")
     names = list(dict.fromkeys(shown["model"]))
     for i, name in enumerate(names):
         rows = shown[shown["model"] == name].sort_values("depth")
@@ -197,11 +192,9 @@ def model_curves(
 def gain_curves(
     table: pd.DataFrame,
     *,
-    value: str = "difference",
     by: str = "block",
     x: str = "noise_level",
     title: str = "What the prompt adds",
-    subtitle: str = "",
     legend: str = "",
 ) -> go.Figure:
     """Draw differences in accuracy with their intervals around zero.
@@ -209,14 +202,12 @@ def gain_curves(
     Parameters
     ----------
     table : pandas.DataFrame
-        Rows with `value`, ``ci_low`` and ``ci_high`` (of the difference), `by` and `x`.
-    value : str
-        The difference's column.
+        Rows with ``difference``, ``ci_low`` and ``ci_high`` (of the difference), `by` and `x`.
     by : str
         One curve for each.
     x : str
         What runs along the axis.
-    title, subtitle, legend : str
+    title, legend : str
 
     Returns
     -------
@@ -230,11 +221,11 @@ def gain_curves(
     [0.1]
     """
     names = in_network_order(table) if by == "block" else list(dict.fromkeys(table[by]))
-    fig = figure(title, subtitle or f"difference in odd-one-out accuracy, 95 % intervals, {judged_by(table)}")
+    fig = figure(title, f"difference in odd-one-out accuracy, 95 % intervals, {judged_by(table)}")
     for i, name in enumerate(names):
         rows = table[table[by] == name].sort_values("depth" if x == "block" else x)
         dash = "dash" if i >= len(COLOURS) else "solid"
-        _curve(fig, rows[x], rows, str(name), i, dash, value, marker={"symbol": i, "size": 9})
+        _curve(fig, rows[x], rows, str(name), i, dash, "difference", marker={"symbol": i, "size": 9})
     add_line(fig, 0)
     fig.update_layout(legend_title_text=legend or by.replace("_", " "))
     fig.update_xaxes(title=x.replace("_", " "))

@@ -39,18 +39,14 @@ def category_dots(table: pd.DataFrame, *, title: str = "By category") -> go.Figu
     return fig.update_xaxes(title="odd-one-out accuracy")
 
 
-def dimension_dots(
-    table: pd.DataFrame, *, most: int = 20, title: str = "By dimension", subtitle: str = ""
-) -> go.Figure:
-    """Draw how well each named dimension is predicted, one dot with its 95 % interval each.
+def dimension_dots(table: pd.DataFrame, *, title: str = "By dimension") -> go.Figure:
+    """Draw how well the 20 best named dimensions are predicted, one dot with its 95 % interval each.
 
     Parameters
     ----------
     table : pandas.DataFrame
         From `ldm_kit.dimension_regression`, of one cell: ``dimension``, ``r2``, ``r2_low``, ``r2_high``.
-    most : int
-        How many of the best to draw.
-    title, subtitle : str
+    title : str
 
     Examples
     --------
@@ -58,11 +54,10 @@ def dimension_dots(
     >>> dimension_dots(pd.DataFrame(rows)).data[0].x.tolist()
     [0.5]
     """
-    rows = table[table["dimension"] != ""].sort_values("r2").tail(most)
+    rows = table[table["dimension"] != ""].sort_values("r2").tail(20)
     bars = rows.assign(ci_low=rows["r2_low"], ci_high=rows["r2_high"])
     left_out = f"; the {len(rows)} best of {len(table)}" if len(table) > len(rows) else ""
-    subtitle = (subtitle or "R² on held-out objects with 95 % intervals") + left_out
-    fig = _dots(bars, "r2", "dimension", title, subtitle)
+    fig = _dots(bars, "r2", "dimension", title, f"R² on held-out objects with 95 % intervals{left_out}")
     add_line(fig, 0, "no better than the mean", axis="x")
     return fig.update_xaxes(title="R²")
 
@@ -175,19 +170,15 @@ def agreement_dots(
 def grouped_bars(
     table: pd.DataFrame,
     *,
-    x: str = "block",
-    by: str = "probe",
     title: str = "A probe against zero-shot",
     y_title: str = "held-out odd-one-out accuracy",
 ) -> go.Figure:
-    """Draw accuracies side by side with 95 % intervals, the chance line and the ceiling.
+    """Draw the accuracies of probes side by side, block by block, with 95 % intervals, the chance line and the ceiling.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        The tidy table; one row for each `x` and `by`.
-    x, by : str
-        Columns: what runs along the axis, and what stands side by side.
+        The tidy table; one row for each block and probe.
     title, y_title : str
 
     Examples
@@ -197,19 +188,19 @@ def grouped_bars(
     >>> [bar.name for bar in grouped_bars(tidy(rows)).data]
     ['none', 'linear']
     """
-    order = in_network_order(table) if x == "block" else list(dict.fromkeys(table[x]))
+    blocks = in_network_order(table)
     fig = figure(title, f"95 % intervals, {judged_by(table)}", barmode="group")
-    for i, (name, rows) in enumerate(table.groupby(by, sort=False)):
-        rows = rows.set_index(x).reindex(order)
+    for i, (name, rows) in enumerate(table.groupby("probe", sort=False)):
+        rows = rows.set_index("block").reindex(blocks)
         fig.add_bar(
-            x=[str(item) for item in order],
+            x=blocks,
             y=rows["accuracy"],
             error_y=error_bars(rows),
             name=str(name),
             marker={"color": COLOURS[i % len(COLOURS)], "pattern": {"shape": PATTERNS[i % len(PATTERNS)]}},
         )
     add_bounds(fig, table)
-    fig.update_xaxes(title=x.replace("_", " "), type="category")
+    fig.update_xaxes(title="block", type="category")
     # Bars start below chance, not at zero: zero accuracy means nothing in a choice of three.
     lowest = table[["ci_low", "accuracy"]].min().min()
     highest = table[["ci_high", "accuracy", "ceiling_high"]].max().max()

@@ -81,9 +81,7 @@ def block_noise_heatmap(
     return fig
 
 
-def gain_heatmap(
-    table: pd.DataFrame, *, title: str = "What the prompt adds", subtitle: str = ""
-) -> go.Figure:
+def gain_heatmap(table: pd.DataFrame, *, title: str = "What the prompt adds") -> go.Figure:
     """Draw gains as a map, blocks in network order × noise levels, each with its interval.
 
     Parameters
@@ -91,7 +89,7 @@ def gain_heatmap(
     table : pandas.DataFrame
         From `ldm_kit.compare`: rows with ``block``, ``depth``, ``noise_level``, ``difference``, ``ci_low``,
         ``ci_high``, and, where they were corrected, ``low_corrected`` and ``high_corrected``.
-    title, subtitle : str
+    title : str
 
     Returns
     -------
@@ -122,7 +120,7 @@ def gain_heatmap(
         grid,
         text,
         title,
-        subtitle or f"difference in odd-one-out accuracy ± half of the 95 % interval, {judged_by(table)}",
+        f"difference in odd-one-out accuracy ± half of the 95 % interval, {judged_by(table)}",
         colorscale=DIVERGING,
         zmin=-reach,
         zmax=reach,

@@ -22,9 +22,8 @@ def matrices(
     title: str = "Similarity of the stimuli",
     subtitle: str = "",
     bar: str = "similarity",
-    same_scale: bool = True,
 ) -> go.Figure:
-    """Draw square matrices side by side.
+    """Draw square matrices side by side, all on one colour scale.
 
     Parameters
     ----------
@@ -33,9 +32,6 @@ def matrices(
     labels : sequence of str, length n
         Along both axes.
     title, subtitle, bar : str
-    same_scale : bool
-        One colour scale for all, so that colours may be compared; otherwise each has its own range, so that
-        patterns may.
 
     Examples
     --------
@@ -44,13 +40,14 @@ def matrices(
     ['none', 'label']
     """
     names = escaped(labels)
-    scale = {"coloraxis": "coloraxis"} if same_scale else {"colorscale": SCALE, "showscale": False}
-    heat = {"x": names, "y": names, **scale, "hovertemplate": "%{y} – %{x}: %{z:.3f}<extra></extra>"}
+    hover = "%{y} – %{x}: %{z:.3f}<extra></extra>"
     fig = make_subplots(
         cols=len(given), subplot_titles=escaped(given), horizontal_spacing=0.06, shared_yaxes=True
     )
     for i, matrix in enumerate(given.values()):
-        fig.add_heatmap(z=matrix, **heat, row=1, col=i + 1)
+        fig.add_heatmap(
+            z=matrix, x=names, y=names, coloraxis="coloraxis", hovertemplate=hover, row=1, col=i + 1
+        )
     fig.update_layout(
         template="ldm_kit",
         title={"text": heading(title, [subtitle] if subtitle else [])},
@@ -129,7 +126,6 @@ def token_maps(
     *,
     title: str = "Spatial positions of a block",
     subtitle: str = "",
-    width: int = 860,
 ) -> go.Figure:
     """Draw the norms of a map's positions, and one position's cosine similarity to others, side by side.
 
@@ -142,8 +138,6 @@ def token_maps(
     token : (int, int)
         Row and column of the position, marked in the norms and in the first map.
     title, subtitle : str
-    width : int
-        In pixels.
 
     Examples
     --------
@@ -175,7 +169,7 @@ def token_maps(
         fig.add_scatter(**mark, hoverinfo="skip", showlegend=False, row=1, col=column)
     text = heading(title, [subtitle] if subtitle else [])
     fig.update_layout(
-        template="ldm_kit", title_text=text, width=width, height=380, margin={"t": 110, "l": 40, "r": 20}
+        template="ldm_kit", title_text=text, width=860, height=380, margin={"t": 110, "l": 40, "r": 20}
     )
     axes = {
         "constrain": "domain",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from typing import Any
 
 import pandas as pd
@@ -34,27 +35,6 @@ for _, renderer in pio.renderers.items():
 
 # In a page, a figure takes the available width, up to its own; below the width that its labels need, it is scaled down.
 NARROWEST = 640
-FITTING = """<style>
-.ldm-figure { max-width: var(--width); container-type: inline-size; overflow-x: auto; overflow-y: hidden; }
-.ldm-figure > div { --scale: min(1, tan(atan2(100cqw, var(--least)))); width: max(100cqw, var(--least)) !important;
-  transform: scale(var(--scale)); transform-origin: 0 0; margin-bottom: calc((var(--scale) - 1) * var(--height)); }
-@media print {
-  .ldm-figure .modebar { display: none; }
-  .ldm-figure > div { width: 100% !important; transform: none; margin-bottom: 0; }
-  .ldm-figure :is(.svg-container, .main-svg) { width: 100% !important; }
-}
-</style>"""
-# A script cannot know the width of the paper: what was drawn for the screen is scaled as an image is.
-SCALING = """
-const plot = document.getElementById("{plot_id}");
-const scaled = () => plot.querySelectorAll(".main-svg").forEach((one) => {
-  one.setAttribute("viewBox", `0 0 ${one.getAttribute("width")} ${one.getAttribute("height")}`);
-  one.setAttribute("preserveAspectRatio", "xMinYMin meet");
-});
-scaled();
-plot.on("plotly_afterplot", scaled);
-"""
-
 AXIS = {
     "automargin": True,
     "title": {"standoff": 12},
@@ -169,11 +149,16 @@ def figure_html(figure: go.Figure | Mapping[str, Any], library: str | bool = Fal
         config={**CONFIG, "responsive": True},
         include_plotlyjs=library,
         full_html=False,
-        post_script=SCALING,
+        post_script=_data("print.js"),
         validate=False,
     )
     size = f"--width: {width}px; --height: {height}px; --least: {min(width, NARROWEST)}px"
-    return f'{FITTING}<div class="ldm-figure" style="{size}">{div}</div>'
+    return f'<style>\n{_data("figure.css")}</style><div class="ldm-figure" style="{size}">{div}</div>'
+
+
+def _data(name: str) -> str:
+    """Read a file of `data/figure`."""
+    return (resources.files("ldm_kit") / "data" / "figure" / name).read_text(encoding="utf-8")
 
 
 def size_of(layout: Mapping[str, Any]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Generator, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import resources
 from typing import Any, ClassVar
 
 import ipywidgets
@@ -66,8 +67,8 @@ class TitledImage(ipywidgets.Image):  # type: ignore[misc]
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     """Base of the explorers: a state, tabs that show it, and work that never blocks the controls.
 
-    A subclass names its tabs and its `STATE`, a NamedTuple with one field per control that is watched, and
-    implements `steps` and, if it likes, `key`, `must_run` and `clicked`.
+    A subclass has a `NAME` (``data/explorers/NAME.html`` explains it), tabs, and a `STATE`, a NamedTuple with
+    one field per control that is watched. It implements `steps` and, if it likes, `key`, `must_run` and `clicked`.
 
     Parameters
     ----------
@@ -87,7 +88,6 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
 
     NAME: ClassVar[str] = "explorer"
     TABS: ClassVar[dict[str, str]] = {}
-    ABOUT: ClassVar[str] = ""
     RUNS: ClassVar[bool] = False  # whether there is a Run button
     STATE: ClassVar[Any]
 
@@ -144,7 +144,10 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
             [self.bar, self.status], layout={"align_items": "center", "min_height": "34px"}
         )
         # HTML's own accordion: that of ipywidgets opens by the mouse alone.
-        about = f'<details class="ldm-about"><summary>What am I seeing?</summary>{self.ABOUT}</details>'
+        text = (resources.files("ldm_kit") / "data" / "explorers" / f"{self.NAME}.html").read_text(
+            encoding="utf-8"
+        )
+        about = f'<details class="ldm-about"><summary>What am I seeing?</summary>{text}</details>'
         return [
             ipywidgets.HBox([left, right], layout={"flex_flow": "row wrap"}),
             line,

@@ -34,17 +34,6 @@ from ldm_kit.widgets.live import Cache
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Before an uploaded image's own name, so that it never bears a stimulus's: noise is drawn from the name.
 FOLDER = "yours"
-ABOUT = """
-<p><b>The image</b> goes through the autoencoder and gets noise to the chosen level. The denoiser runs
-<b>once</b>. <b>The estimate</b> is the clean image that this one pass implies: sharp where the model is sure,
-the mean of all that could be where it is not.</p>
-<p><b>In colour:</b> a block holds a vector at every spatial position. Red, green and blue are the three
-directions in which the vectors of this map differ most; similar colours, similar vectors. The colours of two maps cannot be
-compared, except within the film strip, where they are found over all levels together.</p>
-<p><b>Positions:</b> how long each vector is, and its cosine similarity to the position marked ×: orange points the same
-way, blue the opposite one. In the second image, look for the same: do the wheels of two cars match? Click a position,
-or move the slider, to mark another one.</p>
-"""
 
 
 class State(NamedTuple):
@@ -84,7 +73,6 @@ class IntoTheNoise(Explorer):
     """
 
     NAME = "into-the-noise"
-    ABOUT = ABOUT
     STATE = State
     TABS: ClassVar[dict[str, str]] = {
         "Image": "The image, noised; the model's estimate of it in one step; what the block holds.",

@@ -26,16 +26,6 @@ from ldm_kit.widgets.explorer import (
     level_slider,
 )
 
-ABOUT = """
-<p><b>Each row</b> begins with the chosen stimulus and goes on with its nearest neighbours: in the block (centred cosine),
-after the probe (dot product), and in a space of named dimensions, where there is one. Its row says what it is: SPoSE and
-VICE were fitted to people's choices (a human model); Toybox's norms are those of the simulated observers, also where others
-chose.</p>
-<p>The probe is that of the fold in which the chosen stimulus was <b>held out</b>: it never saw it, but it did see most of its
-neighbours. A stimulus without judgements was seen by no probe; then the first fold's is shown, and the status line says so.</p>
-<p><b>Ranks:</b> every other stimulus is a dot; at the left lies what that space holds near (1 is the nearest), at the bottom
-what the block does. A probe that helps draws dots towards the diagonal.</p>
-"""
 BEFORE, AFTER = "the block", "after the probe"
 PEEKS = "linhardt2024"  # the protocol whose probe is trained on every stimulus
 
@@ -78,7 +68,6 @@ class ProbesView(Explorer):
     """
 
     NAME = "probes-view"
-    ABOUT = ABOUT
     STATE = State
     TABS: ClassVar[dict[str, str]] = {
         "Neighbours": "The chosen stimulus (left) and its nearest neighbours in each space.",

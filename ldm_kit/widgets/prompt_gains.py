@@ -32,16 +32,6 @@ from ldm_kit.widgets.explorer import (
     level_slider,
 )
 
-ABOUT = """
-<p><b>The gain</b> is the accuracy with this prompt minus the accuracy with none, in the same block at the same noise level,
-on the same triplets. Orange is a gain, blue a loss; it is set <b>bold</b> if its 95 % interval excludes zero.</p>
-<p><b>The template</b> is your own prompt; <code>{name}</code> stands for the object's label. Press <i>Run</i>: every image goes
-through the model with its new prompt. <i>Cancel</i> leaves what is done, and <i>Run</i> goes on from there.</p>
-<p><b>Shuffled</b> labels give each image another object's label. Scored as the object in the image they should harm; scored
-as the object in the prompt they show how much of the gain comes from the prompt alone.</p>
-<p><b>The matrices</b> show the similarity of the chosen stimuli in one block, without and with the prompt, on one colour scale.
-Does the prompt pull a category together, or everything?</p>
-"""
 OWN = "your template"
 BY_PROMPT = "shuffled, scored as the prompt's object"
 SHOWN_AT_FIRST = 16
@@ -90,7 +80,6 @@ class PromptGains(Explorer):
     """
 
     NAME = "prompt-gains"
-    ABOUT = ABOUT
     RUNS = True
     STATE = State
     TABS: ClassVar[dict[str, str]] = {
@@ -166,16 +155,6 @@ class PromptGains(Explorer):
         return self._gain(state) if tab == "Gain" else self._matrices(state)
 
     # What the tabs show ---------------------------------------------------------------------------
-
-    def gains(self) -> pd.DataFrame:
-        """Return the table behind the present gain; empty for no prompt.
-
-        Examples
-        --------
-        >>> view.gains()[["block", "noise_level", "difference"]]  # doctest: +SKIP
-        """
-        self.shown("Gain")
-        return self._gains(self.state)
 
     def _gains(self, state: State) -> pd.DataFrame:
         if state.conditioning == "none":

@@ -34,17 +34,6 @@ from ldm_kit.tables import only
 from ldm_kit.widgets.explorer import Explorer, Progress, Shown, cell_name, dropdown, level_slider
 from ldm_kit.wording import format_accuracy, format_difference
 
-ABOUT = """
-<p><b>The map</b> shows, for each block and noise level, the share of triplets on which the block leaves out the item that
-was judged the odd one. Chance is 1/3; the <b>noise ceiling</b> is how well people predict each other, the most that can be
-hoped for. The scale reaches from one to the other, so that colour shows the share of what is possible; scaled to the
-best cell instead, small differences show, and look larger than they are.</p>
-<p><b>Cell A</b> is opened in the other tabs: accuracy by category, the dimensions that can be read from it (of SPoSE
-or VICE, a human model; or Toybox's norms, which are the simulated observers'), and the triplets on which it is most
-and least human, by the margin of the pair that was judged more similar. One such triplet is an anecdote. <b>Cell B</b>
-is what it is compared with, triplet by triplet. Click a cell of the map to make it A.</p>
-<p>The highest of many noisy cells is too high: notebook 03 shows how to name a winner honestly.</p>
-"""
 SCALES = [("from chance to the noise ceiling", True), ("from chance to the best cell", False)]
 MOST_TRIPLETS = 4
 
@@ -101,7 +90,6 @@ class WhereIsTheHuman(Explorer):
     """
 
     NAME = "where-is-the-human"
-    ABOUT = ABOUT
     STATE = State
     TABS: ClassVar[dict[str, str]] = {
         "Map": "Alignment by block and noise level. Click a cell to make it A.",
