@@ -24,10 +24,10 @@ demo: .venv/.stamp  ## run the notebooks on the bundled model; the report is out
 # One thread a process: two processes that each spin two threads on two cores slow each other down.
 # A process that is ended because a test hung is begun anew once; left to itself, xdist would run that test eight times.
 test: .venv/.stamp  ## run all tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup --max-worker-restart 1 -m "not network"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadscope --max-worker-restart 1 -m "not network"
 
 test-fast: .venv/.stamp  ## run the tests that take a minute
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadgroup --max-worker-restart 1 -m "not network and not slow and not browser"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadscope --max-worker-restart 1 -m "not network and not slow and not browser"
 
 bench: .venv/.stamp  ## time measures and extraction; what was measured: tests/benchmarks/README.md
 	$(PY) -m tests.benchmarks.measures

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +16,27 @@ NO_BROWSER = (
 )
 
 
+# Modules that use JupyterLab: one process runs them all, so that one server is started.
+WITH_LAB = re.compile(r"browser/test_(explorers|game|notebooks|training)_in_browser")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute modules, those that use JupyterLab together (`loadgroup` of xdist 3.8 ignores groups in pytest 9.2)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.split("::")[0]
+            return "with JupyterLab" if WITH_LAB.search(module) else module
+
+    return ByModule(config, log) if config.getoption("dist") == "loadscope" else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group what shares fixtures, and leave out what nobody asked for."""
+    """Leave out what nobody asked for."""
     asked = config.getoption("markexpr", "")
-    with_lab = {item.path for item in items if "lab" in getattr(item, "fixturenames", ())}
     for item in items:
-        # A module is run by one process, which shares its fixtures; those that need JupyterLab, by the same one.
-        item.add_marker(pytest.mark.xdist_group("lab" if item.path in with_lab else str(item.path)))
         if item.get_closest_marker("network") and "network" not in asked:
             item.add_marker(pytest.mark.skip(reason="needs the internet: ask for it with -m network"))
 

@@ -16,7 +16,7 @@ Map = npt.NDArray[np.floating]
 
 
 def matrices(
-    given: Mapping[str, npt.ArrayLike],
+    arrays: Mapping[str, npt.ArrayLike],
     labels: Sequence[str],
     *,
     title: str = "Similarity of the stimuli",
@@ -27,7 +27,7 @@ def matrices(
 
     Parameters
     ----------
-    given : mapping of str to array (n, n)
+    arrays : mapping of str to array (n, n)
         Drawn in their order, the key above each.
     labels : sequence of str, length n
         Along both axes.
@@ -42,9 +42,9 @@ def matrices(
     names = escaped(labels)
     hover = "%{y} – %{x}: %{z:.3f}<extra></extra>"
     fig = make_subplots(
-        cols=len(given), subplot_titles=escaped(given), horizontal_spacing=0.06, shared_yaxes=True
+        cols=len(arrays), subplot_titles=escaped(arrays), horizontal_spacing=0.06, shared_yaxes=True
     )
-    for i, matrix in enumerate(given.values()):
+    for i, matrix in enumerate(arrays.values()):
         fig.add_heatmap(
             z=matrix, x=names, y=names, coloraxis="coloraxis", hovertemplate=hover, row=1, col=i + 1
         )
@@ -52,7 +52,7 @@ def matrices(
         template="ldm_kit",
         title={"text": heading(title, [subtitle] if subtitle else [])},
         coloraxis={"colorscale": SCALE, "colorbar": {"title": {"text": bar}}},
-        width=120 + 380 * len(given),
+        width=120 + 380 * len(arrays),
         height=480,
         margin={"t": 110},
     )

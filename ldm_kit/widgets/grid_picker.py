@@ -1,4 +1,4 @@
-"""Pick blocks, noise levels and conditionings; what is picked at first are the notebook's parameters."""
+"""Pick blocks, noise levels and conditionings, starting from the notebook's parameters."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
 
     Examples
     --------
-    >>> picker = lk.widgets.GridPicker(model, noise_levels=[0.3, 0.7])  # doctest: +SKIP
-    >>> picker.noise_levels  # doctest: +SKIP
-    [0.3, 0.7]
+    >>> from ldm_kit.models import load_model
+    >>> picker = GridPicker(load_model("tiny-ldm", device="cpu"), noise_levels=[0.3, 0.7])
+    >>> picker.noise_levels, picker.conditionings
+    ([0.3, 0.7], ['none'])
     """
 
     def __init__(

@@ -68,8 +68,12 @@ class IntoTheNoise(Explorer):
 
     Examples
     --------
-    >>> view = lk.widgets.IntoTheNoise(model, data.stimuli)  # doctest: +SKIP
-    >>> view.figure("Film strip")  # doctest: +SKIP
+    >>> from ldm_kit.datasets import load_dataset
+    >>> from ldm_kit.models import load_model
+    >>> view = IntoTheNoise(load_model("tiny-ldm", device="cpu"), load_dataset("toybox").stimuli, [0.3, 0.9])
+    >>> view.level.value = 0.3
+    >>> [trace.type for trace in view.figure("Positions").data[:3]]
+    ['heatmap', 'heatmap', 'heatmap']
     """
 
     NAME = "into-the-noise"

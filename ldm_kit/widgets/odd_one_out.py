@@ -1,4 +1,4 @@
-"""The odd-one-out game in a notebook: three images, a click or a key, and what the others said."""
+"""The odd-one-out game in a notebook: three images, a click or a key, and how others chose."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def _data(name: str) -> str:
 
 
 class OddOneOut(anywidget.AnyWidget):
-    """Play a game: the trials, and at the end who agreed with the player.
+    """Play a game: the trials, and at the end the agreement of others with the player.
 
     Parameters
     ----------
     game : Game
         From `lk.game.Game`.
     player : str, optional
-        Whose file is written, or gone on with. By default the board asks for a name.
+        Whose file is written, or continued. By default the board asks for a name.
     folder : path-like
         Where the answers go.
 
     Notes
     -----
-    The state is `session` and the answers on disk. Whoever restarts the kernel, or reloads the page, and
-    gives the same name goes on where he was.
+    The state is `session` and the answers on disk: after a restart of the kernel or a reload of the page, the
+    same name continues the same game.
 
     Examples
     --------
