@@ -12,12 +12,12 @@ from typing import Any, ClassVar, NamedTuple
 import ipywidgets
 from PIL import Image, ImageDraw
 
+from ldm_kit import plots
 from ldm_kit.datasets import Stimuli
 from ldm_kit.datasets.images import open_image
 from ldm_kit.errors import UnreadableImageError
 from ldm_kit.features import Look, looks_at
 from ldm_kit.models import OpenedModel
-from ldm_kit.plots import film_strip, picture_grid, space_colours, token_maps, token_norms, token_similarity
 from ldm_kit.plots.template import percent
 from ldm_kit.widgets.explorer import (
     FIGURE_WIDTH,
@@ -162,8 +162,8 @@ class IntoTheNoise(Explorer):
     # What the tabs show ---------------------------------------------------------------------------
 
     def _images(self, view: Look, state: State) -> Shown:
-        sheet = picture_grid(
-            [self._clean(state.stimulus), view.noised, view.estimate, *space_colours(view.maps[None])],
+        sheet = plots.picture_grid(
+            [self._clean(state.stimulus), view.noised, view.estimate, *plots.space_colours(view.maps[None])],
             ["image", f"noised to {view.level:g}", "model's estimate", view.block],
             columns=4,
             size=FIGURE_WIDTH // 4 - 8,
@@ -173,7 +173,7 @@ class IntoTheNoise(Explorer):
         return Shown(picture=sheet, alt=alt, status=status)
 
     def _strip(self, views: list[Look], state: State) -> Shown:
-        strip = film_strip(views, size=min(112, (FIGURE_WIDTH - 130) // len(views) - 8))
+        strip = plots.film_strip(views, size=min(112, (FIGURE_WIDTH - 130) // len(views) - 8))
         label = self._label(state.stimulus)
         status = f"{label} at {len(views)} noise levels{_prompted(state)}, {state.block}."
         alt = f"Noised images, the model's estimates, and the block in colour, by noise level. {status}"
@@ -183,11 +183,11 @@ class IntoTheNoise(Explorer):
         height, width = view.maps.shape[1:]
         row, column = divmod(min(state.position, height * width - 1), width)
         own, other = self._label(state.stimulus), self._label(state.second)
-        figure = token_maps(
-            token_norms(view.maps),
+        figure = plots.token_maps(
+            plots.token_norms(view.maps),
             {
-                f"like ×, in {own}": token_similarity(view.maps, row, column),
-                f"like ×, in {other}": token_similarity(view.maps, row, column, second.maps),
+                f"like ×, in {own}": plots.token_similarity(view.maps, row, column),
+                f"like ×, in {other}": plots.token_similarity(view.maps, row, column, second.maps),
             },
             (row, column),
             title=f"Spatial positions of {view.block}",
@@ -195,7 +195,7 @@ class IntoTheNoise(Explorer):
         )
         framed = _framed(self._clean(state.stimulus), row, column, height, width)
         captions = [f"{own}, position framed", other]
-        sheet = picture_grid([framed, self._clean(state.second)], captions, columns=2, size=150)
+        sheet = plots.picture_grid([framed, self._clean(state.second)], captions, columns=2, size=150)
         status = f"Row {row}, column {column} of {height} × {width}. {self._describe(state)}"
         return Shown(figure, sheet, f"{own} with the position framed, and {other}.", status)
 

@@ -9,11 +9,11 @@ import ipywidgets
 import numpy as np
 import numpy.typing as npt
 
+from ldm_kit import plots
 from ldm_kit.datasets import Dataset
 from ldm_kit.errors import BadInputError
 from ldm_kit.features import FeatureStore
 from ldm_kit.measures import ProbeResult, similarity
-from ldm_kit.plots import COLOURS, figure, picture_grid
 from ldm_kit.widgets.explorer import (
     FIGURE_WIDTH,
     Explorer,
@@ -141,7 +141,7 @@ class ProbesView(Explorer):
     def _neighbours(self, row: int, nearest: dict[str, list[int]], state: State) -> Shown:
         columns, stimuli = state.neighbours + 1, self._data.stimuli
         places = [i for order in nearest.values() for i in [row, *order[: state.neighbours]]]
-        sheet = picture_grid(
+        sheet = plots.picture_grid(
             [stimuli.open(self._store.names[i]) for i in places],
             [self._labels[i] for i in places],
             columns=columns,
@@ -159,7 +159,7 @@ class ProbesView(Explorer):
         ranks = {space: {i: rank for rank, i in enumerate(order, 1)} for space, order in nearest.items()}
         across = ([space for space in nearest if space not in (BEFORE, AFTER)] or [BEFORE])[0]
         others = sorted(nearest[across])
-        fig = figure(
+        fig = plots.figure(
             f"How near is everything to {label_of(self._data.stimuli, state.stimulus)}?",
             f"{cell_name((state.block, state.level))}, conditioning {state.conditioning}; 1 is the nearest",
             height=520,
@@ -175,7 +175,7 @@ class ProbesView(Explorer):
                 text=[self._labels[one] for one in others],
                 name=space,
                 mode="markers",
-                marker={"size": 9, "color": COLOURS[i], "symbol": ("circle", "diamond-open")[i]},
+                marker={"size": 9, "color": plots.COLOURS[i], "symbol": ("circle", "diamond-open")[i]},
                 hovertemplate="%{text}: %{x} → %{y}<extra></extra>",
             )
         fig.update_xaxes(title=f"rank in {across}")

@@ -13,14 +13,13 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 
+from ldm_kit import measures, plots
 from ldm_kit.datasets import Dataset
 from ldm_kit.errors import BadInputError, LdmKitError
 from ldm_kit.features import FeatureStore, extract, prompts_for
 from ldm_kit.features.side_by_side import SideBySide
 from ldm_kit.features.words import relabel_by_prompt, vocabulary_coverage
-from ldm_kit.measures import compare, similarity
 from ldm_kit.models import OpenedModel
-from ldm_kit.plots import gain_heatmap, matrices
 from ldm_kit.widgets.explorer import (
     Explorer,
     Progress,
@@ -162,14 +161,14 @@ class PromptGains(Explorer):
         none = self._store.select(conditionings="none")
         both = SideBySide({"none": none, state.conditioning: self._features(state)})
         options = {"by": "conditioning", "metric": self._metric, "reference": "none"}
-        table: pd.DataFrame = compare(both, self._data.triplets, **options)
+        table: pd.DataFrame = measures.compare(both, self._data.triplets, **options)
         return table
 
     def _gain(self, state: State) -> Shown:
         gains = self._gains(state)
         if gains.empty:
             return Shown(status="No prompt on either side: the gain is zero. Choose a conditioning.")
-        fig = gain_heatmap(gains, title=f"What the prompt adds: {state.template or state.conditioning}")
+        fig = plots.gain_heatmap(gains, title=f"What the prompt adds: {state.template or state.conditioning}")
         sure = int((gains["low_corrected"] > 0).sum())
         status = f"In {sure} of {len(gains)} cells the gain's corrected interval lies above zero."
         return Shown(fig, status=f"{status} {self._first_prompt(state)}")
@@ -184,9 +183,9 @@ class PromptGains(Explorer):
         given: dict[str, Any] = {}
         for title, part in parts.items():
             X = part.select(names=self.names)[state.block, state.level, part.conditionings[0]]
-            given[title] = np.round(similarity(X, self._metric)[np.ix_(rows, rows)], 5)
+            given[title] = np.round(measures.similarity(X, self._metric)[np.ix_(rows, rows)], 5)
         cell = cell_name((state.block, state.level))
-        fig = matrices(
+        fig = plots.matrices(
             given,
             [label_of(self._data.stimuli, name) for name in state.chosen],
             subtitle=f"{cell}, {self._metric}",

@@ -9,26 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ldm_kit import measures, plots
 from ldm_kit.datasets import Dataset
 from ldm_kit.errors import BadInputError
 from ldm_kit.features import FeatureStore
-from ldm_kit.measures import (
-    accuracy_by_category,
-    ceiling_of,
-    compare,
-    dimension_regression,
-    odd_one_out,
-    predicted_odd,
-    similarity,
-)
-from ldm_kit.plots import (
-    block_curves,
-    block_noise_heatmap,
-    category_dots,
-    difference_dots,
-    dimension_dots,
-    triplet_sheet,
-)
 from ldm_kit.plots.template import judged_by
 from ldm_kit.tables import only
 from ldm_kit.widgets.explorer import Explorer, Progress, Shown, cell_name, dropdown, level_slider
@@ -117,8 +101,8 @@ class WhereIsTheHuman(Explorer):
         self._store, self._data, self._metric = store.select(names=data.triplets.names), data, metric
         self._triplets, self._n_folds, self._seed = data.triplets, n_folds, seed
         if table is None:
-            ceiling = ceiling_of(data) if ceiling is None else ceiling
-            table = odd_one_out(store, data.triplets, metric=metric, ceiling=ceiling)
+            ceiling = measures.ceiling_of(data) if ceiling is None else ceiling
+            table = measures.odd_one_out(store, data.triplets, metric=metric, ceiling=ceiling)
         self.table = table[table["metric"] == metric]
         best: Any = self.table.iloc[int(self.table["accuracy"].argmax())]
         blocks, levels, level = list(store.blocks), store.noise_levels, best["noise_level"]
@@ -161,19 +145,21 @@ class WhereIsTheHuman(Explorer):
 
     def _map(self, state: State) -> Shown:
         marked = {"A": state.a} if state.a == state.b else {"B": state.b, "A": state.a}
-        fig = block_noise_heatmap(self.table, state.conditioning, to_ceiling=state.to_ceiling, marked=marked)
+        fig = plots.block_noise_heatmap(
+            self.table, state.conditioning, to_ceiling=state.to_ceiling, marked=marked
+        )
         return Shown(fig, status=self._describe(state))
 
     def _curves(self, state: State) -> Shown:
-        return Shown(block_curves(self.table, state.conditioning), status=self._describe(state))
+        return Shown(plots.block_curves(self.table, state.conditioning), status=self._describe(state))
 
     def _categories(self, state: State) -> Shown:
         categories = self._data.categories
         if categories is None:
             return Shown(status=f"The dataset {self._data.name!r} has no categories.")
         cell = self._cell(state)
-        table = accuracy_by_category(cell, self._triplets, categories, metric=self._metric)
-        fig = category_dots(table.sort_values("accuracy"), title=f"{cell_name(state.a)}, by category")
+        table = measures.accuracy_by_category(cell, self._triplets, categories, metric=self._metric)
+        fig = plots.category_dots(table.sort_values("accuracy"), title=f"{cell_name(state.a)}, by category")
         return Shown(fig, status=self._describe(state))
 
     def _dimensions(self, state: State) -> Shown:
@@ -182,21 +168,21 @@ class WhereIsTheHuman(Explorer):
         embedding = self._data.embeddings[name]
         shared = [one for one in self._store.names if one in embedding.index]
         cell = self._cell(state).select(names=shared)
-        table = dimension_regression(cell, embedding, self._n_folds, self._seed)
+        table = measures.dimension_regression(cell, embedding, self._n_folds, self._seed)
         title = f"Dimensions of {self._data.describe_embedding(name)} in {cell_name(state.a)}"
         status = f"{len(shared)} objects, {self._n_folds} folds. {self._describe(state)}"
-        return Shown(dimension_dots(table, title=title), status=status)
+        return Shown(plots.dimension_dots(table, title=title), status=status)
 
     def _most_and_least(self, state: State) -> Shown:
         X = self._cell(state)[(*state.a, state.conditioning)]
         i, j, k = self._triplets.indices.T
-        S = similarity(X, self._metric)
+        S = measures.similarity(X, self._metric)
         order = np.argsort(S[i, j] - np.maximum(S[i, k], S[j, k]))
         rows = np.array([*self._distinct(order[::-1]), *self._distinct(order)])
         indices, stimuli = self._triplets.indices[rows], self._data.stimuli
-        odd = predicted_odd(X, indices, self._metric)
+        odd = measures.predicted_odd(X, indices, self._metric)
         labels = [[stimuli.labels[int(one)] for one in row] for row in indices]
-        sheet = triplet_sheet(
+        sheet = plots.triplet_sheet(
             [[stimuli.open(int(one)) for one in row] for row in indices],
             labels,
             [(2, int(one)) for one in odd],
@@ -224,7 +210,7 @@ class WhereIsTheHuman(Explorer):
             if held.any():
                 tables.append(self._difference(arrays, self._triplets.take(held), str(column)))
         tables.sort(key=lambda table: float(table["difference"].iloc[0]))
-        fig = difference_dots(
+        fig = plots.difference_dots(
             pd.concat([*tables, overall]),
             title=f"{cell_name(state.a)} minus {cell_name(state.b)}",
             subtitle=f"difference in accuracy, 95 % intervals, uncorrected; {judged_by(self.table)}",
@@ -252,5 +238,5 @@ class WhereIsTheHuman(Explorer):
 
     def _difference(self, arrays: dict[str, Any], triplets: Any, name: str) -> pd.DataFrame:
         """Compare the two cells on some of the triplets."""
-        table: pd.DataFrame = compare(arrays, triplets, metric=self._metric, correction="none")
+        table: pd.DataFrame = measures.compare(arrays, triplets, metric=self._metric, correction="none")
         return table.assign(category=name)
