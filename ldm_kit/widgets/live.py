@@ -32,7 +32,7 @@ class Latest:
     Notes
     -----
     Work is a generator: it may be stopped wherever it yields, and is closed there, so that a `finally` tidies
-    up. All happens on the event loop of the thread that asks (a kernel's own), so that nothing needs a lock,
+    up. All happens on the event loop of the requesting thread (a kernel's own), so that nothing needs a lock,
     and a notebook's cell never meets half of a step. Without a running loop, as in a plain script, work is done
     at once.
 
@@ -57,7 +57,7 @@ class Latest:
         return self._task is not None and not self._task.done()
 
     def ask(self, steps: Steps) -> None:
-        """Work on this, and on nothing that was asked for before."""
+        """Work on this, and on no earlier request."""
         self.cancel()
         try:
             loop = asyncio.get_running_loop()

@@ -180,13 +180,13 @@ class PromptGains(Explorer):
         if state.conditioning != "none":
             parts[state.conditioning] = self._features(state)
         rows = [self.names.index(one) for one in state.chosen]
-        given: dict[str, Any] = {}
+        sides: dict[str, Any] = {}
         for title, part in parts.items():
             X = part.select(names=self.names)[state.block, state.level, part.conditionings[0]]
-            given[title] = np.round(measures.similarity(X, self._metric)[np.ix_(rows, rows)], 5)
+            sides[title] = np.round(measures.similarity(X, self._metric)[np.ix_(rows, rows)], 5)
         cell = cell_name((state.block, state.level))
         fig = plots.matrices(
-            given,
+            sides,
             [label_of(self._data.stimuli, name) for name in state.chosen],
             subtitle=f"{cell}, {self._metric}",
             bar=self._metric.split()[-1],
