@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +16,25 @@ NO_BROWSER = (
 )
 
 
+# Modules that use JupyterLab: one process runs them all, so that one server is started.
+WITH_LAB = re.compile(r"browser/test_(explorers|game|notebooks|training)_in_browser")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute modules, those that use JupyterLab together (`loadgroup` of xdist 3.8 ignores groups in pytest 9.2)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.split("::")[0]
+            return "with JupyterLab" if WITH_LAB.search(module) else module
+
+    return ByModule(config, log) if config.getoption("dist") == "loadscope" else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what the machine cannot run, and what nobody asked for."""
+    """Leave out what nobody asked for."""
     asked = config.getoption("markexpr", "")
     for item in items:
         if item.get_closest_marker("network") and "network" not in asked:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
-import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
+import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
 import pytest
@@ -17,10 +16,8 @@ from PIL import Image
 
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, UnknownNameError, UnreadableImageError
-from ldm_kit.widgets.kept import Kept
-from ldm_kit.widgets.latest import Latest
-from ldm_kit.widgets.live_figure import LiveFigure
-from ldm_kit.widgets.uploads import uploaded_picture
+from ldm_kit.widgets.into_the_noise import uploaded_image
+from ldm_kit.widgets.live import Cache, Latest, LiveFigure
 from tests.small_store import SmallStore
 
 BLOCKS = ["down_blocks.1", "mid_block", "up_blocks.1"]
@@ -60,12 +57,12 @@ def noise(model, data):
 
 @pytest.fixture
 def human(store, data):
-    return lk.widgets.WhereIsTheHuman(store, data, delay=QUICK)
+    return lk.widgets.WhereIsTheHuman(store, data, metric="centred cosine", delay=QUICK)
 
 
 @pytest.fixture
-def words(model, data, store):
-    return lk.widgets.WhatWordsAdd(model, data, store, delay=QUICK)
+def prompts(model, data, store):
+    return lk.widgets.PromptGains(model, data, store, metric="centred cosine", delay=QUICK)
 
 
 def live(explorer):
@@ -117,7 +114,7 @@ def test_only_the_newest_request_is_worked_on():
 
 
 def test_what_is_kept_is_forgotten_by_size_oldest_first():
-    kept = Kept(most=10)
+    kept = Cache(most=10)
     for name in "abc":
         kept.put(name, name.upper(), size=4)
     assert "a" not in kept and kept["b"] == "B"
@@ -155,9 +152,9 @@ def test_a_flood_of_changes_is_computed_a_handful_of_times_and_ends_in_the_last_
         return noise.computed - before
 
     assert 1 <= asyncio.run(flood()) <= 5
-    assert noise.shown_key == noise.key("Picture", noise.state)
+    assert noise.shown_key == noise.key("Image", noise.state)
     assert noise.state.level == 0.7
-    assert noise.image.value == png(noise.figure("Picture"))
+    assert noise.image.value == png(noise.figure("Image"))
 
 
 def test_going_back_computes_nothing(noise, monkeypatch):
@@ -167,9 +164,7 @@ def test_going_back_computes_nothing(noise, monkeypatch):
         await noise.latest.idle()
         assert noise.image.value != first
         monkeypatch.setattr(type(noise), "steps", lambda *_: pytest.fail("it computed again"))
-        begun = time.perf_counter()
         noise.level.value = 0.3
-        assert time.perf_counter() - begun < 0.15
         assert not noise.latest.busy
         assert noise.image.value == first
 
@@ -177,19 +172,15 @@ def test_going_back_computes_nothing(noise, monkeypatch):
     asyncio.run(there_and_back())
 
 
-@pytest.mark.parametrize("tab", ["Map", "Curves", "Categories", "Dimensions", "Triplets", "Two cells"])
-def test_going_back_to_any_tab_takes_less_than_150_ms(human, tab):
+def test_going_back_to_any_tab_computes_nothing(human):
     human.drawing.ready()
-    here = list(human.TABS).index(tab)
-    seconds = []
-    for _ in range(4):  # plotly loads parts of itself at their first use; a busy machine pauses
-        human.tabs.selected_index = here
-        human.tabs.selected_index = (here + 1) % len(human.TABS)
-        computed, begun = human.computed, time.perf_counter()
-        human.tabs.selected_index = here
-        seconds.append(time.perf_counter() - begun)
-        assert human.computed == computed and human.shown_key == human.key(tab, human.state)
-    assert min(seconds) < 0.15
+    for place in range(len(human.TABS)):
+        human.tabs.selected_index = place
+    computed = human.computed
+    for place, tab in enumerate(human.TABS):
+        human.tabs.selected_index = place
+        assert human.shown_key == human.key(tab, human.state)
+    assert human.computed == computed
 
 
 def test_a_figure_asked_for_leaves_the_status_line_alone(noise):
@@ -215,11 +206,11 @@ def test_an_error_is_told_and_the_next_change_works(noise, monkeypatch):
     assert noise.shown_key != shown
 
 
-def test_explorers_can_be_selected_and_say_what_is_seen(noise, human, words):
-    for explorer in (noise, human, words):
+def test_explorers_can_be_selected_and_say_what_is_seen(noise, human, prompts):
+    for explorer in (noise, human, prompts):
         assert "ldm-explorer" in explorer._dom_classes
         assert f"ldm-{explorer.NAME}" in explorer._dom_classes
-        assert len(explorer.ABOUT) > 200
+        assert "What am I seeing?" in explorer.children[-1].value and len(explorer.children[-1].value) > 300
         with pytest.raises(UnknownNameError, match="Did you mean"):
             explorer.figure("Ma")
     assert "car" in noise.image.tooltip or noise.state.stimulus.split(".")[0] in noise.image.tooltip
@@ -229,13 +220,13 @@ def test_explorers_can_be_selected_and_say_what_is_seen(noise, human, words):
 
 
 def test_into_the_noise_shows_what_the_model_holds(noise, model, data):
-    noise.prompt.value, noise.token.value = "a photo of a cat", 5
+    noise.prompt.value, noise.position.value = "a photo of a cat", 5
     names = noise.state.stimulus, noise.state.second
     own, other = (
         lk.look(model, data.stimuli, name, [noise.state.level], "up_blocks.1", "a photo of a cat")[0].maps
         for name in names
     )
-    norms, here, there = (trace.z for trace in noise.figure("Tokens").data[:3])
+    norms, here, there = (trace.z for trace in noise.figure("Positions").data[:3])
     np.testing.assert_allclose(norms, np.sqrt((own.astype(float) ** 2).sum(axis=0)), rtol=1e-5)
     token = own[:, 0, 5].astype(float)
     for shown, maps in ((here, own), (there, other)):
@@ -251,12 +242,12 @@ def test_into_the_noise_follows_each_control(noise):
     for widget, value in ((noise.level, 0.9), (noise.prompt, "a photo of a cat"), (noise.block, "mid_block")):
         widget.value = value
         seen.append(np.asarray(live(noise).data[0].z))
-        np.testing.assert_array_equal(seen[-1], noise.figure("Tokens").data[0].z)
+        np.testing.assert_array_equal(seen[-1], noise.figure("Positions").data[0].z)
     for one, another in itertools.pairwise(seen):
         assert one.shape != another.shape or np.abs(one - another).max() > 1e-3
-    assert noise.token.max == seen[-1].size - 1
+    assert noise.position.max == seen[-1].size - 1
     noise.clicked(1, 0)
-    assert noise.token.value == 1
+    assert noise.position.value == 1
 
 
 def test_the_film_strip_can_be_left_halfway_and_keeps_what_is_done(noise):
@@ -288,7 +279,7 @@ def test_a_picture_of_ones_own_is_offered_and_a_bad_file_refused_by_name(noise):
     noise._take_upload({"new": files})
     assert noise.stimulus.value.endswith("/red.png")
     assert "notes.png" in noise.status.value and "no image" in noise.status.value
-    assert "red.png" in noise.shown("Picture").alt
+    assert "red.png" in noise.shown("Image").alt
     noise._take_upload({"new": [{"name": "empty.jpg", "content": memoryview(b"")}]})
     assert "empty.jpg" in noise.status.value and "empty" in noise.status.value
     assert noise.stimulus.value.endswith("/red.png")
@@ -311,12 +302,10 @@ def test_a_refusal_is_still_read_when_the_good_picture_beside_it_is_shown(noise)
 
 
 def test_an_uploads_name_never_leaves_its_folder_and_tells_its_content():
-    one, two = (
-        uploaded_picture("C:\\a\\x.png", png(Image.new("RGB", (8, 8), c)))[0] for c in ("red", "blue")
-    )
+    one, two = (uploaded_image("C:\\a\\x.png", png(Image.new("RGB", (8, 8), c)))[0] for c in ("red", "blue"))
     assert one != two and one.startswith("yours/") and one.endswith("/x.png")
     with pytest.raises(UnreadableImageError, match=r"'x\.gif'.*cut short|'x\.gif'"):
-        uploaded_picture("/etc/x.gif", png(Image.new("RGB", (64, 64)))[:60])
+        uploaded_image("/etc/x.gif", png(Image.new("RGB", (64, 64)))[:60])
 
 
 # Where is the human? ------------------------------------------------------------------------------
@@ -324,7 +313,7 @@ def test_an_uploads_name_never_leaves_its_folder_and_tells_its_content():
 
 def test_the_map_reaches_from_chance_to_the_ceiling_and_marks_the_cells(human):
     fig = human.figure("Map")
-    table = human.table[human.table["conditioning"] == human.words.value]
+    table = human.table[human.table["conditioning"] == human.conditioning.value]
     grid = table.pivot_table(index="block", columns="noise_level", values="accuracy").loc[BLOCKS]
     np.testing.assert_allclose(fig.data[0].z, grid.to_numpy())
     assert fig.data[0].zmax == pytest.approx(table["ceiling_high"].max())
@@ -332,7 +321,7 @@ def test_the_map_reaches_from_chance_to_the_ceiling_and_marks_the_cells(human):
     told = " ".join(fig.data[0].colorbar.ticktext)
     assert "chance" in told and "ceiling" in told
     assert len(fig.layout.shapes) == 2
-    human.scale.value = "from chance to the best cell"
+    human.to_ceiling.value = False
     assert human.figure("Map").data[0].zmax == pytest.approx(grid.to_numpy().max())
 
 
@@ -347,7 +336,7 @@ def test_a_click_on_the_map_chooses_the_cell(human):
 
 
 def test_cells_are_profiled_as_the_measures_do(human, store, data):
-    human.words.value, human.block.value, human.level.value = "label", "up_blocks.1", 0.9
+    human.conditioning.value, human.block.value, human.level.value = "label", "up_blocks.1", 0.9
     cell = store.select(blocks=["up_blocks.1"], noise_levels=[0.9], conditionings="label")
     by_category = lk.accuracy_by_category(cell, data.triplets, data.categories, metric="centred cosine")
     drawn = human.figure("Categories").data[0]
@@ -360,7 +349,7 @@ def test_cells_are_profiled_as_the_measures_do(human, store, data):
 
 
 def test_two_cells_differ_by_what_their_triplets_say(human, store, data):
-    human.words.value = "none"
+    human.conditioning.value = "none"
     human.block.value, human.level.value = "up_blocks.1", 0.3
     human.block_b.value, human.level_b.value = "mid_block", 0.9
     fig = human.figure("Two cells")
@@ -375,20 +364,20 @@ def test_two_cells_differ_by_what_their_triplets_say(human, store, data):
     row = list(fig.data[0].y).index("all triplets")
     assert fig.data[0].error_x.array[row] > 0
     human.block.value, human.level.value = "mid_block", 0.9
-    assert "same cell" in human.shown("Two cells").said
+    assert "same cell" in human.shown("Two cells").status
 
 
 def test_the_most_human_triplets_are_those_the_block_is_surest_of(human, store, data):
     told = human.shown("Triplets").alt.split("; ")
     assert len(told) == 8
     for i, sentence in enumerate(told):
-        names, judged = sentence.split(": judges left out ")
-        judges, block = judged.split(", the block ")
-        assert judges in names
-        assert (block == judges) == (i < 4), (
+        names, judged = sentence.split(": judged odd ")
+        judged, block = judged.split(", by the block ")
+        assert judged in names
+        assert (block == judged) == (i < 4), (
             sentence
         )  # first where it sides with them, then where it does not
-    X = store[(*human.state.a, human.state.words)].astype(float)
+    X = store[(*human.state.a, human.state.conditioning)].astype(float)
     X -= X.mean(axis=0)
     X /= np.linalg.norm(X, axis=1, keepdims=True)
     i, j, k = data.triplets.indices.T
@@ -398,10 +387,10 @@ def test_the_most_human_triplets_are_those_the_block_is_surest_of(human, store, 
     assert set(told[0].split(": ")[0].split(", ")) == set(labels)
 
 
-# What do words add? -------------------------------------------------------------------------------
+# What does a prompt add? ----------------------------------------------------------------------------
 
 
-def test_gains_are_those_of_the_comparison(words, store, data):
+def test_gains_are_those_of_the_comparison(prompts, store, data):
     expected = lk.compare(
         store.select(conditionings=["none", "label"]),
         data.triplets,
@@ -409,51 +398,51 @@ def test_gains_are_those_of_the_comparison(words, store, data):
         metric="centred cosine",
         reference="none",
     ).pivot_table(index="block", columns="noise_level", values="difference")
-    np.testing.assert_allclose(words.figure("Gain").data[0].z, expected.loc[BLOCKS].to_numpy(), atol=1e-12)
-    words.words.value = "none"
-    assert words.figure("Gain") is None and "zero" in words.shown("Gain").said
-    words.words.value = "shuffled, scored as the word's object"
+    np.testing.assert_allclose(prompts.figure("Gain").data[0].z, expected.loc[BLOCKS].to_numpy(), atol=1e-12)
+    prompts.conditioning.value = "none"
+    assert prompts.figure("Gain") is None and "zero" in prompts.shown("Gain").status
+    prompts.conditioning.value = "shuffled, scored as the prompt's object"
     by_word = lk.odd_one_out(
         lk.relabel_by_prompt(store.select(conditionings="shuffled"), data.stimuli),
         data.triplets,
         "centred cosine",
     ).set_index(["block", "noise_level"])["accuracy"]
-    gains = words.gains().set_index(["block", "noise_level"])
+    gains = prompts._gains(prompts.state).set_index(["block", "noise_level"])
     for place in gains.index:
         assert gains.loc[place, "accuracy_a"] == pytest.approx(by_word[place], abs=2e-4)
 
 
-def test_the_matrices_show_the_chosen_stimuli(words, store):
-    words.chosen.value = tuple(words.names[:5])
-    words.block.value, words.level.value = "mid_block", 0.9
-    plain, worded = (np.asarray(trace.z) for trace in words.figure("Matrices").data)
-    rows = [store.names.index(name) for name in words.names[:5]]
+def test_the_matrices_show_the_chosen_stimuli(prompts, store):
+    prompts.chosen.value = tuple(prompts.names[:5])
+    prompts.block.value, prompts.level.value = "mid_block", 0.9
+    plain, worded = (np.asarray(trace.z) for trace in prompts.figure("Matrices").data)
+    rows = [store.names.index(name) for name in prompts.names[:5]]
     for shown, conditioning in ((plain, "none"), (worded, "label")):
         S = lk.measures.similarity(store["mid_block", 0.9, conditioning], "centred cosine")
         np.testing.assert_allclose(shown, S[np.ix_(rows, rows)], atol=1e-4)
     assert np.abs(plain - worded).max() > 0.01
 
 
-def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(words, model, data, store, tmp_path):
-    words._home = tmp_path
-    shown = words.shown_key
+def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(prompts, model, data, store, tmp_path):
+    prompts._home = tmp_path
+    shown = prompts.shown_key
 
     async def play():
-        words.words.value = OWN
-        words.template.value = "a toy {name}"
+        prompts.conditioning.value = OWN
+        prompts.template.value = "a toy {name}"
         await asyncio.sleep(4 * QUICK)
-        assert not words.latest.busy and "Press Run" in words.status.value
-        words.template.value = "a toy"
-        assert "has no {name}" in words.status.value
-        words.template.value = "a toy {name}"
-        words.start()
-        while "8 of 56" not in words.status.value:
+        assert not prompts.latest.busy and "Press Run" in prompts.status.value
+        prompts.template.value = "a toy"
+        assert "has no {name}" in prompts.status.value
+        prompts.template.value = "a toy {name}"
+        prompts.start()
+        while "8 of 56" not in prompts.status.value:
             await asyncio.sleep(0.001)
-        words.cancel()
-        assert words.shown_key == shown and not words.latest.busy
-        assert "Press Run" in words.must_run("Gain", words.state)  # half an extraction is none
-        words.start()
-        await words.latest.idle()
+        prompts.cancel()
+        assert prompts.shown_key == shown and not prompts.latest.busy
+        assert "Press Run" in prompts.must_run("Gain", prompts.state)  # half an extraction is none
+        prompts.start()
+        await prompts.latest.idle()
 
     asyncio.run(play())
     (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
@@ -465,7 +454,7 @@ def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(words, model,
     np.testing.assert_allclose(
         kept["mid_block", 0.9, "label"], whole["mid_block", 0.9, "label"], rtol=1e-4, atol=1e-5
     )
-    gain = words.gains().set_index(["block", "noise_level"]).loc[("mid_block", 0.9)]
+    gain = prompts._gains(prompts.state).set_index(["block", "noise_level"]).loc[("mid_block", 0.9)]
     plain, worded = (
         np.mean(lk.measures.triplet_scores(X, data.triplets.indices, "centred cosine"))
         for X in (store["mid_block", 0.9, "none"], whole["mid_block", 0.9, "label"])
@@ -474,8 +463,8 @@ def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(words, model,
 
 
 def test_what_cannot_be_explored_is_refused(model, data, store):
-    with pytest.raises(BadInputError, match="without words"):
-        lk.widgets.WhatWordsAdd(model, data, store.select(conditionings="label"))
+    with pytest.raises(BadInputError, match="without a prompt"):
+        lk.widgets.PromptGains(model, data, store.select(conditionings="label"))
     nobody = lk.Dataset("nobody", data.stimuli)
     with pytest.raises(BadInputError, match="no triplets"):
         lk.widgets.WhereIsTheHuman(store, nobody)
@@ -526,7 +515,7 @@ def test_the_probe_shown_never_saw_the_chosen_stimulus(probed, data):
         fitted = lk.cross_validate_probe(SmallStore(names, {key: X}), choices, probe, cv=4, random_state=1)
         view = lk.widgets.ProbesView(part, data, fitted, stimulus=stimulus, delay=QUICK)
         view.block.value = "mid_block"
-        return view.similarities()["after the probe"], view.shown("Ranks").said
+        return view.similarities()["after the probe"], view.shown("Ranks").status
 
     for stimulus in (*names[1:48:6], *unjudged[:2]):
         row, honest = names.index(stimulus), part[key]
@@ -537,7 +526,7 @@ def test_the_probe_shown_never_saw_the_chosen_stimulus(probed, data):
         before, said = shown(stimulus, honest, triplets)
         after, _ = shown(stimulus, spoilt, replace(triplets, indices=odd))
         np.testing.assert_array_equal(before, after, err_msg=stimulus)
-        assert ("Nobody judged it" in said) == (stimulus in unjudged), stimulus
+        assert ("It has no judgements" in said) == (stimulus in unjudged), stimulus
 
 
 def test_probes_of_other_stimuli_are_refused(probed, data):
@@ -549,9 +538,9 @@ def test_probes_of_other_stimuli_are_refused(probed, data):
 def test_the_status_of_the_ranks_names_as_many_neighbours_as_were_asked_for(probed, data):
     part, result = probed
     view = lk.widgets.ProbesView(part, data, result, stimulus="car", delay=QUICK)
-    assert "Of the 6 nearest in norms (simulated)" in view.shown("Ranks").said
+    assert "Of the 6 nearest in norms (simulated)" in view.shown("Ranks").status
     view.neighbours.value = 3
-    assert "Of the 3 nearest in norms (simulated)" in view.shown("Ranks").said
+    assert "Of the 3 nearest in norms (simulated)" in view.shown("Ranks").status
 
 
 def test_a_space_is_called_what_it_is_whoever_chose(probed, store, data):
@@ -572,10 +561,10 @@ def test_a_space_is_called_what_it_is_whoever_chose(probed, store, data):
 
 def test_a_screen_reader_is_told_what_the_live_figure_draws(human):
     box = human.drawing
-    assert 'role="img"' in box.told.value and box.told in box.children
+    assert 'role="img"' in box.label.value and box.label in box.children
     human.figure("Curves")
     box.draw(human.figure("Curves"))
-    assert 'aria-label="Alignment through the network. odd-one-out accuracy' in box.told.value
+    assert 'aria-label="Alignment through the network. odd-one-out accuracy' in box.label.value
 
 
 def test_the_probes_view_needs_probes(probed, data):
@@ -587,8 +576,13 @@ def test_the_probes_view_needs_probes(probed, data):
         lk.widgets.ProbesView(part, data, bare)
 
 
-def test_no_explorer_uses_an_output_and_each_has_one_live_figure():
-    for path in (Path(lk.__file__).parent / "widgets").glob("*.py"):
-        text = path.read_text()
-        assert "Output(" not in text
-        assert text.count("go.FigureWidget(") == int(path.name == "live_figure.py"), path.name
+def test_each_explorer_has_one_live_figure_and_no_output(noise, human, prompts):
+    def widgets(one):
+        yield one
+        for child in getattr(one, "children", ()):
+            yield from widgets(child)
+
+    for explorer in (noise, human, prompts):
+        held = list(widgets(explorer))
+        assert sum(isinstance(one, go.FigureWidget) for one in held) == 1
+        assert not any(isinstance(one, ipywidgets.Output) for one in held)

@@ -5,7 +5,7 @@ from ldm_kit.widgets.grid_picker import GridPicker
 from ldm_kit.widgets.into_the_noise import IntoTheNoise
 from ldm_kit.widgets.odd_one_out import OddOneOut
 from ldm_kit.widgets.probes_view import ProbesView
-from ldm_kit.widgets.what_words_add import WhatWordsAdd
+from ldm_kit.widgets.prompt_gains import PromptGains
 from ldm_kit.widgets.where_is_the_human import WhereIsTheHuman
 
 __all__ = [
@@ -14,6 +14,6 @@ __all__ = [
     "IntoTheNoise",
     "OddOneOut",
     "ProbesView",
-    "WhatWordsAdd",
+    "PromptGains",
     "WhereIsTheHuman",
 ]

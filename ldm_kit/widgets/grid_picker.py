@@ -1,4 +1,4 @@
-"""Pick blocks, noise levels and conditionings; what is picked at first are the notebook's parameters."""
+"""Pick blocks, noise levels and conditionings, starting from the notebook's parameters."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import ipywidgets
 
 from ldm_kit.errors import BadInputError
 from ldm_kit.features.prompts import CONDITIONINGS
-from ldm_kit.models.noise import NoiseLevel
-from ldm_kit.models.opened import OpenedModel
-from ldm_kit.plots.alignment import percent
+from ldm_kit.models import OpenedModel
+from ldm_kit.plots.template import percent
 
 LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
@@ -28,7 +27,7 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
     conditionings : str or sequence of str
         Picked at first.
     needed : sequence of str
-        Conditionings that what follows cannot do without.
+        Conditionings that the cells below cannot do without.
 
     Raises
     ------
@@ -42,9 +41,10 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
 
     Examples
     --------
-    >>> picker = lk.widgets.GridPicker(model, noise_levels=[0.3, 0.7])  # doctest: +SKIP
-    >>> picker.noise_levels  # doctest: +SKIP
-    [0.3, 0.7]
+    >>> from ldm_kit.models import load_model
+    >>> picker = GridPicker(load_model("tiny-ldm", device="cpu"), noise_levels=[0.3, 0.7])
+    >>> picker.noise_levels, picker.conditionings
+    ([0.3, 0.7], ['none'])
     """
 
     def __init__(
@@ -59,18 +59,17 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
         self._needed = tuple(needed)
         chosen = model.select_blocks(blocks)
         table = model.blocks()
-        offered = [block for block in table["block"] if block in chosen]
-        offered += [block for block in table.loc[table["stage"], "block"] if block not in chosen]
-        order = list(table["block"])
-        levels = sorted({*LEVELS, *map(float, noise_levels)})
-        words = [conditionings] if isinstance(conditionings, str) else list(conditionings)
-        self._blocks = _many("blocks", sorted(offered, key=order.index), chosen)
-        self._levels = _many(
-            "noise levels",
-            [(_placed(model.level(level)), level) for level in levels],
-            [float(level) for level in noise_levels],
-        )
-        self._conditionings = _many("conditioning", list(CONDITIONINGS), words)
+        stages = set(table.loc[table["stage"], "block"])
+        offered = [block for block in table["block"] if block in chosen or block in stages]
+        picked = [conditionings] if isinstance(conditionings, str) else list(conditionings)
+        levels = [model.level(level) for level in sorted({*LEVELS, *map(float, noise_levels)})]
+        options = [
+            (f"{one.level:g}  (timestep {one.timestep}, {percent(one.signal_share)} signal)", one.level)
+            for one in levels
+        ]
+        self._blocks = _many("blocks", offered, chosen)
+        self._levels = _many("noise levels", options, [float(level) for level in noise_levels])
+        self._conditionings = _many("conditioning", list(CONDITIONINGS), picked)
         super().__init__([self._blocks, self._levels, self._conditionings])
         self.add_class("ldm-grid-picker")
         _ = self.conditionings  # at once, not when features have been extracted
@@ -89,16 +88,12 @@ class GridPicker(ipywidgets.HBox):  # type: ignore[misc]
     def conditionings(self) -> list[str]:
         """The conditionings picked."""
         picked = list(self._conditionings.value)
-        if missing := [words for words in self._needed if words not in picked]:
+        if missing := [name for name in self._needed if name not in picked]:
             raise BadInputError(
                 f"The conditioning {picked} lacks {' and '.join(missing)}; what follows needs "
                 f"{', '.join(self._needed)}. Add {'it' if len(missing) == 1 else 'them'} to `conditionings`."
             )
         return picked
-
-
-def _placed(level: NoiseLevel) -> str:
-    return f"{level.level:g}  (timestep {level.timestep}, {percent(level.signal_share)} signal)"
 
 
 def _many(title: str, options: Sequence[object], value: Sequence[object]) -> ipywidgets.SelectMultiple:

@@ -1,4 +1,4 @@
-"""One JupyterLab for the browser tests of a module, and pages that are watched."""
+"""One JupyterLab for all browser tests of a process, and pages that are watched."""
 
 from __future__ import annotations
 
@@ -7,25 +7,34 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import need_browser
 
-@pytest.fixture(scope="module")
-def lab(
-    browser: object, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[object]:
-    """JupyterLab on a copy of the notebooks.
 
-    A module's `PARAMETERS` (notebook's name -> parameters) are put into the copies. They share one feature
-    store, so that nothing is computed twice.
-    """
-    from tests.browser.driver import copy_notebooks
+@pytest.fixture(scope="session")
+def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """JupyterLab on an empty folder. `make test` runs all tests that use it in one process."""
+    need_browser()
     from tests.browser.servers import lab_server
 
     folder: Path = tmp_path_factory.mktemp("lab")
-    copy_notebooks(folder / "notebooks", getattr(request.module, "PARAMETERS", None))
+    (folder / "notebooks").mkdir()
     # Part of a series: the PNGs of its figures are left to the series' report, which is not made here.
     environment = {"LDM_KIT_OFFLINE": "1", "LDM_KIT_SERIES": str(folder / "notebooks")}
     with lab_server(folder / "notebooks", folder / "state", environment) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def lab(jupyterlab: object, request: pytest.FixtureRequest) -> object:
+    """JupyterLab on fresh copies of the notebooks.
+
+    A module's `PARAMETERS` (notebook's name -> parameters) are put into the copies. All share one feature
+    store, so that nothing is computed twice.
+    """
+    from tests.browser.driver import copy_notebooks
+
+    copy_notebooks(jupyterlab.folder, getattr(request.module, "PARAMETERS", None))  # type: ignore[attr-defined]
+    return jupyterlab
 
 
 @pytest.fixture

@@ -30,10 +30,10 @@ WIDEST = 1400  # pixels kept
 COLOURS = 192  # enough for a page's colours; a quarter of the bytes
 # picture -> notebook, tab, what is set first
 EXPLORERS = {
-    "into_the_noise": ("01_extraction", "Tokens", "view.level.value = 0.3"),
+    "into_the_noise": ("01_extraction", "Positions", "view.level.value = 0.3"),
     "probes_view": ("02_probing", "Neighbours", "view.stimulus.value = 'car.png'"),
     "where_is_the_human": ("03_layer_comparison", "Map", "view.block_b.value = 'mid_block'"),
-    "what_words_add": ("04_text_conditioning", "Gain", "view.words.value = 'label'"),
+    "prompt_gains": ("04_text_conditioning", "Gain", "view.conditioning.value = 'label'"),
 }
 
 

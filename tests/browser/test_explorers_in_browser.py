@@ -128,9 +128,9 @@ def noise(browser: Browser, lab: Server) -> Iterator[Seen]:
 
 def test_into_the_noise(noise: Seen, tmp_path: Any) -> None:
     seen = noise
-    seen.open("Picture")
+    seen.open("Image")
     seen.picture_changed()
-    seen.open("Tokens")
+    seen.open("Positions")
     seen.last = None
     seen.changed()
     slide(seen.page, seen.at("noise-level"), -1)
@@ -140,7 +140,7 @@ def test_into_the_noise(noise: Seen, tmp_path: Any) -> None:
     type_text(seen.page, seen.at("prompt"), "a photo of a cat")
     seen.changed("view.state.prompt == 'a photo of a cat'")
     seen.level_changes()
-    seen.open("Picture")
+    seen.open("Image")
     seen.picture_changed()
     path = tmp_path / "mine.png"
     Image.new("RGB", (64, 64), "#0072B2").save(path)
@@ -155,10 +155,10 @@ def test_into_the_noise(noise: Seen, tmp_path: Any) -> None:
 
 def test_a_flood_of_keys_is_computed_a_handful_of_times(noise: Seen) -> None:
     seen = noise
-    seen.open("Tokens")
+    seen.open("Positions")
     seen.last = seen.drawn()
     before = seen.notebook.python("view.computed")
-    seen.page.locator(f"{seen.at('token')} .noUi-handle").first.focus()
+    seen.page.locator(f"{seen.at('position')} .noUi-handle").first.focus()
     for i in range(200):
         seen.page.keyboard.press("ArrowLeft" if i % 20 == 19 else "ArrowRight")
     seen.changed()
@@ -199,12 +199,12 @@ def test_where_is_the_human(lab: Server, visit: Visit) -> None:
     seen.close()
 
 
-def test_what_words_add(lab: Server, visit: Visit) -> None:
-    seen = Seen(visit, lab, "04_text_conditioning", "what-words-add")
+def test_prompt_gains(lab: Server, visit: Visit) -> None:
+    seen = Seen(visit, lab, "04_text_conditioning", "prompt-gains")
     seen.changed()
-    choose(seen.page, seen.at("words"), "caption")
-    seen.changed("view.state.words == 'caption'")
-    choose(seen.page, seen.at("words"), "your template")
+    choose(seen.page, seen.at("conditioning"), "caption")
+    seen.changed("view.state.conditioning == 'caption'")
+    choose(seen.page, seen.at("conditioning"), "your template")
     type_text(seen.page, seen.at("template"), "a toy {name}")
     seen.notebook.until("'Press Run' in view.status.value")
     seen.page.locator(f"{seen.selector} button.ldm-run").click()
