@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 
 # Where each public name lives.
 _HOMES: dict[str, str] = {
-    "load_model": "models.loading",
+    "load_model": "models.load",
     "registered_models": "models.registry",
     "shuffled_concepts": "features.prompts",
     "load_dataset": "datasets",

@@ -46,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(out: Path, only: str | None, force: bool) -> int:
-    from ldm_kit.models.hub import fingerprint
+    from ldm_kit.models.hub import folder_digest
     from ldm_kit.models.registry import packaged
 
     # The bundled model may change with the package. Its features lie under its revision, so that nobody's are
     # in the way of others or have to be deleted.
-    revision = fingerprint(packaged("tiny-ldm")).rpartition(":")[2][:8]
+    revision = folder_digest(packaged("tiny-ldm")).rpartition(":")[2][:8]
     outcomes = run_series(
         find_notebook("demo.yaml", "Run the demo from a clone of it."),
         out,

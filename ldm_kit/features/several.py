@@ -16,7 +16,7 @@ from ldm_kit.errors import BadInputError, ModelNotFoundError, unknown_name
 from ldm_kit.features.extraction import extract
 from ldm_kit.features.prompts import CONDITIONINGS
 from ldm_kit.features.store import FeatureStore
-from ldm_kit.models.loading import check_name, load_model
+from ldm_kit.models.load import check_name, load_model
 from ldm_kit.models.noise import check_level
 
 logger = logging.getLogger(__name__)

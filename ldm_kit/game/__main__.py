@@ -19,7 +19,7 @@ from ldm_kit.datasets import load_dataset
 from ldm_kit.errors import BadInputError, LdmKitError, unknown_name
 from ldm_kit.game.server import listen, serve
 from ldm_kit.game.session import Game, new_game
-from ldm_kit.models.loading import load_model
+from ldm_kit.models.load import load_model
 
 GIVEN = (
     "blocks",

@@ -22,7 +22,7 @@ from ldm_kit.game.trials import Trial, choose_sets, disagreement, plan_trials
 
 if TYPE_CHECKING:
     from ldm_kit.datasets.dataset import Dataset
-    from ldm_kit.models.opened import OpenedModel
+    from ldm_kit.models.model import OpenedModel
 
 JUDGES = {
     "human": "people",

@@ -1,4 +1,4 @@
-"""The names that `load_model` knows, read from a table that a user can edit."""
+"""The names that `load_model` knows, from a table that a user can edit, and what a name asks for."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from pathlib import Path
 
 import yaml
 
-from ldm_kit.errors import BadInputError, nearest_first
+from ldm_kit.errors import BadInputError, nearest_first, unknown_name
 from ldm_kit.yaml_text import load_yaml
 
 FIELDS = ("source", "revision", "prior", "licence", "note")
-EXPECTED = (
-    "Expected is for each model a line `name:` and, indented below it, `source:`, and optionally `revision:`, `prior:`, "
-    "`licence:` and `note:`."
-)
+KINDS = ("vision", "latent", "text", "pixels")
+PREFIXES = (*KINDS, "untrained")
 
 
 @dataclass(frozen=True)
@@ -26,16 +24,16 @@ class RegisteredModel:
     Parameters
     ----------
     name : str
-        How it is called.
+        What `load_model` knows it by.
     source : str
-        A hub id, a folder, or ``package:FOLDER`` for a model that ldm_kit brings along; with a prefix such as
-        ``vision:`` as in `ldm_kit.models.sources.parse_source`.
+        A hub id, a folder, or ``package:FOLDER`` for a model that is part of ldm_kit; a prefix such as
+        ``vision:`` may stand before it, as in `load_model`.
     revision : str, optional
         Of the hub repository.
     prior : str, optional
         Of an unCLIP model: the hub id or folder of the prior, which turns text into image embeddings.
     licence, note : str
-        Shown by `registered_models`.
+        For the reader.
     """
 
     name: str
@@ -58,7 +56,7 @@ def registered_models() -> dict[str, RegisteredModel]:
     Raises
     ------
     BadInputError
-        If the file is missing or malformed, or a row has no source or a field that does not exist; variable, path and
+        If the file is missing or malformed, or a row has no source or an unknown field; variable, path and
         line are named.
 
     Examples
@@ -66,32 +64,38 @@ def registered_models() -> dict[str, RegisteredModel]:
     >>> registered_models()["sd-turbo"].source
     'stabilityai/sd-turbo'
     """
-    table = (resources.files("ldm_kit") / "data" / "models.yaml").read_text(encoding="utf-8")
+    table = packaged("models.yaml").read_text(encoding="utf-8")
     models = _rows(table, "The packaged table of models")
     if own := os.environ.get("LDM_KIT_MODELS"):
         where = f"The environment variable LDM_KIT_MODELS names {own!r}, which"
-        models |= _rows(_text_of(Path(own).expanduser(), where), where)
+        models |= _rows(_read(Path(own).expanduser(), where), where)
     return models
 
 
-def _text_of(path: Path, where: str) -> str:
-    """Read a user's table, or say what is wrong with the file."""
+def packaged(name: str) -> Path:
+    """Return the path of a file or folder of ldm_kit's own data.
+
+    Examples
+    --------
+    >>> packaged("tiny-ldm").name
+    'tiny-ldm'
+    """
+    return Path(str(resources.files("ldm_kit") / "data" / name))
+
+
+def _read(path: Path, where: str) -> str:
     try:
-        given = path.read_bytes()
-        return given.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise BadInputError(
-            f"{where} does not exist. Name a file, or unset the variable. {EXPECTED}"
-        ) from error
+        content = path.read_bytes()
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise _unusable(where, str(error.strerror or error)) from error
     except UnicodeDecodeError as error:
-        line = given[: error.start].count(b"\n") + 1
+        line = content[: error.start].count(b"\n") + 1
         raise _unusable(where, f"line {line} is not UTF-8, in which it must be saved") from error
 
 
 def _rows(text: str, where: str) -> dict[str, RegisteredModel]:
-    """Read a table's rows; what cannot be used is told with its line."""
+    """Read a table's rows; an error names the line."""
     try:
         node, content = yaml.compose(text, Loader=yaml.SafeLoader), load_yaml(text)
     except yaml.YAMLError as error:
@@ -101,41 +105,138 @@ def _rows(text: str, where: str) -> dict[str, RegisteredModel]:
     if content is None:
         return {}
     if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
-        raise _unusable(
-            where, f"it holds a {type(content).__name__} where names with their rows are expected"
-        )
+        raise _unusable(where, f"it is a {type(content).__name__}, not names with their rows")
     lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
     rows = {}
     for name, row in content.items():
-        at = f"line {lines[str(name)]}: " if str(name) in lines else ""
-        if wrong := _wrong_with(row):
-            raise _unusable(where, f"{at}row {str(name)!r} {wrong}")
+        if problem := _problem_of(row):
+            line = lines.get(str(name))
+            raise _unusable(where, f"{f'line {line}: ' if line else ''}row {str(name)!r} {problem}")
         rows[str(name)] = RegisteredModel(str(name), **row)
     return rows
 
 
-def _wrong_with(row: object) -> str:
-    """Say what is wrong with a row; nothing if it can be used."""
-    if not isinstance(row, dict):
+def _problem_of(row: object) -> str:
+    """Describe what is wrong with a row; empty if it can be used."""
+    if not isinstance(row, dict) or ("source" not in row and set(row) <= set(FIELDS)):
         return "has no source"
     for field, value in row.items():
         if field not in FIELDS:
             return f"has a {str(field)!r}. Did you mean {nearest_first(str(field), FIELDS)[0]!r}?"
         if not isinstance(value, str) and not (value is None and field in ("revision", "prior")):
             return f"has as {field} {value!r}, which is not text; put it in quotes"
-    return "" if "source" in row else "has no source"
+    return ""
 
 
 def _unusable(where: str, why: str) -> BadInputError:
-    return BadInputError(f"{where} cannot be used: {why}{'' if why.endswith('?') else '.'} {EXPECTED}")
+    return BadInputError(
+        f"{where} cannot be used: {why}{'' if why.endswith('?') else '.'} Expected is for each model a line `name:` and, "
+        "indented below it, `source:`, and optionally `revision:`, `prior:`, `licence:` and `note:`."
+    )
 
 
-def packaged(folder: str) -> Path:
-    """Give the path of a folder that ldm_kit brings along.
+# What a name asks for ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """What `load_model` was called with, looked up.
+
+    Parameters
+    ----------
+    kind : {"model", "vision", "latent", "text", "pixels"}
+        ``"model"`` is a whole diffusion model, with a denoiser to look into.
+    source : str
+        A hub id or folder; for pixels their number, or empty.
+    untrained : bool
+        Whether the network is to have random weights.
+    label : str
+        Its name in tables. It never contains the path of a folder.
+    revision, prior : str, optional
+        Of the registry's row.
+    """
+
+    kind: str
+    source: str
+    untrained: bool
+    label: str
+    revision: str | None = None
+    prior: str | None = None
+
+
+def find_model(name: str) -> FoundModel:
+    """Look up what a name asks for; see `load_model` for the prefixes.
 
     Examples
     --------
-    >>> packaged("tiny-ldm").name
-    'tiny-ldm'
+    >>> found = find_model("untrained:vision:facebook/dinov2-base")
+    >>> found.kind, found.source, found.untrained
+    ('vision', 'facebook/dinov2-base', True)
     """
-    return Path(str(resources.files("ldm_kit") / "data" / folder))
+    kinds, source, untrained = _split_prefixes(name)
+    label = ":".join([*kinds, Path(source).expanduser().resolve().name if _is_folder(source) else source])
+    rows = registered_models()
+    row = rows.get(source)
+    if row is not None and row.source.partition(":")[0] in PREFIXES:  # an alias, such as dinov2-base
+        more, source, random = _split_prefixes(row.source)
+        kinds, untrained = [*kinds, *more], untrained or random
+        row = rows.get(source, RegisteredModel(source, source, row.revision, row.prior))
+    if len(kinds) > 1:
+        raise BadInputError(
+            f"{name!r} asks for {' and '.join(kinds)} at once. Give one of {', '.join(KINDS)} before a name."
+        )
+    kind = kinds[0] if kinds else "model"
+    if kind == "pixels":
+        if untrained:
+            raise BadInputError(
+                "Pixels have no weights, so there is no untrained control of them. Use 'pixels'."
+            )
+        return FoundModel(kind, source, False, label.rstrip(":"))
+    if not source:
+        raise BadInputError(f"{name!r} names no model. Write for example '{name}tiny-ldm'.")
+    if row is None:
+        return FoundModel(kind, _folder_or_hub_id(source, rows), untrained, label)
+    place, _, folder = row.source.partition(":")
+    if place == "package":
+        return FoundModel(kind, str(packaged(folder)), untrained, label)
+    return FoundModel(kind, row.source, untrained, label, row.revision, row.prior)
+
+
+def _folder_or_hub_id(source: str, rows: dict[str, RegisteredModel]) -> str:
+    if _is_folder(source):
+        return str(Path(source).expanduser())
+    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise unknown_name(
+            "model",
+            source,
+            rows,
+            "Or give a hub id such as 'stabilityai/sd-turbo', or a folder that exists, in diffusers format.",
+        )
+    return source
+
+
+def _split_prefixes(name: str) -> tuple[list[str], str, bool]:
+    """Split a name into its kinds, what follows them, and whether it shall be untrained."""
+    kinds: list[str] = []
+    untrained, rest = False, name
+    # A colon may belong to a path: of a folder that exists, or after a drive's letter.
+    while ":" in rest and not _is_folder(rest) and rest[1:3] not in (":\\", ":/"):
+        prefix, _, rest = rest.partition(":")
+        if prefix not in PREFIXES:
+            raise unknown_name(
+                "prefix",
+                prefix,
+                PREFIXES,
+                f"It stands before the colon of {name!r}; a folder may have a colon in its name if it exists.",
+            )
+        if prefix == "untrained":
+            untrained = True
+        else:
+            kinds.append(prefix)
+    if rest == "pixels" and not kinds:
+        return ["pixels"], "", untrained
+    return kinds, rest, untrained
+
+
+def _is_folder(name: str) -> bool:
+    return bool(name) and Path(name).expanduser().is_dir()

@@ -8,8 +8,8 @@ import ipywidgets
 
 from ldm_kit.errors import BadInputError
 from ldm_kit.features.prompts import CONDITIONINGS
+from ldm_kit.models.model import OpenedModel
 from ldm_kit.models.noise import NoiseLevel
-from ldm_kit.models.opened import OpenedModel
 from ldm_kit.plots.alignment import percent
 
 LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))

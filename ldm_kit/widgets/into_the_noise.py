@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import UnreadableImageError
 from ldm_kit.features.looking import Look, looks_at
-from ldm_kit.models.opened import OpenedModel
+from ldm_kit.models.model import OpenedModel
 from ldm_kit.plots.alignment import percent
 from ldm_kit.plots.pictures import film_strip, picture_grid, space_colours
 from ldm_kit.plots.tokens import token_maps, token_norms, token_similarity

@@ -21,7 +21,7 @@ from ldm_kit.features.side_by_side import SideBySide
 from ldm_kit.features.store import FeatureStore
 from ldm_kit.features.words import relabel_by_prompt, vocabulary_coverage
 from ldm_kit.measures import compare, similarity
-from ldm_kit.models.opened import OpenedModel
+from ldm_kit.models.model import OpenedModel
 from ldm_kit.plots.differences import gain_heatmap
 from ldm_kit.plots.matrices import matrices
 from ldm_kit.widgets.explorer import Explorer, Progress, Shown, control
