@@ -111,7 +111,7 @@ class Sums(OpenedModel):
         return {"sequence": torch.tensor([[float(len(prompt or ""))]])}
 
     def watch(self, noised: Any, level: Any, text: Any, blocks: Sequence[str], keep: Any = None) -> Watch:
-        watch = Watch(blocks)
+        watch = Watch()
         for block in blocks:
             part = noised * ord(block) + text["sequence"][:, :, None, None]
             watch.seen[block] = keep(torch.cat([part, part**2], dim=1), "map")

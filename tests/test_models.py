@@ -497,14 +497,14 @@ def test_a_bar_that_the_user_disabled_stays_disabled_after_loading(libraries, fo
         (b"mine:\n  source: x\n\xff\n", r"LDM_KIT_MODELS.*'{path}'.*line 3.*UTF-8"),
         (b"- mine\n", r"LDM_KIT_MODELS.*'{path}'.*list.*name:"),
         (b"text\n", r"LDM_KIT_MODELS.*'{path}'.*str.*name:"),
-        (b"\nmine: x\n", r"LDM_KIT_MODELS.*'{path}'.*line 2.*row 'mine'.*source"),
-        (b"a: {source: x}\nmine:\n", r"LDM_KIT_MODELS.*'{path}'.*line 2.*row 'mine'.*source"),
+        (b"\nmine: x\n", r"LDM_KIT_MODELS.*'{path}'.*row 'mine'.*source"),
+        (b"a: {source: x}\nmine:\n", r"LDM_KIT_MODELS.*'{path}'.*row 'mine'.*source"),
         (
             b"mine:\n  sauce: x\n",
-            r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*'sauce'.*Did you mean 'source'",
+            r"LDM_KIT_MODELS.*'{path}'.*row 'mine'.*'sauce'.*Did you mean 'source'",
         ),
-        (b"mine:\n  licence: x\n", r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*source"),
-        (b"mine:\n  source: 5\n", r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*source.*5.*text"),
+        (b"mine:\n  licence: x\n", r"LDM_KIT_MODELS.*'{path}'.*row 'mine'.*source"),
+        (b"mine:\n  source: 5\n", r"LDM_KIT_MODELS.*'{path}'.*row 'mine'.*source.*5.*text"),
     ],
 )
 def test_a_table_of_models_that_cannot_be_used_says_where_and_why(content, says, tmp_path, monkeypatch):

@@ -27,62 +27,39 @@ class Layout:
     prefix: int = 0
 
 
-_MAP, _TOKENS, _MAP_FIRST = Layout("map"), Layout("tokens"), Layout("map", element=0)
-_TOKENS_FIRST, _TOKENS_SECOND = Layout("tokens", element=0), Layout("tokens", element=1)
-_AFTER_CLASS_TOKEN = Layout("tokens", element=0, prefix=1)
-_AFTER_CLASS_AND_REGISTERS = Layout("tokens", element=0, prefix=5)
+_MAP, _MAP_FIRST = Layout("map"), Layout("map", element=0)
+_TOKENS, _TOKENS_FIRST = Layout("tokens"), Layout("tokens", element=0)
+_TOKENS_SECOND = Layout("tokens", element=1)
+# A class token stands in front of the patches; registers after it, whose default number is 4; DeiT's distillation token.
+_AFTER_ONE, _AFTER_TWO, _AFTER_FIVE = (Layout("tokens", element=0, prefix=n) for n in (1, 2, 5))
 
-# diffusers' down blocks return (hidden state, the residuals for the up blocks): the hidden state is
-# what the next block gets, after this block's own downsampler. Up blocks return it after the upsampler.
 _LAYOUTS: dict[str, Layout] = {
-    "DownBlock2D": _MAP_FIRST,
-    "CrossAttnDownBlock2D": _MAP_FIRST,
-    "AttnDownBlock2D": _MAP_FIRST,
-    "UNetMidBlock2D": _MAP,
-    "UNetMidBlock2DCrossAttn": _MAP,
-    "UpBlock2D": _MAP,
-    "CrossAttnUpBlock2D": _MAP,
-    "AttnUpBlock2D": _MAP,
-    "ResnetBlock2D": _MAP,
-    "Downsample2D": _MAP,
-    "Upsample2D": _MAP,
+    # diffusers' down blocks return (hidden state, the residuals for the up blocks): the hidden state is
+    # what the next block gets, after this block's own downsampler. Up blocks return it after the upsampler.
+    **dict.fromkeys(("DownBlock2D", "CrossAttnDownBlock2D", "AttnDownBlock2D"), _MAP_FIRST),
+    **dict.fromkeys(("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"), _MAP_FIRST),
+    **dict.fromkeys(("UNetMidBlock2D", "UNetMidBlock2DCrossAttn", "UNetMidBlock2DSimpleCrossAttn"), _MAP),
+    **dict.fromkeys(("UpBlock2D", "CrossAttnUpBlock2D", "AttnUpBlock2D"), _MAP),
+    **dict.fromkeys(("ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D"), _MAP),
+    **dict.fromkeys(("ResnetBlock2D", "Downsample2D", "Upsample2D", "Conv2d"), _MAP),
+    "Attention": _MAP,  # at `attentions.N`: it flattens the map and folds it back
     "Transformer2DModel": _MAP_FIRST,
-    "Conv2d": _MAP,
+    "BasicTransformerBlock": _TOKENS,
     # (text, image); the text of SD3's last block is None. Flux's single blocks run over both in one sequence
     # and split them again; where a diffusers version does not, that is an error, not a mixture.
     "JointTransformerBlock": _TOKENS_SECOND,
-    "FluxTransformerBlock": _TOKENS_SECOND,
-    "FluxSingleTransformerBlock": _TOKENS_SECOND,
-    "BasicTransformerBlock": _TOKENS,
-    # Imagen's and unCLIP's U-Nets
-    "ResnetDownsampleBlock2D": _MAP_FIRST,
-    "SimpleCrossAttnDownBlock2D": _MAP_FIRST,
-    "UNetMidBlock2DSimpleCrossAttn": _MAP,
-    "ResnetUpsampleBlock2D": _MAP,
-    "SimpleCrossAttnUpBlock2D": _MAP,
-    "Attention": _MAP,  # at `attentions.N`: it flattens the map and folds it back
-    # The controls' own
+    **dict.fromkeys(("FluxTransformerBlock", "FluxSingleTransformerBlock"), _TOKENS_SECOND),
+    # transformers' vision models
+    **dict.fromkeys(("ViTLayer", "ViTMSNLayer", "CLIPEncoderLayer", "Dinov2Layer"), _AFTER_ONE),
+    **dict.fromkeys(("BeitLayer", "Data2VecVisionLayer"), _AFTER_ONE),
+    "DeiTLayer": _AFTER_TWO,
+    **dict.fromkeys(("Dinov2WithRegistersLayer", "DINOv3ViTLayer"), _AFTER_FIVE),
+    **dict.fromkeys(("SiglipEncoderLayer", "IJepaLayer", "SwinStage", "Swinv2Stage"), _TOKENS_FIRST),
+    **dict.fromkeys(("ConvNextStage", "ConvNextV2Stage", "DINOv3ConvNextStage"), _MAP),
+    **dict.fromkeys(("ResNetStage", "RegNetStage"), _MAP),
+    # the controls' own
     "MapReadout": _MAP,
     "VectorReadout": Layout("vector"),
-    # Vision transformers: a class token stands in front, registers after it; DeiT has one for distillation.
-    "ViTLayer": _AFTER_CLASS_TOKEN,
-    "ViTMSNLayer": _AFTER_CLASS_TOKEN,
-    "DeiTLayer": Layout("tokens", element=0, prefix=2),
-    "BeitLayer": _AFTER_CLASS_TOKEN,
-    "Data2VecVisionLayer": _AFTER_CLASS_TOKEN,
-    "Dinov2Layer": _AFTER_CLASS_TOKEN,
-    "Dinov2WithRegistersLayer": _AFTER_CLASS_AND_REGISTERS,
-    "DINOv3ViTLayer": _AFTER_CLASS_AND_REGISTERS,
-    "CLIPEncoderLayer": _AFTER_CLASS_TOKEN,
-    "SiglipEncoderLayer": _TOKENS_FIRST,
-    "IJepaLayer": _TOKENS_FIRST,
-    "SwinStage": _TOKENS_FIRST,
-    "Swinv2Stage": _TOKENS_FIRST,
-    "ConvNextStage": _MAP,
-    "ConvNextV2Stage": _MAP,
-    "DINOv3ConvNextStage": _MAP,
-    "ResNetStage": _MAP,
-    "RegNetStage": _MAP,
 }
 _DIMENSIONS = {"map": 4, "tokens": 3, "vector": 2}
 
@@ -136,8 +113,8 @@ def image_output(module: nn.Module, output: Any, block: str) -> tuple[Tensor, st
     advice = f"`lk.models.register_output_layout({name!r}, ...)`"
     if declared is None:
         raise BadInputError(
-            f"Block {block!r} is a {name}, whose output is not declared. It returned {_shapes(output)}. Declare "
-            f"which element is the image's by {advice}, or watch its parent."
+            f"Block {block!r} is a {name}, whose output is not declared. It returned {_shapes(output)}. Declare it by "
+            f"{advice}, or watch its parent."
         )
     tensor = output
     if declared.element is not None and not (declared.element == 0 and isinstance(output, Tensor)):
@@ -236,46 +213,32 @@ def kind_of(path: str) -> tuple[str, bool]:
 
 def block_table(twin: nn.Module, run: Callable[[nn.Module], Any]) -> pd.DataFrame:
     """List a denoiser's blocks in the order in which they finish; `run` runs one forward pass of `twin`."""
-    rows: list[dict[str, Any]] = []
-
-    def hook_for(path: str, kind: str, stage: bool) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
-            tensor, layout = image_output(module, output, path)
-            shape = tuple(tensor.shape[1:])
-            rows.append(
-                {
-                    "block": path,
-                    "kind": kind,
-                    "layout": layout,
-                    "shape": shape,
-                    "channels": shape[0] if layout == "map" else shape[-1],
-                    "parameters": sum(p.numel() for p in module.parameters()),
-                    "stage": stage,
-                }
-            )
-
-        return hook
-
-    handles = []
+    kinds = {}
     for path, module in twin.named_modules():
         kind, stage = kind_of(path)
         # An undeclared stage must not drop out of the table unseen: its hook raises, and shows the shapes.
         if stage or (kind and layout_of(module)):
-            handles.append(module.register_forward_hook(hook_for(path, kind, stage)))
-    try:
-        with torch.no_grad():
-            run(twin)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not rows:
+            kinds[path] = kind, stage
+    if not kinds:
         raise BadInputError(
-            f"None of the modules of {type(twin).__name__} has a declared output. Declare its blocks by "
-            "`lk.models.register_output_layout`."
+            f"No module of {type(twin).__name__} has a declared output; see `lk.models.register_output_layout`."
         )
-    table = pd.DataFrame(rows).drop_duplicates("block", keep="first").reset_index(drop=True)
-    table.insert(2, "depth", range(len(table)))
-    return table
+    with torch.no_grad(), watching(twin, list(kinds), lambda tensor, layout: (tensor, layout)) as watch:
+        run(twin)
+    rows = [
+        {
+            "block": path,
+            "kind": kinds[path][0],
+            "depth": depth,
+            "layout": layout,
+            "shape": tuple(tensor.shape[1:]),
+            "channels": tensor.shape[1 if layout == "map" else -1],
+            "parameters": sum(p.numel() for p in twin.get_submodule(path).parameters()),
+            "stage": kinds[path][1],
+        }
+        for depth, (path, (tensor, layout)) in enumerate(watch.seen.items())
+    ]
+    return pd.DataFrame(rows)
 
 
 def select_blocks(table: pd.DataFrame, wanted: str | Sequence[str] | None) -> list[str]:
@@ -314,10 +277,9 @@ class _AllSeenError(Exception):
 
 
 class Watch:
-    """What `watching` has seen; `seen[block]` holds whatever `keep` made of each block's output."""
+    """What `watching` has seen; `seen[block]` is whatever `keep` made of each block's output."""
 
-    def __init__(self, blocks: Sequence[str]) -> None:
-        self.blocks = tuple(blocks)
+    def __init__(self) -> None:
         self.seen: dict[str, Any] = {}
 
 
@@ -330,7 +292,7 @@ def watching(
     `keep` (tensor, layout) makes what is stored, at once and on the device; by default the tensor itself. A module
     that runs more than once is seen at its first run. In the manner of baukit's `Trace`.
     """
-    watch = Watch(blocks)
+    watch = Watch()
 
     def hook_for(block: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -338,7 +300,7 @@ def watching(
                 return
             tensor, layout = image_output(module, output, block)
             watch.seen[block] = tensor if keep is None else keep(tensor, layout)
-            if len(watch.seen) == len(watch.blocks):
+            if len(watch.seen) == len(blocks):
                 raise _AllSeenError
 
         return hook

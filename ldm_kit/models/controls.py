@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ldm_kit.errors import BadInputError
-from ldm_kit.models.model import Identity, OpenedModel, Text, to_images, to_pixels
+from ldm_kit.models.model import Identity, OpenedModel, Text
 from ldm_kit.models.noise import NoiseLevel, check_level, check_timesteps
 
 PIXELS = 64
@@ -82,8 +82,7 @@ class Encoder(OpenedModel):
         check_level(level)
         if level != 0:
             raise BadInputError(
-                f"Noise level {level:g}: {self.identity.model!r} takes no noise, as it was not trained on any. "
-                "Give noise_levels=[0.0]."
+                f"Noise level {level:g}: {self.identity.model!r} takes no noise. Give noise_levels=[0.0]."
             )
         return NoiseLevel(0.0, 0, 0.0, 1.0, 0.0)
 
@@ -103,10 +102,14 @@ class Encoder(OpenedModel):
         """Encode the empty prompt, to nothing; any other is a `BadInputError`."""
         if prompt:
             raise BadInputError(
-                f"{self.identity.model!r} reads no text, but was given {prompt!r}. "
-                "Its only conditioning is 'none'."
+                f"{self.identity.model!r} reads no text such as {prompt!r}; its only conditioning is 'none'."
             )
         return {}
+
+    def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
+        """Run the network once: here pass the prompt's vectors or the image on, through the readouts."""
+        denoiser(text or dict.fromkeys(self.denoiser.paths, noised))
+        return noised
 
     def _weightless(self) -> nn.Module:
         """Copy the network onto the meta device, in float32."""
@@ -127,32 +130,9 @@ class Pixels(Encoder):
     """
 
     @property
-    def preprocessing(self) -> dict[str, Any]:
-        """What is done to images; nothing samples them."""
-        return {**super().preprocessing, "posterior": "none"}
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square that images are cropped and scaled to."""
-        return int(self.components["size"])
-
-    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(3, size, size)."""
-        return 3, self.image_size, self.image_size
-
-    def encode(self, images: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
-        """Return the pixels in −1…1, (n, 3, size, size), float32."""
-        return to_pixels([self.preprocess(image) for image in images], self.device)
-
-    def decode(self, latents: Tensor) -> list[Image.Image]:
-        """Turn pixels into images again."""
-        return to_images(latents)
-
-    def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
-        """Pass the pixels on."""
-        denoiser({"pixels": noised})
-        return noised
+        return 3, self.components["size"], self.components["size"]
 
 
 def open_pixels(size: str, label: str, device: torch.device) -> Pixels:
@@ -200,11 +180,6 @@ class Latent(Encoder):
         """Decode as the diffusion model does."""
         return self._model.decode(latents)
 
-    def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
-        """Pass the latent on."""
-        denoiser({"latent": noised})
-        return noised
-
 
 class TextEncoder(Encoder):
     """What a text encoder makes of the prompt; images are not looked at.
@@ -220,11 +195,6 @@ class TextEncoder(Encoder):
     def reads_text(self) -> bool:
         """True: it reads nothing else."""
         return True
-
-    @property
-    def image_size(self) -> int:
-        """1: images are not looked at."""
-        return 1
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -271,11 +241,6 @@ class TextEncoder(Encoder):
     def text_shapes(self) -> dict[str, tuple[int, ...]]:
         """One vector a block."""
         return dict.fromkeys(self.denoiser.paths, (self.components["text_encoder"].config.hidden_size,))
-
-    def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
-        """Pass the prompt's vectors on."""
-        denoiser(text)
-        return noised
 
 
 def text_readouts(layers: int) -> Readouts:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ldm_kit.models.model import Text
 from ldm_kit.models.noise import NoiseLevel
@@ -37,26 +38,17 @@ class PixArt(LatentDiffusion):
         sequence = self.components["text_encoder"](ids, attention_mask=mask)[0]
         return {"sequence": sequence.to(self.dtype), "mask": mask}
 
-    @property
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The sequence of tokens, and the mask."""
-        config = self.denoiser.config
-        return {"sequence": (8, int(config.caption_channels or config.cross_attention_dim)), "mask": (8,)}
-
-    def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
-        """Run the transformer once; returns the noise alone, where the network predicts a variance with it."""
-        n, channels = noised.shape[:2]
-        size = torch.full((n, 2), self.image_size, dtype=noised.dtype, device=noised.device)
-        prediction: Tensor = denoiser(
-            noised,
-            encoder_hidden_states=text["sequence"],
-            encoder_attention_mask=text["mask"],
-            timestep=torch.full((n,), level.timestep, device=noised.device),
+    def denoiser_inputs(self, noised: Tensor, timesteps: Tensor, text: Text) -> dict[str, Any]:
+        """Return the transformer's inputs."""
+        size = torch.full((len(noised), 2), self.image_size, dtype=noised.dtype, device=noised.device)
+        return {
+            "hidden_states": noised,
+            "timestep": timesteps,
+            "encoder_hidden_states": text["sequence"],
+            "encoder_attention_mask": text["mask"],
             # Read by the networks of 1,024 pixels, ignored by the others.
-            added_cond_kwargs={"resolution": size, "aspect_ratio": torch.ones_like(size[:, :1])},
-            return_dict=False,
-        )[0]
-        return prediction[:, :channels]
+            "added_cond_kwargs": {"resolution": size, "aspect_ratio": torch.ones_like(size[:, :1])},
+        }
 
 
 class PixArtSigma(PixArt):
@@ -101,48 +93,37 @@ class Flux(LatentDiffusion):
             "pooled": self.components["text_encoder"](clip_ids).pooler_output.to(self.dtype),
         }
 
-    @property
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The sequence of tokens, and the pooled vector."""
-        config = self.denoiser.config
+    def denoiser_inputs(self, noised: Tensor, timesteps: Tensor, text: Text) -> dict[str, Any]:
+        """Return the transformer's inputs; the latents are packed."""
+        n, _, height, width = noised.shape
+        guided, sequence = self.denoiser.config.guidance_embeds, text["sequence"]
         return {
-            "sequence": (8, int(config.joint_attention_dim)),
-            "pooled": (int(config.pooled_projection_dim),),
+            "hidden_states": _pack(noised),
+            "timestep": timesteps.to(noised.dtype) / 1000,  # the network multiplies it again
+            "guidance": torch.full((n,), GUIDANCE, device=noised.device) if guided else None,
+            "pooled_projections": text["pooled"],
+            "encoder_hidden_states": sequence,
+            "txt_ids": sequence.new_zeros(sequence.shape[1], 3),
+            "img_ids": _positions(height // 2, width // 2, noised),
         }
 
     def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
-        """Run the transformer once; returns the velocity, of the latents' shape."""
-        n, _, height, width = noised.shape
-        sequence = text["sequence"]
-        guidance = None
-        if self.denoiser.config.guidance_embeds:
-            guidance = torch.full((n,), GUIDANCE, dtype=torch.float32, device=noised.device)
-        timesteps = torch.full((n,), float(level.timestep), dtype=noised.dtype, device=noised.device)
-        prediction: Tensor = denoiser(
-            hidden_states=_pack(noised),
-            timestep=timesteps / 1000,  # the network multiplies it again
-            guidance=guidance,
-            pooled_projections=text["pooled"],
-            encoder_hidden_states=sequence,
-            txt_ids=torch.zeros(sequence.shape[1], 3, dtype=sequence.dtype, device=noised.device),
-            img_ids=_positions(height // 2, width // 2, noised),
-            return_dict=False,
-        )[0]
-        return _unpack(prediction, height, width)
+        """Run the transformer once; returns the velocity, unpacked to the latents' shape."""
+        timesteps = torch.full((len(noised),), level.timestep, device=noised.device)
+        inputs = self.denoiser_inputs(noised, timesteps, text)
+        return _unpack(denoiser(**inputs, return_dict=False)[0], *noised.shape[2:])
 
 
 def _pack(latents: Tensor) -> Tensor:
     """Make 2 × 2 cells one token: (n, channels, height, width) to (n, height * width / 4, channels * 4)."""
-    n, channels, height, width = latents.shape
-    cells = latents.reshape(n, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return cells.reshape(n, (height // 2) * (width // 2), channels * 4)
+    return functional.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
 
 
 def _unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     """Undo `_pack`; `height` and `width` are the latents'."""
-    n, _, channels = tokens.shape
-    cells = tokens.reshape(n, height // 2, width // 2, channels // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return cells.reshape(n, channels // 4, height, width)
+    return functional.pixel_shuffle(
+        tokens.transpose(1, 2).reshape(len(tokens), -1, height // 2, width // 2), 2
+    )
 
 
 def _positions(rows: int, columns: int, like: Tensor) -> Tensor:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import logging
 import os
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 
 from ldm_kit.atomic import write_text
-from ldm_kit.errors import LdmKitError, ModelNotFoundError, one_of
+from ldm_kit.errors import LdmKitError, ModelNotFoundError
 from ldm_kit.offline import hub_shut
 
 log = logging.getLogger(__name__)
@@ -79,44 +78,33 @@ def pipeline_index(place: Place) -> dict[str, Any]:
     """Read the model_index.json of a folder or hub repository."""
     path = find_file(place, "model_index.json")
     if path is None:
-        listed = (
-            f" It contains {sorted(path.name for path in Path(place.source).iterdir())[:10]}."
-            if place.local
-            else ""
-        )
         raise ModelNotFoundError(
-            f"{place.source!r} has no model_index.json: it is not a model in diffusers format.{listed} Save one with "
+            f"{place.source!r} has no model_index.json: it is not a model in diffusers format. Save one with "
             "`pipeline.save_pretrained(folder)`; single-file checkpoints must be converted first."
         )
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelNotFoundError(
-            f"The model_index.json of {place.source!r} is damaged ({error}). Download or save it again."
-        ) from error
+    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return index
 
 
 # Components made from their configuration -----------------------------------------------------------------
 
 
-def made_from_config(
-    index: Mapping[str, Any], component: str, place: Place, where: AbstractContextManager[Any]
-) -> Any:
-    """Make a component from its config alone, within `where`: `seeded` weights, or none on the meta device.
+def made_from_config(index: dict[str, Any], component: str, place: Place, where: Any) -> Any:
+    """Make a component from its config alone, within the context `where`: `seeded`, or the meta device (no weights).
 
     Its class must be one of diffusers' or transformers' own: a repository cannot bring code.
     """
-    library, name = index[component]
-    one_of(
-        "library",
-        library,
-        ("diffusers", "transformers"),
-        f"The {component} of {place.source!r} is a {name} from elsewhere; it is not run.",
-    )
-    kind = getattr(importlib.import_module(library), str(name))
+    import diffusers
+    import transformers
+
+    name = str(index[component][1])
+    kind: Any = getattr(diffusers, name, None) or getattr(transformers, name, None)
+    if kind is None:
+        raise ModelNotFoundError(
+            f"The installed diffusers and transformers have no {name}, the {component} of {place.source!r}. Upgrade them."
+        )
     arguments = {**place.arguments, "subfolder": component}
-    if library == "diffusers":
+    if hasattr(kind, "load_config"):  # diffusers
         config = kind.load_config(place.source, **arguments)
         with where:
             return kind.from_config(config)
@@ -161,8 +149,7 @@ def folder_digest(folder: Path) -> str:
             content = _file_digest(path, cache, found)
         except OSError as error:
             raise ModelNotFoundError(
-                f"The file {str(path)!r} of the model cannot be read ({error.strerror or error}), so the model "
-                "cannot be identified. Make it readable, or download or save the model again."
+                f"The file {str(path)!r} of the model cannot be read ({error.strerror or error}). Make it readable."
             ) from error
         digest.update(f"{path.relative_to(folder).as_posix()}\n{content}\n".encode(errors="surrogateescape"))
     if found:
@@ -281,13 +268,11 @@ def explained(place: Place) -> Iterator[None]:
         raise
     except errors.GatedRepoError as error:
         raise ModelNotFoundError(
-            f"The model {source!r} is gated: accept its licence on its hub page while logged in, then run "
-            "`hf auth login` here (or set HF_TOKEN) and try again."
+            f"The model {source!r} is gated: accept its licence on its hub page, then run `hf auth login` (or set HF_TOKEN)."
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise ModelNotFoundError(
-            f"The hub has no model {source!r}, or it is private. Check the spelling; if it moved, name its new "
-            "place in a file of your own (environment variable LDM_KIT_MODELS), or give a local folder."
+            f"The hub has no model {source!r}, or it is private. Check the spelling; if it moved, use its new name."
         ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         shut = place.offline or isinstance(error, errors.OfflineModeIsEnabled)
@@ -297,14 +282,10 @@ def explained(place: Place) -> Iterator[None]:
             f"network with `hf download {source}`, or give a local folder. 'tiny-ldm' needs no download."
         ) from error
     except (errors.HfHubHTTPError, ImportError, OSError, ValueError, KeyError) as error:
-        said = str(error).strip().splitlines()[0]
+        advice = "If a file is missing or damaged, download or save it again; weights must be safetensors."
         # transformers names tiktoken where what it lacks is sentencepiece.
         if isinstance(error, ImportError) or "tiktoken" in str(error):
-            raise ModelNotFoundError(
-                f"The model {source!r} needs a package that is not installed; a T5 tokenizer that comes as "
-                f"spiece.model needs `pip install sentencepiece protobuf`. The library's error: {said}"
-            ) from error
+            advice = "It needs a package; for T5's tokenizer `pip install sentencepiece protobuf`."
         raise ModelNotFoundError(
-            f"The model {source!r} could not be loaded: {said} "
-            "If a file is missing or damaged, download or save it again; weights must be safetensors."
+            f"The model {source!r} could not be loaded: {str(error).strip().splitlines()[0]} {advice}"
         ) from error

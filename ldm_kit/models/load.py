@@ -41,10 +41,8 @@ FAMILIES: dict[str, type[OpenedModel]] = {
 }
 # Pipelines of these families that cannot be looked into, and why.
 UNSUPPORTED = {
-    "KandinskyV22PriorPipeline": "this is a prior alone, without the denoiser; load the denoiser that it belongs "
-    "to, 'kandinsky-2.2'",
-    "IFSuperResolutionPipeline": "this is a later stage of DeepFloyd IF, which enlarges images; load the first, "
-    "'deepfloyd-if'",
+    "KandinskyV22PriorPipeline": "it is a prior alone; load its denoiser, 'kandinsky-2.2'",
+    "IFSuperResolutionPipeline": "it is a later stage, which enlarges images; load the first, 'deepfloyd-if'",
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # What an opener returns: the adapter, the network to look into, what else it needs, its dtype.
@@ -143,19 +141,10 @@ def load_model(
         label += "-untrained"
         # Autoencoder, text encoder and configuration are still those of the folder or commit.
         state += f", {'denoiser' if found.kind == 'model' else 'weights'} of seed {request.seed}"
-    identity = Identity(
-        label,
-        Path(place.source).resolve().name if place.local else place.source,
-        state,
-        str(used).removeprefix("torch."),
-        family.__name__,
-    )
-    return family(identity, network, components, request.device, Path(place.source) if place.local else None)
-
-
-def check_name(name: str) -> None:
-    """Raise if a model's name cannot be one: neither a registered name, nor a hub id, nor a folder."""
-    find_model(name)
+    folder = Path(place.source) if place.local else None
+    source = place.source if folder is None else folder.resolve().name
+    identity = Identity(label, source, state, str(used).removeprefix("torch."), family.__name__)
+    return family(identity, network, components, request.device, folder)
 
 
 def _check_options(request: Request, revision: str | None) -> None:
@@ -163,30 +152,25 @@ def _check_options(request: Request, revision: str | None) -> None:
     found = request.found
     if request.drop and found.kind != "model":
         raise BadInputError(
-            f"drop={request.drop!r}: {found.label!r} is one component, of which nothing can be left out. Leave out `drop`."
+            f"drop={request.drop!r}: {found.label!r} is one component of a model. Leave out `drop`."
         )
     if revision is not None and (found.kind == "pixels" or request.place.local):
         raise BadInputError(
-            f"revision={revision!r}: {found.label!r} is on this machine, and only a repository of the model hub has "
-            "revisions. Leave out `revision`."
+            f"revision={revision!r}: {found.label!r} is on this machine, not on the hub. Leave out `revision`."
         )
 
 
-def _device_and_dtype(
-    device: str | torch.device | None, dtype: str | torch.dtype | None
-) -> tuple[torch.device, torch.dtype]:
+def _device_and_dtype(device: Any, dtype: Any) -> tuple[torch.device, torch.dtype]:
     """Check device and dtype, or choose the best that there are."""
     if device is None:
-        device = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise BadInputError(
-            f"Device {str(device)!r} cannot be used ({str(error).splitlines()[0]}). "
-            "Leave `device` out to take the best there is, or give 'cpu'."
+            f"Device {str(device)!r} cannot be used ({str(error).splitlines()[0]}). Leave it out, or give 'cpu'."
         ) from error
     if dtype is None:
         dtype = "float16" if chosen.type == "cuda" else "float32"
@@ -223,9 +207,7 @@ def _open_latent(request: Request) -> _Opened:
     index, family = _index_and_family(request.place)
     name = family.AUTOENCODER
     if name is None:
-        raise BadInputError(
-            f"{request.found.label!r}: the model works on pixels, it has no latent. Use 'pixels'."
-        )
+        raise BadInputError(f"{request.found.label!r}: the model works on pixels. Use 'pixels'.")
     # The autoencoder computes in float32, at whatever precision a denoiser would run.
     request = replace(request, dtype=torch.float32)
     vae = getattr(_load_pipeline(request, index, family, [name], name), name).to(request.device)
@@ -265,8 +247,7 @@ def _load_pipeline(
     present = _components(index)
     if missing := [name for name in wanted if name not in present]:
         raise ModelNotFoundError(
-            f"The model {request.place.source!r} lacks {', '.join(missing)}; its model_index.json names {present}. "
-            "Download or save it again, whole."
+            f"The model {request.place.source!r} lacks {', '.join(missing)}; its model_index.json names {present}."
         )
     import diffusers
 
@@ -288,6 +269,4 @@ def _load_pipeline(
 
 def _components(index: dict[str, Any]) -> list[str]:
     """Name the components that a pipeline's folder contains; a null one is absent."""
-    return [
-        name for name, entry in index.items() if isinstance(entry, list) and entry and entry[0] is not None
-    ]
+    return [name for name, entry in index.items() if isinstance(entry, list) and entry and entry[0]]

@@ -121,14 +121,13 @@ class OpenedModel:
             stages = ", ".join(f"{n} {kind}" for kind, n in kinds.value_counts(sort=False).items())
         except (LdmKitError, RuntimeError) as error:  # a model without a table of blocks can still be shown
             stages = str(error).splitlines()[0]
-        lines = {
-            "source": f"{self.identity.source} ({self.identity.revision})",
-            "size": f"{sum(sizes.values()):,} parameters" + (f" ({each})" if each else ""),
-            "dtype": f"{self.identity.dtype} on {self.device}",
-            "stages": stages,
-        }
-        shown = "".join(f"\n  {name}: {line}" for name, line in lines.items())
-        return f"{type(self).__name__} {self.identity.model!r}{shown}"
+        return (
+            f"{type(self).__name__} {self.identity.model!r}\n"
+            f"  source: {self.identity.source} ({self.identity.revision})\n"
+            f"  size: {sum(sizes.values()):,} parameters{f' ({each})' if each else ''}\n"
+            f"  dtype: {self.identity.dtype} on {self.device}\n"
+            f"  stages: {stages}"
+        )
 
     # What a family defines ------------------------------------------------------------------------
 
@@ -148,25 +147,26 @@ class OpenedModel:
         return ""
 
     @property
-    def image_size(self) -> int:
-        """Side of the square images that the model was trained on, in pixels."""
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape of one latent, (channels, height, width); of a model over pixels that of the image."""
         raise NotImplementedError
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Shape of one latent, (channels, height, width)."""
-        raise NotImplementedError
+    def image_size(self) -> int:
+        """Side of the square images that the model was trained on, in pixels."""
+        return self.latent_shape[1]
 
     def encode(self, images: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
-        """Encode images to latents, (n, channels, height, width), float32, in the denoiser's scale.
+        """Encode images to latents, (n, channels, height, width), float32; here pixels in −1…1.
 
-        By default the posterior's mean; with `posterior`, a standard normal sample of that shape, a sample of it.
+        With an autoencoder they are the posterior's mean in the denoiser's scale; or, with `posterior`, a standard normal
+        sample of that shape, a sample of it.
         """
-        raise NotImplementedError
+        return to_pixels([self.preprocess(image) for image in images], self.device)
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Decode latents to images; the way back of `encode`."""
-        raise NotImplementedError
+        return to_images(latents)
 
     def encode_prompt(self, prompt: str) -> Text:
         """Encode one prompt, alone, so that the result depends on nothing else."""
@@ -178,12 +178,27 @@ class OpenedModel:
 
     @property
     def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what `encode_prompt` returns for one image; any number of tokens."""
+        """Shapes of what `encode_prompt` returns for one image, for eight tokens."""
+        config = self.denoiser.config
+        # diffusers' names for the channels of the sequence that a denoiser attends to
+        names = ("joint_attention_dim", "caption_channels", "encoder_hid_dim", "cross_attention_dim")
+        channels = next(int(config[name]) for name in names if config.get(name))
+        return {
+            "sequence": (8, channels),
+            "mask": (8,),
+            "pooled": (config.get("pooled_projection_dim") or 1,),
+        }
+
+    def denoiser_inputs(self, noised: Tensor, timesteps: Tensor, text: Text) -> dict[str, Any]:
+        """Return the keyword arguments of the denoiser's forward pass."""
         raise NotImplementedError
 
     def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
-        """Run `denoiser` once and return its prediction."""
-        raise NotImplementedError
+        """Run `denoiser` once; returns the prediction alone, where the network predicts a variance with it."""
+        timesteps = torch.full((len(noised),), level.timestep, device=noised.device)
+        inputs = self.denoiser_inputs(noised, timesteps, text)
+        prediction: Tensor = denoiser(**inputs, return_dict=False)[0]
+        return prediction[:, : noised.shape[1]]
 
     def text_of_pictures(self, pictures: Sequence[Image.Image]) -> Text:
         """Encode images as a conditioning; only unCLIP models have this.
@@ -196,8 +211,7 @@ class OpenedModel:
             By every model that is conditioned on text.
         """
         raise BadInputError(
-            f"{self.identity.model!r} is conditioned on text, not on images. The conditioning 'image' is for "
-            "unCLIP models such as 'kandinsky-2.2'; leave it out here."
+            f"{self.identity.model!r} is conditioned on text, not on images; 'image' is for unCLIP models ('kandinsky-2.2')."
         )
 
     def _weightless(self) -> nn.Module:
@@ -262,8 +276,7 @@ class OpenedModel:
         scheduler = self.components["scheduler"]
         if not hasattr(scheduler, "alphas_cumprod"):
             raise BadInputError(
-                f"The scheduler {type(scheduler).__name__} has no variance-preserving schedule (alphas_cumprod), which "
-                f"a {type(self).__name__} needs. Load a model that was trained with one."
+                f"The scheduler {type(scheduler).__name__} has no variance-preserving schedule (alphas_cumprod)."
             )
         alphas = np.asarray(scheduler.alphas_cumprod.double().cpu().numpy(), dtype=np.float64)
         timestep = paper_timestep(level, scheduler) if timesteps == "linhardt2024" else None
@@ -295,7 +308,7 @@ class OpenedModel:
             "resample": "lanczos",
             "crop": "centre",
             "range": [-1, 1],
-            "posterior": "mean",
+            "posterior": "mean" if self.AUTOENCODER == "vae" else "none",
         }
 
     def noise(self, names: Sequence[str], seed: int = 0, draw: int = 0) -> Tensor:
@@ -348,20 +361,15 @@ class OpenedModel:
         """
         beside = self.text(None)
         if "sequence" not in beside:
-            raise BadInputError(
-                f"A {type(self).__name__} attends to no sequence of vectors; use prompts instead."
-            )
+            raise BadInputError(f"A {type(self).__name__} attends to no sequence of vectors; use prompts.")
         sequence = torch.as_tensor(vectors).to(self.device, self.dtype)
         channels = beside["sequence"].shape[-1]
         if sequence.ndim != 2 or not len(sequence) or sequence.shape[1] != channels:
             raise BadInputError(
-                f"The embedding has shape {tuple(sequence.shape)}; this model takes (tokens, {channels}), one row a "
-                "token, one token or more."
+                f"The embedding has shape {tuple(sequence.shape)}; this model takes (tokens, {channels}), tokens ≥ 1."
             )
         if not torch.isfinite(sequence).all():
-            raise BadInputError(
-                f"The embedding contains NaN or infinity in {self.identity.dtype}. Mend it first."
-            )
+            raise BadInputError(f"The embedding contains NaN or infinity in {self.identity.dtype}.")
         # SDXL's unconditional pooled vector would be zeros.
         text = {**(self.text("") if "pooled" in beside else beside), "sequence": sequence[None]}
         if "mask" in text:
@@ -469,17 +477,12 @@ class OpenedModel:
         """
         return select_blocks(self._table, wanted)
 
-    def _tokens(
-        self, prompt: str, tokenizer: str = "tokenizer", length: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def _tokens(self, prompt: str, tokenizer: str = "tokenizer", length: int = 0) -> tuple[Tensor, Tensor]:
         """Tokenise a prompt, padded to full length as in diffusers' pipelines: token numbers and mask, (1, length)."""
         tokenise = self.components[tokenizer]
+        length = length or tokenise.model_max_length
         tokens = tokenise(
-            prompt,
-            padding="max_length",
-            max_length=length or tokenise.model_max_length,
-            truncation=True,
-            return_tensors="pt",
+            prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         return tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
 

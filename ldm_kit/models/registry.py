@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 import yaml
 
-from ldm_kit.errors import BadInputError, nearest_first, unknown_name
+from ldm_kit.errors import BadInputError, nearest_first, one_of, unknown_name
 from ldm_kit.yaml_text import load_yaml
 
 FIELDS = ("source", "revision", "prior", "licence", "note")
@@ -56,8 +56,8 @@ def registered_models() -> dict[str, RegisteredModel]:
     Raises
     ------
     BadInputError
-        If the file is missing or malformed, or a row has no source or an unknown field; variable, path and
-        line are named.
+        If the file is missing or malformed, or a row has no source or an unknown field; variable, path, and line
+        or row are named.
 
     Examples
     --------
@@ -85,35 +85,28 @@ def packaged(name: str) -> Path:
 
 def _read(path: Path, where: str) -> str:
     try:
-        content = path.read_bytes()
-        return content.decode("utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise _unusable(where, str(error.strerror or error)) from error
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         raise _unusable(where, f"line {line} is not UTF-8, in which it must be saved") from error
 
 
 def _rows(text: str, where: str) -> dict[str, RegisteredModel]:
-    """Read a table's rows; an error names the line."""
+    """Read a table's rows; an error names the line or the row."""
     try:
-        node, content = yaml.compose(text, Loader=yaml.SafeLoader), load_yaml(text)
+        content = load_yaml(text) or {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f"line {mark.line + 1}: " if mark else ""
         raise _unusable(where, f"{at}{getattr(error, 'problem', None) or error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
+    if not isinstance(content, dict):
         raise _unusable(where, f"it is a {type(content).__name__}, not names with their rows")
-    lines = {str(key.value): key.start_mark.line + 1 for key, _ in node.value}
-    rows = {}
     for name, row in content.items():
         if problem := _problem_of(row):
-            line = lines.get(str(name))
-            raise _unusable(where, f"{f'line {line}: ' if line else ''}row {str(name)!r} {problem}")
-        rows[str(name)] = RegisteredModel(str(name), **row)
-    return rows
+            raise _unusable(where, f"row {str(name)!r} {problem}")
+    return {str(name): RegisteredModel(str(name), **row) for name, row in content.items()}
 
 
 def _problem_of(row: object) -> str:
@@ -180,7 +173,7 @@ def find_model(name: str) -> FoundModel:
     if row is not None and row.source.partition(":")[0] in PREFIXES:  # an alias, such as dinov2-base
         more, source, random = _split_prefixes(row.source)
         kinds, untrained = [*kinds, *more], untrained or random
-        row = rows.get(source, RegisteredModel(source, source, row.revision, row.prior))
+        row = rows.get(source, replace(row, source=source))
     if len(kinds) > 1:
         raise BadInputError(
             f"{name!r} asks for {' and '.join(kinds)} at once. Give one of {', '.join(KINDS)} before a name."
@@ -188,31 +181,21 @@ def find_model(name: str) -> FoundModel:
     kind = kinds[0] if kinds else "model"
     if kind == "pixels":
         if untrained:
-            raise BadInputError(
-                "Pixels have no weights, so there is no untrained control of them. Use 'pixels'."
-            )
+            raise BadInputError("Pixels have no weights, so no untrained control. Use 'pixels'.")
         return FoundModel(kind, source, False, label.rstrip(":"))
     if not source:
         raise BadInputError(f"{name!r} names no model. Write for example '{name}tiny-ldm'.")
-    if row is None:
-        return FoundModel(kind, _folder_or_hub_id(source, rows), untrained, label)
+    row = row or RegisteredModel(source, source)
     place, _, folder = row.source.partition(":")
+    source = row.source
     if place == "package":
-        return FoundModel(kind, str(packaged(folder)), untrained, label)
-    return FoundModel(kind, row.source, untrained, label, row.revision, row.prior)
-
-
-def _folder_or_hub_id(source: str, rows: dict[str, RegisteredModel]) -> str:
-    if _is_folder(source):
-        return str(Path(source).expanduser())
-    if source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise unknown_name(
-            "model",
-            source,
-            rows,
-            "Or give a hub id such as 'stabilityai/sd-turbo', or a folder that exists, in diffusers format.",
-        )
-    return source
+        source = str(packaged(folder))
+    elif _is_folder(source):
+        source = str(Path(source).expanduser())
+    elif source.startswith((".", "/", "~")) or source.count("/") != 1:
+        advice = "Or give a hub id such as 'stabilityai/sd-turbo', or a folder in diffusers format."
+        raise unknown_name("model", source, rows, advice)
+    return FoundModel(kind, source, untrained, label, row.revision, row.prior)
 
 
 def _split_prefixes(name: str) -> tuple[list[str], str, bool]:
@@ -222,13 +205,8 @@ def _split_prefixes(name: str) -> tuple[list[str], str, bool]:
     # A colon may belong to a path: of a folder that exists, or after a drive's letter.
     while ":" in rest and not _is_folder(rest) and rest[1:3] not in (":\\", ":/"):
         prefix, _, rest = rest.partition(":")
-        if prefix not in PREFIXES:
-            raise unknown_name(
-                "prefix",
-                prefix,
-                PREFIXES,
-                f"It stands before the colon of {name!r}; a folder may have a colon in its name if it exists.",
-            )
+        advice = f"It stands before the colon of {name!r}; only a folder that exists may have a colon."
+        one_of("prefix", prefix, PREFIXES, advice)
         if prefix == "untrained":
             untrained = True
         else:

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ldm_kit.errors import BadInputError, NonFiniteError
 from ldm_kit.models.model import OpenedModel, Text, to_images, to_pixels
-from ldm_kit.models.noise import NoiseLevel
 
 CPU_PIXELS = 2**17  # as many as are encoded at once on a CPU: two images of 256 pixels on a side
 T5_TOKENS = 256  # of SD3: diffusers' default; the models were trained with 77 and 256
@@ -119,8 +118,7 @@ class LatentDiffusion(OpenedModel):
         if channels != expected:
             raise BadInputError(
                 f"The denoiser of {self.identity.source!r} takes {channels} channels where its autoencoder's latents "
-                f"have {expected}: it also takes a mask, a depth map or another image, and is not supported. "
-                "Load the text-to-image model that it was made from."
+                f"have {expected}: it also takes a mask or an image. Load the text-to-image model that it was made from."
             )
         return channels
 
@@ -145,18 +143,9 @@ class StableDiffusion(LatentDiffusion):
         masked = getattr(encoder.config, "use_attention_mask", False)
         return {"sequence": encoder(ids, attention_mask=mask if masked else None)[0].to(self.dtype)}
 
-    @property
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The sequence of tokens."""
-        return {"sequence": (8, int(self.denoiser.config.cross_attention_dim))}
-
-    def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
-        """Run the U-Net once."""
-        timesteps = torch.full((len(noised),), level.timestep, device=noised.device)
-        prediction: Tensor = denoiser(
-            noised, timesteps, encoder_hidden_states=text["sequence"], return_dict=False
-        )[0]
-        return prediction
+    def denoiser_inputs(self, noised: Tensor, timesteps: Tensor, text: Text) -> dict[str, Any]:
+        """Return the U-Net's inputs."""
+        return {"sample": noised, "timestep": timesteps, "encoder_hidden_states": text["sequence"]}
 
 
 class StableDiffusionXL(LatentDiffusion):
@@ -203,36 +192,31 @@ class StableDiffusionXL(LatentDiffusion):
         if joined.shape[-1] != expected:
             raise BadInputError(
                 f"The text encoders of {self.identity.source!r} give {joined.shape[-1]} channels, its U-Net takes "
-                f"{expected}: one of text_encoder and text_encoder_2 is missing. Download or save the model whole."
+                f"{expected}: one of text_encoder and text_encoder_2 is missing."
             )
         return {"sequence": joined.to(self.dtype), "pooled": encoded[-1][1].to(self.dtype)}
 
     @property
     def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The sequence of tokens, and the pooled vector."""
-        pooled = self.components["text_encoder_2"].config.projection_dim
-        return {"sequence": (8, int(self.denoiser.config.cross_attention_dim)), "pooled": (int(pooled),)}
+        """Shapes of one encoded prompt; the pooled vector is the second text encoder's."""
+        pooled = int(self.components["text_encoder_2"].config.projection_dim)
+        return {**super().text_shapes, "pooled": (pooled,)}
 
-    def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
-        """Run the U-Net once."""
-        timesteps = torch.full((len(noised),), level.timestep, device=noised.device)
-        pooled = text["pooled"]
-        prediction: Tensor = denoiser(
-            noised,
-            timesteps,
-            encoder_hidden_states=text["sequence"],
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": self._time_ids(pooled)},
-            return_dict=False,
-        )[0]
-        return prediction
+    def denoiser_inputs(self, noised: Tensor, timesteps: Tensor, text: Text) -> dict[str, Any]:
+        """Return the U-Net's inputs, with the size conditions: original size, crop, and target size.
 
-    def _time_ids(self, pooled: Tensor) -> Tensor:
-        """Original size, crop, and target size; the refiner takes five numbers, the aesthetic score as the last."""
-        config, side = self.denoiser.config, self.image_size
+        The refiner takes the aesthetic score in place of the target size.
+        """
+        config, side, pooled = self.denoiser.config, self.image_size, text["pooled"]
         room = int(config.projection_class_embeddings_input_dim) - pooled.shape[-1]
         last = [side, side] if room // int(config.addition_time_embed_dim) == 6 else [AESTHETIC_SCORE]
         ids = torch.tensor([side, side, 0, 0, *last], dtype=pooled.dtype, device=pooled.device)
-        return ids.repeat(len(pooled), 1)
+        return {
+            "sample": noised,
+            "timestep": timesteps,
+            "encoder_hidden_states": text["sequence"],
+            "added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids.repeat(len(pooled), 1)},
+        }
 
 
 class StableDiffusion3(LatentDiffusion):
@@ -272,23 +256,11 @@ class StableDiffusion3(LatentDiffusion):
         sequence: Tensor = encoder(ids)[0]
         return sequence.to(self.dtype)
 
-    @property
-    def text_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The sequence of tokens, and the pooled vector."""
-        config = self.denoiser.config
+    def denoiser_inputs(self, noised: Tensor, timesteps: Tensor, text: Text) -> dict[str, Any]:
+        """Return the transformer's inputs; it predicts the velocity."""
         return {
-            "sequence": (8, int(config.joint_attention_dim)),
-            "pooled": (int(config.pooled_projection_dim),),
+            "hidden_states": noised,
+            "timestep": timesteps,
+            "encoder_hidden_states": text["sequence"],
+            "pooled_projections": text["pooled"],
         }
-
-    def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
-        """Run the transformer once; returns the velocity, of the latents' shape."""
-        timesteps = torch.full((len(noised),), float(level.timestep), device=noised.device)
-        prediction: Tensor = denoiser(
-            hidden_states=noised,
-            timestep=timesteps,
-            encoder_hidden_states=text["sequence"],
-            pooled_projections=text["pooled"],
-            return_dict=False,
-        )[0]
-        return prediction

@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from huggingface_hub import metadata_load
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldm_kit.errors import ModelNotFoundError
 from ldm_kit.models.hub import Place, explained, find_file, made_ready, pipeline_index
 from ldm_kit.models.model import Text, to_images
-from ldm_kit.models.noise import NoiseLevel
 from ldm_kit.models.stable_diffusion import LatentDiffusion
 from ldm_kit.models.vision import load_processor
 
@@ -47,11 +47,8 @@ class Kandinsky22(LatentDiffusion):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What is done to images, and which prior makes embeddings of prompts."""
-        settings = {**super().preprocessing, "posterior": "none"}
-        if "prior" not in self.components:  # the latent alone (`latent:`) does not depend on one
-            return settings
-        prior = self.components["prior"]
-        return {**settings, "prior": "none" if prior is None else prior.state}
+        prior = self.components.get("prior")  # the latent alone (`latent:`) does not depend on one
+        return {**super().preprocessing, **({} if prior is None else {"prior": prior.state})}
 
     def _posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Latents of the MoVQ, not quantised, as the denoiser was trained on; there is no posterior to sample from."""
@@ -73,10 +70,8 @@ class Kandinsky22(LatentDiffusion):
         prior: Prior | None = self.components["prior"]
         if prior is None:
             raise ModelNotFoundError(
-                f"{self.identity.source!r} came without a prior, which turns prompts and images into the image embedding "
-                "that its denoiser is conditioned on. Put the prior's folder into the model's folder as 'prior', or name "
-                "it there as `prior:` at the head of README.md, or in a table of models of your own (environment variable "
-                "LDM_KIT_MODELS). Kandinsky 2.2's is 'kandinsky-community/kandinsky-2-2-prior'."
+                f"{self.identity.source!r} came without a prior, such as 'kandinsky-community/kandinsky-2-2-prior'. Name it as "
+                "`prior:` at the head of the model's README.md or in a table of models (LDM_KIT_MODELS), or add a folder 'prior'."
             )
         return prior
 
@@ -111,17 +106,14 @@ class Kandinsky22(LatentDiffusion):
         """The image embedding."""
         return {"image_embedding": (int(self.denoiser.config.encoder_hid_dim),)}
 
-    def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
-        """Run the U-Net once; returns the noise alone, where the network predicts a variance with it."""
-        timesteps = torch.full((len(noised),), level.timestep, device=noised.device)
-        prediction: Tensor = denoiser(
-            noised,
-            timesteps,
-            encoder_hidden_states=None,
-            added_cond_kwargs={"image_embeds": text["image_embedding"]},
-            return_dict=False,
-        )[0]
-        return prediction[:, : noised.shape[1]]
+    def denoiser_inputs(self, noised: Tensor, timesteps: Tensor, text: Text) -> dict[str, Any]:
+        """Return the U-Net's inputs."""
+        return {
+            "sample": noised,
+            "timestep": timesteps,
+            "encoder_hidden_states": None,
+            "added_cond_kwargs": {"image_embeds": text["image_embedding"]},
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,18 +157,12 @@ class Prior:
         """Load the components that are not passed, and the image processor over PIL."""
         from diffusers import KandinskyV22CombinedPipeline, KandinskyV22PriorPipeline
 
-        prefix, loader = "", KandinskyV22PriorPipeline
-        if self.decoder is not None:
-            prefix, loader = "prior_", KandinskyV22CombinedPipeline
+        loader = KandinskyV22PriorPipeline if self.decoder is None else KandinskyV22CombinedPipeline
+        prefix = "" if self.decoder is None else "prior_"
         passed = {**(self.decoder or {}), **{prefix + name: passed[name] for name in passed}}
         with explained(self.place):
-            pipeline = loader.from_pretrained(
-                self.place.source,
-                dtype=self.dtype,
-                use_safetensors=True,
-                **self.place.arguments,
-                **passed,
-            )
+            passed |= {"dtype": self.dtype, "use_safetensors": True, **self.place.arguments}
+            pipeline: Any = loader.from_pretrained(self.place.source, **passed)
             pipeline = getattr(pipeline, "prior_pipe", pipeline)
             config = pipeline.image_encoder.config
             processor = load_processor(self.place, config, f"{prefix}image_processor")
@@ -200,37 +186,29 @@ def find_prior(pipeline: Any, request: Any) -> Prior | None:
         decoder = {"unet": None, "scheduler": None, "movq": pipeline.movq}
         return Prior(place, "its own", request.dtype, request.device, decoder)
     folder = Path(place.source)
-    if named is None and (folder / "prior" / "model_index.json").is_file():
-        named = str(folder / "prior")
     if named is None:
-        named = named_in_card(find_file(place, "README.md"))
-        if named is not None and (folder / named).is_dir():
-            named = str(folder / named)
+        beside = (folder / "prior" / "model_index.json").is_file()
+        named = "prior" if beside else named_in_card(find_file(place, "README.md"))
     if named is None:
         return None
-    if Path(named).expanduser().is_dir():
-        named = str(Path(named).expanduser())
-    found = Place(named, None, place.offline)
+    path = folder / Path(named).expanduser()
+    found = Place(str(path) if path.is_dir() else named, None, place.offline)
     with explained(found):
         pipeline_index(found)
     # All components come from the state that the index had: they are loaded later, one by one.
     state = found.state()
-    return Prior(
-        found if found.local else Place(named, state, place.offline), state, request.dtype, request.device
-    )
+    pinned = found if found.local else replace(found, revision=state)
+    return Prior(pinned, state, request.dtype, request.device)
 
 
 def named_in_card(card: Path | None) -> str | None:
     """Read `prior:` at the head of a model's README.md, where Kandinsky's repositories name theirs."""
     if card is None:
         return None
-    text = card.read_text(encoding="utf-8", errors="replace")
-    head = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
     try:
-        entries = yaml.safe_load(head)
-    except yaml.YAMLError:
+        named = (metadata_load(card) or {}).get("prior")
+    except (yaml.YAMLError, ValueError):  # a head that is no YAML mapping names none
         return None
-    named = entries.get("prior") if isinstance(entries, dict) else None
     if isinstance(named, list):
         named = named[0] if named else None
     return None if named is None else str(named)

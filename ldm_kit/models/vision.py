@@ -42,11 +42,6 @@ class VisionEncoder(Encoder):
         return self.components["processor"]
 
     @property
-    def image_size(self) -> int:
-        """Height of the images that the network gets, in pixels."""
-        return self.latent_shape[1]
-
-    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Shape of what the network gets, (3, height, width)."""
         return self._shape
@@ -57,8 +52,8 @@ class VisionEncoder(Encoder):
         wide, high = (self._values([Image.new("RGB", size)]).shape[1:] for size in ((400, 300), (300, 400)))
         if wide != high:
             raise BadInputError(
-                f"The image processor of {self.identity.source!r} gives images of other proportions other sizes, {wide} and "
-                f"{high}, and a batch needs one. Write a crop_size into a local copy's preprocessor_config.json."
+                f"The image processor of {self.identity.source!r} makes several sizes, such as {wide} and {high}, and a batch "
+                "needs one. Write a crop_size into a local copy's preprocessor_config.json."
             )
         return 3, wide[1], wide[2]
 
@@ -102,12 +97,11 @@ class VisionEncoder(Encoder):
         embedding = getattr(output, "pooler_output", None)
         if embedding is None:
             state = output.last_hidden_state
-            if state.ndim == 4:
-                embedding = state.mean(dim=(2, 3))
+            layouts = [layout_of(module) for module in network.modules()]
+            if any(layout is not None and layout.prefix for layout in layouts):
+                embedding = state[:, 0]  # the class token
             else:
-                layouts = [layout_of(module) for module in network.modules()]
-                class_token = any(layout is not None and layout.prefix for layout in layouts)
-                embedding = state[:, 0] if class_token else state.mean(dim=1)
+                embedding = state.mean(dim=(2, 3) if state.ndim == 4 else 1)
         embedding = embedding.flatten(1)
         if hasattr(network, "projection"):
             embedding = network.projection(embedding)
@@ -144,8 +138,7 @@ def load_vision_network(place: Place, seed: int | None) -> nn.Module:
 
     if find_file(place, "config.json") is None:
         raise ModelNotFoundError(
-            f"{place.source!r} has no config.json: it is no model of transformers. `vision:` opens models such as "
-            "'vision:facebook/dinov2-base'; a diffusion model is opened without it."
+            f"{place.source!r} has no config.json: it is no model of transformers. Open a diffusion model without `vision:`."
         )
     config = AutoConfig.from_pretrained(place.source, trust_remote_code=False, **place.arguments)
     # AutoModel would open the vision half of CLIP without the projection that was saved with it.
@@ -163,8 +156,8 @@ def load_vision_network(place: Place, seed: int | None) -> nn.Module:
     network = getattr(whole, "vision_model", whole)
     if getattr(network, "main_input_name", "pixel_values") != "pixel_values":
         raise BadInputError(
-            f"{place.source!r} is a {type(whole).__name__}, which reads no images. `vision:` opens models such as "
-            "'vision:facebook/dinov2-base'; for the text encoder of a diffusion model write 'text:NAME'."
+            f"{place.source!r} is a {type(whole).__name__}, which reads no images. A diffusion model's text encoder "
+            "opens as 'text:NAME'."
         )
     # A classifier is often saved without the pooler: random weights would pass for learnt ones.
     if any("pooler." in key for key in missing):
@@ -172,8 +165,7 @@ def load_vision_network(place: Place, seed: int | None) -> nn.Module:
     lacking = [key for key in missing if not any(name in key for name in UNUSED)]
     if lacking:
         raise ModelNotFoundError(
-            f"The weights of {place.source!r} lack {len(lacking)} entries, the first is {lacking[0]!r}. "
-            "Download or save the model again, whole."
+            f"The weights of {place.source!r} lack {len(lacking)} entries, the first is {lacking[0]!r}."
         )
     if hasattr(whole, "visual_projection"):
         network.add_module("projection", whole.visual_projection)
@@ -185,18 +177,14 @@ def load_vision_network(place: Place, seed: int | None) -> nn.Module:
 def _check_layers(network: Any, source: str) -> None:
     """Check that layers are declared, and correct their leading tokens where a model chooses how many registers it has."""
     registers = getattr(network.config, "num_register_tokens", None)
-    classes = set()
-    declared = False
-    for path, module in network.named_modules():
-        layout = layout_of(module)
-        if registers is not None and layout is not None and layout.prefix:
-            module.prefix_tokens = 1 + int(registers)
-        if kind_of(path)[0] in ("layer", "stage"):
-            classes.add(type(module).__name__)
-            declared = declared or layout is not None
-    if not declared:
-        layers = f"its layers are of class {', '.join(sorted(classes))}" if classes else "it has no layers"
+    layers = [module for path, module in network.named_modules() if kind_of(path)[0] in ("layer", "stage")]
+    classes = ", ".join(sorted({type(layer).__name__ for layer in layers}))
+    if not any(layout_of(layer) for layer in layers):
         raise BadInputError(
-            f"{source!r} is a {type(network).__name__}, which is not known: {layers}. Declare where their output is by "
-            "`lk.models.register_output_layout`, or take another model."
+            f"{source!r} is a {type(network).__name__}, whose layers are not declared: {classes or 'none found'}. Declare "
+            "their output by `lk.models.register_output_layout`, or load another model."
         )
+    for layer in layers:
+        layout = layout_of(layer)
+        if registers is not None and layout is not None and layout.prefix:
+            layer.prefix_tokens = 1 + int(registers)
