@@ -18,7 +18,7 @@ from tiny_models import save_tiny_stable_diffusion
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, ModelNotFoundError, UnknownNameError
 from ldm_kit.features.prompts import prompts_for, shuffled_concepts
-from ldm_kit.models import hub
+from ldm_kit.models import blocks, hub
 from ldm_kit.models.blocks import image_output, pool, watching
 from ldm_kit.models.noise import draw_noise, variance_preserving_level
 
@@ -91,6 +91,29 @@ def test_a_block_that_matches_nothing_is_an_error(model, wanted):
 def test_an_undeclared_output_is_an_error_that_shows_the_shapes():
     with pytest.raises(BadInputError, match=r"Linear, whose output is not declared. It returned \(2, 3\)"):
         image_output(torch.nn.Linear(1, 3), torch.zeros(2, 3), "x")
+
+
+def test_a_blocks_output_can_be_declared(monkeypatch):
+    class Doubled(torch.nn.Module):
+        def forward(self, tokens):
+            return tokens, 2 * tokens
+
+    monkeypatch.setattr(blocks, "_LAYOUTS", dict(blocks._LAYOUTS))
+    net, tokens = torch.nn.Sequential(Doubled()), torch.ones(2, 5, 3)
+    with pytest.raises(BadInputError, match=r"register_output_layout\('Doubled'"), watching(net, ["0"]):
+        net(tokens)
+    lk.models.register_output_layout("Doubled", "tokens", element=1, prefix=2)
+    with watching(net, ["0"]) as watch:
+        net(tokens)
+    assert torch.equal(watch.seen["0"], torch.full((2, 3, 3), 2.0))
+    lk.models.register_output_layout("Doubled", "map", element=1)
+    with pytest.raises(BadInputError, match=r"not the map that is declared"), watching(net, ["0"]):
+        net(tokens)
+    with pytest.raises(UnknownNameError, match="Did you mean 'tokens'"):
+        lk.models.register_output_layout("Doubled", "token")
+    for wrong in ({"element": -1}, {"prefix": 1.5}):
+        with pytest.raises(BadInputError, match="give a whole number from 0"):
+            lk.models.register_output_layout("Doubled", "tokens", **wrong)
 
 
 def test_pooling_is_over_both_spatial_axes():

@@ -204,7 +204,7 @@ class TextEncoder(Encoder):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """That images are not looked at, and that text is not padded."""
-        return {"pictures": "not read", "padding": "none", "longest": self._longest}
+        return {"images": "not read", "padding": "none", "longest": self._longest}
 
     @property
     def _longest(self) -> int:

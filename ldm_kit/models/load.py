@@ -77,7 +77,7 @@ def load_model(
     Parameters
     ----------
     name : str or path-like
-        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"sdxl"``, ``"sd3-medium"``, ``"flux-dev"``, ``"dinov2-base"``, …), a
+        A name of `registered_models` (``"tiny-ldm"``, ``"sd1.5"``, ``"sdxl"``, ``"flux-dev"``, ``"dinov2-base"``, …), a
         hub id (``"owner/model"``) or a local folder in diffusers format. A prefix before it opens a control
         without noise: ``"vision:"`` a vision model of transformers, ``"latent:"`` the latent that the
         autoencoder makes of an image, ``"text:"`` the text encoder alone; ``"pixels"`` is the image itself,

@@ -236,10 +236,9 @@ class OpenedModel:
     @functools.cached_property
     def training_words(self) -> frozenset[str] | None:
         """Words of the captions that the text encoder was trained on, from the folder's words.txt; None without one."""
-        path = None if self.folder is None else self.folder / "words.txt"
-        if path is None or not path.is_file():
+        if self.folder is None or not (self.folder / "words.txt").is_file():
             return None
-        return frozenset(path.read_text(encoding="utf-8").split())
+        return frozenset((self.folder / "words.txt").read_text(encoding="utf-8").split())
 
     def level(self, level: float, timesteps: str = "exact") -> NoiseLevel:
         """Place a noise level in this model's schedule.

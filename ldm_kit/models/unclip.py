@@ -70,8 +70,8 @@ class Kandinsky22(LatentDiffusion):
         prior: Prior | None = self.components["prior"]
         if prior is None:
             raise ModelNotFoundError(
-                f"{self.identity.source!r} came without a prior, such as 'kandinsky-community/kandinsky-2-2-prior'. Name it as "
-                "`prior:` at the head of the model's README.md or in a table of models (LDM_KIT_MODELS), or add a folder 'prior'."
+                f"{self.identity.source!r} came without a prior, such as 'kandinsky-community/kandinsky-2-2-prior'. Name it "
+                "as `prior:` at the head of its README.md or in a table of models (LDM_KIT_MODELS), or add a folder 'prior'."
             )
         return prior
 

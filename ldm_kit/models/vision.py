@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,15 +53,15 @@ class VisionEncoder(Encoder):
         wide, high = (self._values([Image.new("RGB", size)]).shape[1:] for size in ((400, 300), (300, 400)))
         if wide != high:
             raise BadInputError(
-                f"The image processor of {self.identity.source!r} makes several sizes, such as {wide} and {high}, and a batch "
-                "needs one. Write a crop_size into a local copy's preprocessor_config.json."
+                f"The image processor of {self.identity.source!r} makes several sizes, such as {wide} and {high}; a batch needs "
+                "one. Write a crop_size into a local copy's preprocessor_config.json."
             )
         return 3, wide[1], wide[2]
 
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What is done to images, as data."""
-        settings = self._processor.to_dict()
+        settings = json.loads(self._processor.to_json_string())
         return {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
 
     def preprocess(self, image: Image.Image) -> Image.Image:
@@ -73,10 +74,9 @@ class VisionEncoder(Encoder):
         return self._values(images).to(self.device, torch.float32)
 
     def _values(self, images: Sequence[Image.Image], **options: Any) -> Tensor:
-        processed = self._processor(
-            [image.convert("RGB") for image in images], return_tensors="pt", **options
-        )
-        values: Tensor = processed["pixel_values"]
+        """Run the image processor, to (n, 3, height, width)."""
+        rgb = [image.convert("RGB") for image in images]
+        values: Tensor = self._processor(rgb, return_tensors="pt", **options)["pixel_values"]
         return values
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
