@@ -373,7 +373,7 @@ def opened_by_diffusers(family, folder):
     return pipe
 
 
-def told_to_the_denoiser(model, stimuli, conditioning):
+def inputs_of_the_denoiser(model, stimuli, conditioning):
     """What extraction gives the denoiser, for one picture: sequence, pooled, mask."""
     calls = []
     hook = model.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(k), with_kwargs=True)
@@ -398,11 +398,11 @@ def test_none_is_what_diffusers_takes_for_guidance_and_empty_is_the_empty_prompt
     pipe = opened_by_diffusers(family, folders(family))
     with torch.no_grad():
         guidance, empty = for_guidance(family, pipe), of_the_empty_prompt(family, pipe)
-    store, told = told_to_the_denoiser(model, stimuli, "none")
+    store, told = inputs_of_the_denoiser(model, stimuli, "none")
     assert_same_text(told, guidance)
     # The store says what `none` was: no prompt that was encoded, or the empty one.
     assert store.prompts("none") == (("(zeros)",) if family.startswith("sdxl") else ("",))
-    store, told = told_to_the_denoiser(model, stimuli, "empty")
+    store, told = inputs_of_the_denoiser(model, stimuli, "empty")
     assert_same_text(told, empty)
     assert store.prompts("empty") == ("",)
 
@@ -417,7 +417,7 @@ def test_sdxls_own_configuration_says_what_none_is(says, folders, tmp_path, stim
     (folder / "model_index.json").write_text(json.dumps(index))
     with torch.no_grad():
         guidance = for_guidance("sdxl", opened_by_diffusers("sdxl", folder))
-    store, told = told_to_the_denoiser(lk.load_model(folder, device="cpu"), stimuli, "none")
+    store, told = inputs_of_the_denoiser(lk.load_model(folder, device="cpu"), stimuli, "none")
     assert_same_text(told, guidance)
     assert store.prompts("none") == (("(zeros)",) if says == "nothing" else ("",))
 

@@ -307,7 +307,7 @@ def test_a_later_stage_of_deepfloyd_is_refused(tmp_path):
 # No prompt ----------------------------------------------------------------------------------------------
 
 
-def told_to_the_denoiser(model, stimuli, conditioning):
+def inputs_of_the_denoiser(model, stimuli, conditioning):
     """What extraction gives the denoiser, for one picture, and what the store says of it."""
     calls = []
     hook = model.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(k), with_kwargs=True)
@@ -326,10 +326,10 @@ def test_kandinskys_none_is_its_priors_negative_embedding_and_empty_an_empty_pro
     with torch.no_grad():
         theirs = pipeline("a cat", num_inference_steps=2).negative_image_embeds
         empty = embedding_by_hand(kandinsky_folder / "prior", "")
-    told, recorded = told_to_the_denoiser(kandinsky, stimuli, "none")
+    told, recorded = inputs_of_the_denoiser(kandinsky, stimuli, "none")
     assert_same(told["added_cond_kwargs"]["image_embeds"], theirs)
     assert recorded == "(embedding of an image of zeros)"
-    told, recorded = told_to_the_denoiser(kandinsky, stimuli, "empty")
+    told, recorded = inputs_of_the_denoiser(kandinsky, stimuli, "empty")
     assert_same(told["added_cond_kwargs"]["image_embeds"], empty)
     assert recorded == ""
 
@@ -341,7 +341,7 @@ def test_deepfloyds_none_is_what_its_pipeline_takes_for_guidance(deepfloyd, if_f
     with torch.no_grad():
         _, theirs = pipeline.encode_prompt("a cat", do_classifier_free_guidance=True)
     for conditioning in ("none", "empty"):
-        told, recorded = told_to_the_denoiser(deepfloyd, stimuli, conditioning)
+        told, recorded = inputs_of_the_denoiser(deepfloyd, stimuli, conditioning)
         assert_same(told["encoder_hidden_states"], theirs)
         assert recorded == ""
 

@@ -28,8 +28,7 @@ class Layout:
 
 
 _MAP, _MAP_FIRST = Layout("map"), Layout("map", element=0)
-_TOKENS, _TOKENS_FIRST = Layout("tokens"), Layout("tokens", element=0)
-_TOKENS_SECOND = Layout("tokens", element=1)
+_TOKENS, _TOKENS_FIRST, _TOKENS_SECOND = (Layout("tokens", element=n) for n in (None, 0, 1))
 # A class token stands in front of the patches; registers after it, whose default number is 4; DeiT's distillation token.
 _AFTER_ONE, _AFTER_TWO, _AFTER_FIVE = (Layout("tokens", element=0, prefix=n) for n in (1, 2, 5))
 

@@ -19,6 +19,7 @@ import torch
 
 from ldm_kit.atomic import write_text
 from ldm_kit.errors import LdmKitError, ModelNotFoundError
+from ldm_kit.models.registry import FoundModel
 from ldm_kit.offline import hub_shut
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,18 @@ class Place:
 
         found = try_to_load_from_cache(self.source, file, revision=self.revision)
         return Path(found).parent.name if isinstance(found, str) else str(self.revision)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `load_model` was called with, all defaults decided; a `seed` stands for the untrained control."""
+
+    found: FoundModel
+    place: Place
+    drop: tuple[str, ...]
+    seed: int | None
+    device: torch.device
+    dtype: torch.dtype
 
 
 def find_file(place: Place, name: str) -> Path | None:

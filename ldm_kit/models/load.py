@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import torch
 from ldm_kit.errors import BadInputError, ModelNotFoundError, one_of
 from ldm_kit.models.controls import Latent, MapReadout, Readouts, TextEncoder, open_pixels, text_readouts
 from ldm_kit.models.dit import Flux, PixArt, PixArtSigma
-from ldm_kit.models.hub import Place, explained, made_from_config, made_ready, pipeline_index, seeded
+from ldm_kit.models.hub import Place, Request, explained, made_from_config, made_ready, pipeline_index, seeded
 from ldm_kit.models.model import Identity, OpenedModel
 from ldm_kit.models.pixel import DeepFloydIF
-from ldm_kit.models.registry import FoundModel, find_model
+from ldm_kit.models.registry import find_model
 from ldm_kit.models.stable_diffusion import StableDiffusion, StableDiffusion3, StableDiffusionXL
 from ldm_kit.models.unclip import Kandinsky22
 from ldm_kit.models.vision import VisionEncoder, load_processor, load_vision_network
@@ -47,18 +47,6 @@ UNSUPPORTED = {
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # What an opener returns: the adapter, the network to look into, what else it needs, its dtype.
 _Opened = tuple[type[OpenedModel], torch.nn.Module, dict[str, Any], torch.dtype]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `load_model` was called with, all defaults decided; a `seed` stands for the untrained control."""
-
-    found: FoundModel
-    place: Place
-    drop: tuple[str, ...]
-    seed: int | None
-    device: torch.device
-    dtype: torch.dtype
 
 
 def load_model(

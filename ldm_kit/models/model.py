@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ldm_kit.errors import BadInputError, LdmKitError
 from ldm_kit.models.blocks import Watch, block_table, select_blocks, watching
+from ldm_kit.models.hub import Request
 from ldm_kit.models.noise import (
     NoiseLevel,
     check_timesteps,
@@ -105,7 +106,7 @@ class OpenedModel:
     _prompts: dict[str | None, Text] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def more_components(cls, pipeline: Any, request: Any) -> dict[str, Any]:
+    def more_components(cls, pipeline: Any, request: Request) -> dict[str, Any]:
         """Return what the family needs beside the components of the pipeline's folder; nothing, by default."""
         return {}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ldm_kit.errors import BadInputError, NonFiniteError
+from ldm_kit.models.hub import Request
 from ldm_kit.models.model import OpenedModel, Text, to_images, to_pixels
 
 CPU_PIXELS = 2**17  # as many as are encoded at once on a CPU: two images of 256 pixels on a side
@@ -165,7 +166,7 @@ class StableDiffusionXL(LatentDiffusion):
     IMG2IMG = True
 
     @classmethod
-    def more_components(cls, pipeline: Any, request: Any) -> dict[str, Any]:
+    def more_components(cls, pipeline: Any, request: Request) -> dict[str, Any]:
         """Read from the pipeline's configuration what stands for no prompt."""
         return {"zeros_for_none": bool(pipeline.config.force_zeros_for_empty_prompt)}
 

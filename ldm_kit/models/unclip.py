@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm_kit.errors import ModelNotFoundError
-from ldm_kit.models.hub import Place, explained, find_file, made_ready, pipeline_index
+from ldm_kit.models.hub import Place, Request, explained, find_file, made_ready, pipeline_index
 from ldm_kit.models.model import Text, to_images
 from ldm_kit.models.stable_diffusion import LatentDiffusion
 from ldm_kit.models.vision import load_processor
@@ -40,7 +40,7 @@ class Kandinsky22(LatentDiffusion):
     AUTOENCODER = "movq"
 
     @classmethod
-    def more_components(cls, pipeline: Any, request: Any) -> dict[str, Any]:
+    def more_components(cls, pipeline: Any, request: Request) -> dict[str, Any]:
         """Find the prior; its weights are loaded when they are first needed."""
         return {"prior": find_prior(pipeline, request)}
 
@@ -178,9 +178,9 @@ def prompt_seed(prompt: str) -> int:
     return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:7], "little")
 
 
-def find_prior(pipeline: Any, request: Any) -> Prior | None:
+def find_prior(pipeline: Any, request: Request) -> Prior | None:
     """Find the prior of a denoiser, where `Kandinsky22` says; None if there is none."""
-    place: Place = request.place
+    place = request.place
     named = request.found.prior
     if named is None and "prior_prior" in pipeline.config:
         decoder = {"unet": None, "scheduler": None, "movq": pipeline.movq}
@@ -203,10 +203,8 @@ def find_prior(pipeline: Any, request: Any) -> Prior | None:
 
 def named_in_card(card: Path | None) -> str | None:
     """Read `prior:` at the head of a model's README.md, where Kandinsky's repositories name theirs."""
-    if card is None:
-        return None
     try:
-        named = (metadata_load(card) or {}).get("prior")
+        named = None if card is None else (metadata_load(card) or {}).get("prior")
     except (yaml.YAMLError, ValueError):  # a head that is no YAML mapping names none
         return None
     if isinstance(named, list):
