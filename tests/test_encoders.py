@@ -231,8 +231,8 @@ def test_vision_features_equal_transformers_own(kind, vision_folders, stimuli):
     folder = vision_folders(kind)
     model = lk.load_model(f"vision:{folder}", device="cpu")
     store = lk.extract(model, stimuli, noise_levels=[0.0], batch_size=4, progress=False)
-    plain, told = AutoModel.from_pretrained(folder, output_loading_info=True)
-    assert not told["missing_keys"]
+    plain, report = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
     pictures = [stimuli.open(name) for name in stimuli.names]
     values = processor_of(kind)(pictures, return_tensors="pt")["pixel_values"]
     with torch.no_grad():

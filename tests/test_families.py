@@ -379,9 +379,9 @@ def inputs_of_the_denoiser(model, stimuli, conditioning):
     hook = model.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(k), with_kwargs=True)
     store = lk.extract(model, stimuli[:1], noise_levels=[0.3], conditionings=conditioning, progress=False)
     hook.remove()
-    (told,) = calls
-    pooled = told.get("pooled_projections", (told.get("added_cond_kwargs") or {}).get("text_embeds"))
-    return store, (told["encoder_hidden_states"], pooled, told.get("encoder_attention_mask"))
+    (inputs,) = calls
+    pooled = inputs.get("pooled_projections", (inputs.get("added_cond_kwargs") or {}).get("text_embeds"))
+    return store, (inputs["encoder_hidden_states"], pooled, inputs.get("encoder_attention_mask"))
 
 
 def assert_same_text(got, expected):
@@ -398,12 +398,12 @@ def test_none_is_what_diffusers_takes_for_guidance_and_empty_is_the_empty_prompt
     pipe = opened_by_diffusers(family, folders(family))
     with torch.no_grad():
         guidance, empty = for_guidance(family, pipe), of_the_empty_prompt(family, pipe)
-    store, told = inputs_of_the_denoiser(model, stimuli, "none")
-    assert_same_text(told, guidance)
+    store, inputs = inputs_of_the_denoiser(model, stimuli, "none")
+    assert_same_text(inputs, guidance)
     # The store says what `none` was: no prompt that was encoded, or the empty one.
     assert store.prompts("none") == (("(zeros)",) if family.startswith("sdxl") else ("",))
-    store, told = inputs_of_the_denoiser(model, stimuli, "empty")
-    assert_same_text(told, empty)
+    store, inputs = inputs_of_the_denoiser(model, stimuli, "empty")
+    assert_same_text(inputs, empty)
     assert store.prompts("empty") == ("",)
 
 
@@ -417,8 +417,8 @@ def test_sdxls_own_configuration_says_what_none_is(says, folders, tmp_path, stim
     (folder / "model_index.json").write_text(json.dumps(index))
     with torch.no_grad():
         guidance = for_guidance("sdxl", opened_by_diffusers("sdxl", folder))
-    store, told = inputs_of_the_denoiser(lk.load_model(folder, device="cpu"), stimuli, "none")
-    assert_same_text(told, guidance)
+    store, inputs = inputs_of_the_denoiser(lk.load_model(folder, device="cpu"), stimuli, "none")
+    assert_same_text(inputs, guidance)
     assert store.prompts("none") == (("(zeros)",) if says == "nothing" else ("",))
 
 
@@ -554,7 +554,7 @@ def test_a_prompts_own_vectors_given_as_an_embedding_change_nothing(folders):
     assert_same(got.numpy(), model.denoise(noised, level, text).numpy())
 
 
-def test_the_guidance_that_a_distilled_model_is_told_is_part_of_the_request(flux, folders):
+def test_the_guidance_of_a_distilled_model_is_part_of_the_request(flux, folders):
     assert flux.preprocessing["guidance"] == 3.5
     assert "guidance" not in lk.load_model(folders("flux-schnell"), device="cpu").preprocessing
 

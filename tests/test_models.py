@@ -1,4 +1,4 @@
-"""Opening models: what is loaded, which blocks there are, what goes wrong and how it is told."""
+"""Opening models: what is loaded, which blocks there are, and the errors."""
 
 from __future__ import annotations
 
@@ -433,14 +433,14 @@ def test_a_model_is_shown_in_ten_lines(model, folder):
         for part in ("unet", "vae", "text_encoder")
         for parameter in model.components[part].parameters()
     )
-    for told in (
+    for line in (
         "StableDiffusion",
         "source: model (sha256:",
         f"{total:,} parameters",
         "float32 on cpu",
         "stages: 2 down, 1 mid, 2 up",
     ):
-        assert told in shown
+        assert line in shown
     assert str(model) == shown
 
 

@@ -61,18 +61,18 @@ def assert_same(got, expected, tolerance=1e-5):
 def stages_by_hand(unet, x, time_embedding, context, mask=None):
     """The U-Nets' stages one after the other, without hooks."""
     seen = {}
-    told = {"encoder_hidden_states": context, "attention_mask": mask}
+    inputs = {"encoder_hidden_states": context, "attention_mask": mask}
     x = unet.conv_in(x)
     residuals = (x,)
     for i, block in enumerate(unet.down_blocks):
-        extra = told if "Attn" in type(block).__name__ else {}
+        extra = inputs if "Attn" in type(block).__name__ else {}
         x, outputs = block(hidden_states=x, temb=time_embedding, **extra)
         residuals += outputs
         seen[f"down_blocks.{i}"] = x
-    x = seen["mid_block"] = unet.mid_block(x, time_embedding, **told)
+    x = seen["mid_block"] = unet.mid_block(x, time_embedding, **inputs)
     for i, block in enumerate(unet.up_blocks):
         used, residuals = residuals[-len(block.resnets) :], residuals[: -len(block.resnets)]
-        extra = told if "Attn" in type(block).__name__ else {}
+        extra = inputs if "Attn" in type(block).__name__ else {}
         x = block(hidden_states=x, temb=time_embedding, res_hidden_states_tuple=used, **extra)
         seen[f"up_blocks.{i}"] = x
     return seen
@@ -313,8 +313,8 @@ def inputs_of_the_denoiser(model, stimuli, conditioning):
     hook = model.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(k), with_kwargs=True)
     store = lk.extract(model, stimuli[:1], noise_levels=[0.3], conditionings=conditioning, progress=False)
     hook.remove()
-    (told,) = calls
-    return told, store.prompts(conditioning)[0]
+    (inputs,) = calls
+    return inputs, store.prompts(conditioning)[0]
 
 
 def test_kandinskys_none_is_its_priors_negative_embedding_and_empty_an_empty_prompts(
@@ -326,11 +326,11 @@ def test_kandinskys_none_is_its_priors_negative_embedding_and_empty_an_empty_pro
     with torch.no_grad():
         theirs = pipeline("a cat", num_inference_steps=2).negative_image_embeds
         empty = embedding_by_hand(kandinsky_folder / "prior", "")
-    told, recorded = inputs_of_the_denoiser(kandinsky, stimuli, "none")
-    assert_same(told["added_cond_kwargs"]["image_embeds"], theirs)
+    inputs, recorded = inputs_of_the_denoiser(kandinsky, stimuli, "none")
+    assert_same(inputs["added_cond_kwargs"]["image_embeds"], theirs)
     assert recorded == "(embedding of an image of zeros)"
-    told, recorded = inputs_of_the_denoiser(kandinsky, stimuli, "empty")
-    assert_same(told["added_cond_kwargs"]["image_embeds"], empty)
+    inputs, recorded = inputs_of_the_denoiser(kandinsky, stimuli, "empty")
+    assert_same(inputs["added_cond_kwargs"]["image_embeds"], empty)
     assert recorded == ""
 
 
@@ -341,8 +341,8 @@ def test_deepfloyds_none_is_what_its_pipeline_takes_for_guidance(deepfloyd, if_f
     with torch.no_grad():
         _, theirs = pipeline.encode_prompt("a cat", do_classifier_free_guidance=True)
     for conditioning in ("none", "empty"):
-        told, recorded = inputs_of_the_denoiser(deepfloyd, stimuli, conditioning)
-        assert_same(told["encoder_hidden_states"], theirs)
+        inputs, recorded = inputs_of_the_denoiser(deepfloyd, stimuli, conditioning)
+        assert_same(inputs["encoder_hidden_states"], theirs)
         assert recorded == ""
 
 
