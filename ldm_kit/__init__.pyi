@@ -56,7 +56,7 @@ from .measures import (
     split_objects as split_objects,
     triplet_scores as triplet_scores,
 )
-from .models.loading import load_model as load_model
+from .models.load import load_model as load_model
 from .models.registry import registered_models as registered_models
 from .run_record import RunRecord as RunRecord
 from .tables import (

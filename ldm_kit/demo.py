@@ -41,12 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(out: Path, **options: Any) -> int:
-    from ldm_kit.models.hub import fingerprint
+    from ldm_kit.models.hub import folder_digest
     from ldm_kit.models.registry import packaged
 
     # The bundled model may change with the package. Its features lie under its revision, so that nobody's are
     # in the way of others or have to be deleted.
-    revision = fingerprint(packaged("tiny-ldm")).rpartition(":")[2][:8]
+    revision = folder_digest(packaged("tiny-ldm")).rpartition(":")[2][:8]
     series = find_notebook("demo.yaml", "Run the demo from a clone of it.")
     return run_and_report(series, out, parameters={"features": f"{{out}}/features-{revision}"}, **options)
 

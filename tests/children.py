@@ -31,10 +31,9 @@ from PIL import Image
 
 import ldm_kit as lk
 import ldm_kit.features  # for the fork server, too: `lk` imports it when it is first used
-from ldm_kit.models.noise import NoiseLevel, variance_preserving_level
-from ldm_kit.models.opened import Identity, OpenedModel
-from ldm_kit.models.paper_timesteps import check_timesteps
-from ldm_kit.models.watch import Watch
+from ldm_kit.models.blocks import Watch
+from ldm_kit.models.model import Identity, OpenedModel
+from ldm_kit.models.noise import NoiseLevel, check_timesteps, variance_preserving_level
 
 PATIENCE = 120  # seconds; a child that takes longer prints what it was at and fails
 
@@ -85,7 +84,7 @@ class Sums(OpenedModel):
     def opened(cls) -> Sums:
         return cls(Identity("sums", "sums", "0", "float32", "sums"), None, {}, torch.device("cpu"))
 
-    picture_size = 4  # type: ignore[assignment]
+    image_size = 4  # type: ignore[assignment]
     latent_shape = (1, 4, 4)  # type: ignore[assignment]
     steps = 1000  # type: ignore[assignment]
 
@@ -112,7 +111,7 @@ class Sums(OpenedModel):
         return {"sequence": torch.tensor([[float(len(prompt or ""))]])}
 
     def watch(self, noised: Any, level: Any, text: Any, blocks: Sequence[str], keep: Any = None) -> Watch:
-        watch = Watch(blocks)
+        watch = Watch()
         for block in blocks:
             part = noised * ord(block) + text["sequence"][:, :, None, None]
             watch.seen[block] = keep(torch.cat([part, part**2], dim=1), "map")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from tiny_models import save_tiny_stable_diffusion
 
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, ModelNotFoundError, UnknownNameError
-from ldm_kit.models.image_settings import image_settings
-from ldm_kit.models.sources import parse_source
+from ldm_kit.models.hub import Place
+from ldm_kit.models.model import Identity
+from ldm_kit.models.registry import find_model, packaged, registered_models
+from ldm_kit.models.vision import VisionEncoder, load_processor
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +77,9 @@ def assert_same(got, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "name", "untrained", "label"),
+    ("asked", "kind", "source", "untrained", "label"),
     [
-        ("tiny-ldm", "model", "tiny-ldm", False, "tiny-ldm"),
+        ("tiny-ldm", "model", str(packaged("tiny-ldm")), False, "tiny-ldm"),
         (
             "vision:facebook/dinov2-base",
             "vision",
@@ -84,25 +87,24 @@ def assert_same(got, expected, tolerance=1e-5):
             False,
             "vision:facebook/dinov2-base",
         ),
-        ("untrained:latent:sd1.5", "latent", "sd1.5", True, "latent:sd1.5"),
-        ("text:untrained:sd1.5", "text", "sd1.5", True, "text:sd1.5"),
+        ("untrained:latent:sd1.5", "latent", registered_models()["sd1.5"].source, True, "latent:sd1.5"),
+        ("text:untrained:sd1.5", "text", registered_models()["sd1.5"].source, True, "text:sd1.5"),
         ("pixels", "pixels", "", False, "pixels"),
         ("pixels:128", "pixels", "128", False, "pixels:128"),
         ("dinov2-base", "vision", "facebook/dinov2-base", False, "dinov2-base"),
         ("untrained:dinov2-base", "vision", "facebook/dinov2-base", True, "dinov2-base"),
-        ("C:\\models\\mine", "model", "C:\\models\\mine", False, "C:\\models\\mine"),
     ],
 )
-def test_prefixes_say_what_is_wanted(asked, kind, name, untrained, label):
-    source = parse_source(asked)
-    assert (source.kind, source.name, source.untrained, source.label) == (kind, name, untrained, label)
+def test_prefixes_say_what_is_wanted(asked, kind, source, untrained, label):
+    found = find_model(asked)
+    assert (found.kind, found.source, found.untrained, found.label) == (kind, source, untrained, label)
 
 
 def test_a_folder_is_named_without_the_way_to_it_even_with_a_colon(tmp_path):
     folder = tmp_path / "a:b"
     folder.mkdir()
-    source = parse_source(f"vision:{folder}")
-    assert (source.kind, source.name, source.label) == ("vision", str(folder), "vision:a:b")
+    found = find_model(f"vision:{folder}")
+    assert (found.kind, found.source, found.label) == ("vision", str(folder), "vision:a:b")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,7 @@ def test_a_folder_is_named_without_the_way_to_it_even_with_a_colon(tmp_path):
         ("pixels:0", BadInputError, "1 to 1024"),
         ("pixels:big", BadInputError, "1 to 1024"),
         ("latent:tiny-ldn", UnknownNameError, "Did you mean 'tiny-ldm'"),
+        ("C:\\models\\mine", UnknownNameError, "Unknown model"),
     ],
 )
 def test_what_cannot_be_asked_for_is_an_error(asked, error, says):
@@ -126,81 +129,88 @@ def test_what_cannot_be_asked_for_is_an_error(asked, error, says):
 # Preprocessing ----------------------------------------------------------------------------------------
 
 
-def processors():
-    import transformers as t
+# As repositories have them, the first versions of transformers wrote the older ones: what is done to an image by hand,
+# (shorter side, or exact height and width; crop).
+CLIP = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 224, "crop_size": 224, "resample": 3}
+BIT = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "crop_size": 224}
+PROCESSORS = {
+    "clip": ({**CLIP, "do_center_crop": True, "image_mean": [0.48, 0.46, 0.41]}, 224, (224, 224)),
+    "clip, values as they are": ({**CLIP, "do_normalize": False, "do_rescale": False}, 224, (224, 224)),
+    "clip, smaller than its crop": ({**CLIP, "size": {"shortest_edge": 100}}, 100, (224, 224)),
+    "clip, not scaled": (
+        {**CLIP, "do_resize": False, "crop_size": {"height": 20, "width": 10}},
+        None,
+        (20, 10),
+    ),
+    "dinov2": ({**BIT, "resample": 3}, 256, (224, 224)),
+    "vit": ({"feature_extractor_type": "ViTFeatureExtractor", "size": 224}, (224, 224), (224, 224)),
+    "siglip": ({"image_processor_type": "SiglipImageProcessor"}, (224, 224), (224, 224)),
+    "convnext": ({"feature_extractor_type": "ConvNextFeatureExtractor", "size": 224}, 256, (224, 224)),
+    "convnext, large": (
+        {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}},
+        (384, 384),
+        (384, 384),
+    ),
+    "deit": (
+        {"feature_extractor_type": "DeiTFeatureExtractor", "size": 256, "crop_size": 224, "resample": 3},
+        (256, 256),
+        (224, 224),
+    ),
+    "dinov3": (
+        {"image_processor_type": "DINOv3ViTImageProcessorFast", "resample": 2},
+        (224, 224),
+        (224, 224),
+    ),
+    "absent": (None, 96, (96, 96)),
+}
 
-    yield t.CLIPImageProcessorPil()
-    yield t.ViTImageProcessorPil(resample=2)
-    yield t.BitImageProcessorPil(size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224})
-    yield t.ConvNextImageProcessorPil(size={"shortest_edge": 224})
-    yield t.ConvNextImageProcessorPil(
-        size={"shortest_edge": 384}, resample=2, image_mean=[0.485, 0.456, 0.406]
-    )
-    yield t.SiglipImageProcessorPil()
-    yield t.DeiTImageProcessorPil()
-    yield t.CLIPImageProcessorPil(do_normalize=False)
-    yield t.CLIPImageProcessorPil(do_rescale=False, size={"shortest_edge": 100})  # smaller than its crop
+
+def encoder_with(folder, kind, config):
+    """A vision model without a network: its preprocessing alone."""
+    if config is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(config))
+    network = SimpleNamespace(model_type=f"{kind}_vit", image_size=96)
+    processor = load_processor(Place(str(folder)), network)
+    identity = Identity(kind, kind, "0", "float32", "VisionEncoder")
+    return VisionEncoder(identity, torch.nn.Identity(), {"processor": processor}, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("size", [(300, 200), (181, 333), (224, 224), (50, 61)])
-def test_preprocessing_is_that_of_transformers(size):
+def by_hand(image, scaled, height, width, processor):
+    """Scale and crop with Pillow alone; float64 values."""
+    if isinstance(scaled, int):
+        longer = int(scaled * max(image.size) / min(image.size))
+        scaled = (longer, scaled) if image.width <= image.height else (scaled, longer)
+    if scaled is not None:
+        image = image.resize(scaled[::-1], Image.Resampling(int(processor.resample)))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    shown = np.asarray(image.crop((left, top, left + width, top + height)))
+    values = shown.transpose(2, 0, 1) / (255 if processor.do_rescale else 1)
+    if processor.do_normalize:
+        mean, std = (np.reshape(x, (3, 1, 1)) for x in (processor.image_mean, processor.image_std))
+        values = (values - mean) / std
+    return shown, values
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_preprocessing_is_what_the_models_configuration_says(kind, tmp_path):
+    config, scaled, crop = PROCESSORS[kind]
+    model = encoder_with(tmp_path, kind, config)
     rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
-    for processor in processors():
-        settings = image_settings(json.loads(processor.to_json_string()), None)
-        theirs = processor(picture, return_tensors="np")["pixel_values"]
-        ours = settings.to_values([settings.apply(picture)]).numpy()
-        assert ours.shape == theirs.shape, processor
-        np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max(), err_msg=str(processor))
+    for width, height in ((300, 200), (181, 333), (224, 224), (50, 61)):
+        image = Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+        shown, values = by_hand(image, scaled, *crop, model.components["processor"])
+        assert np.array_equal(model.preprocess(image), shown)
+        encoded = model.encode([image])
+        assert encoded.shape == (1, *model.latent_shape)
+        assert_same(encoded[0], values)
+        assert np.array_equal(model.decode(encoded)[0], shown)
+    assert json.loads(json.dumps(model.preprocessing)) == model.preprocessing
 
 
-@pytest.mark.parametrize(
-    ("config", "shorter", "exact", "crop"),
-    [
-        # as the first versions of transformers wrote them
-        ({"feature_extractor_type": "ViTFeatureExtractor", "size": 224}, None, (224, 224), (224, 224)),
-        (
-            {
-                "feature_extractor_type": "CLIPFeatureExtractor",
-                "size": 224,
-                "crop_size": 224,
-                "do_center_crop": True,
-            },
-            224,
-            None,
-            (224, 224),
-        ),
-        (
-            {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 224, "crop_pct": 0.875},
-            256,
-            None,
-            (224, 224),
-        ),
-        (
-            {"feature_extractor_type": "DeiTFeatureExtractor", "size": 256, "crop_size": 224},
-            None,
-            (256, 256),
-            (224, 224),
-        ),
-        ({"do_resize": False, "crop_size": {"height": 20, "width": 10}}, None, None, (20, 10)),
-        (None, 96, None, (96, 96)),
-    ],
-)
-def test_old_and_absent_settings_are_understood(config, shorter, exact, crop):
-    settings = image_settings(config, 96)
-    assert (settings.shorter_side, settings.exact, settings.crop) == (shorter, exact, crop)
-
-
-def test_a_way_of_scaling_that_is_not_known_is_an_error():
-    with pytest.raises(BadInputError, match=r"longest_edge.*Known are"):
-        image_settings({"size": {"shortest_edge": 224, "longest_edge": 500}}, None)
-
-
-def test_preprocessing_can_be_undone(vision_folders):
-    model = lk.load_model(f"vision:{vision_folders('dinov2')}", device="cpu")
-    picture = Image.linear_gradient("L").convert("RGB")
-    shown = model.preprocess(picture)
-    assert np.array_equal(model.decode(model.encode([picture]))[0], shown)
+def test_images_of_several_sizes_are_an_error(tmp_path):
+    model = encoder_with(tmp_path, "clip", {**CLIP, "do_center_crop": False})
+    with pytest.raises(BadInputError, match="several sizes.*crop_size"):
+        _ = model.latent_shape
 
 
 # Vision models ----------------------------------------------------------------------------------------
@@ -221,8 +231,8 @@ def test_vision_features_equal_transformers_own(kind, vision_folders, stimuli):
     folder = vision_folders(kind)
     model = lk.load_model(f"vision:{folder}", device="cpu")
     store = lk.extract(model, stimuli, noise_levels=[0.0], batch_size=4, progress=False)
-    plain, told = AutoModel.from_pretrained(folder, output_loading_info=True)
-    assert not told["missing_keys"]
+    plain, report = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
     pictures = [stimuli.open(name) for name in stimuli.names]
     values = processor_of(kind)(pictures, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
@@ -316,12 +326,12 @@ def test_the_block_table_tells_kinds_and_layouts(vision_folders):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        ("text", "does not read pictures.*text:NAME"),
-        ("masked", "ViTMAELayer.*DECLARED"),
+        ("text", "reads no images.*text:NAME"),
+        ("masked", "ViTMAELayer.*register_output_layout"),
         ("lacking", r"lack \d+ entries, the first is 'layers"),
         ("pickled", "safetensors"),
-        ("damaged", r"preprocessor_config\.json.*is damaged"),
-        ("empty", r"no config\.json.*a diffusion model is opened without it"),
+        ("damaged", r"preprocessor_config\.json.*not a valid JSON"),
+        ("empty", r"no config\.json.*Open a diffusion model without"),
     ],
 )
 def test_what_is_no_vision_model_is_an_error(tmp_path, make, says):
@@ -386,7 +396,7 @@ def test_an_encoder_takes_no_noise_and_reads_no_text(vision_folders):
         model.level(0.3)
     with pytest.raises(BadInputError, match="outside 0 to 1"):
         model.level(30)
-    with pytest.raises(BadInputError, match="reads no text, but was given 'a cat'.*'none'"):
+    with pytest.raises(BadInputError, match="reads no text such as 'a cat'.*'none'"):
         model.texts(["", "a cat"])
 
 
@@ -404,7 +414,7 @@ def test_the_empty_prompt_is_refused_by_a_model_that_reads_no_text(sd_folder):
 def test_a_diffusion_model_takes_noise_and_reads_text(sd_folder):
     model = lk.load_model(sd_folder, device="cpu")
     assert (model.takes_noise, model.reads_text) == (True, True)
-    with pytest.raises(BadInputError, match="conditioned on text, not on pictures"):
+    with pytest.raises(BadInputError, match="conditioned on text, not on images"):
         model.text_of_pictures([])
 
 
@@ -453,7 +463,7 @@ def test_text_is_the_padded_encoders_own_at_the_prompts_tokens(sd_folder, stimul
         template="{name}",
         progress=False,
     )
-    tokenizer, encoder = model.parts["tokenizer"], model.parts["text_encoder"]
+    tokenizer, encoder = model.components["tokenizer"], model.components["text_encoder"]
     for row, prompt in enumerate(store.prompts("label")):
         ids = tokenizer(prompt, padding="max_length", max_length=16, return_tensors="pt").input_ids
         with torch.no_grad():
@@ -464,7 +474,7 @@ def test_text_is_the_padded_encoders_own_at_the_prompts_tokens(sd_folder, stimul
             assert_same(store[prefix + "mean", 0.0, "label"][row], state[0, : end + 1].mean(0))
     alike = store["mean", 0.0, "none"]
     assert (alike == alike[0]).all()
-    with pytest.raises(BadInputError, match="reads words alone"):
+    with pytest.raises(BadInputError, match="reads text alone"):
         model.decode(torch.zeros(1, 1, 1, 1))
 
 
@@ -483,7 +493,7 @@ def test_untrained_networks_are_seeded_and_need_no_weights(asked, tmp_path, visi
     part = {"": "denoiser", "vision:": "denoiser", "latent:": "vae", "text:": "text_encoder"}[asked]
 
     def weights(model):
-        network = model.denoiser if part == "denoiser" else model.parts[part]
+        network = model.denoiser if part == "denoiser" else model.components[part]
         return torch.cat([p.flatten() for p in network.parameters()])
 
     trained = weights(lk.load_model(asked + str(folder), device="cpu"))
@@ -507,7 +517,9 @@ def test_vae_and_text_encoder_of_an_untrained_denoiser_stay(sd_folder):
     trained = lk.load_model(sd_folder, device="cpu")
     model = lk.load_model(f"untrained:{sd_folder}", device="cpu")
     for part in ("vae", "text_encoder"):
-        for a, b in zip(trained.parts[part].parameters(), model.parts[part].parameters(), strict=True):
+        for a, b in zip(
+            trained.components[part].parameters(), model.components[part].parameters(), strict=True
+        ):
             assert torch.equal(a, b)
 
 

@@ -71,8 +71,8 @@ def assert_same(got, expected, tolerance=1e-5):
 
 def test_features_equal_a_hand_written_forward_pass(model, stimuli, reference):
     """Stage by stage, without hooks, pipeline, or any code of ours but the noise draw."""
-    unet, vae = model.denoiser, model.parts["vae"]
-    tokenizer, encoder = model.parts["tokenizer"], model.parts["text_encoder"]
+    unet, vae = model.denoiser, model.components["vae"]
+    tokenizer, encoder = model.components["tokenizer"], model.components["text_encoder"]
     name = stimuli.names[3]
     picture = Image.open(Path(stimuli.root) / name).convert("RGB")
     picture = picture.resize((40, 32), Image.Resampling.LANCZOS).crop((4, 0, 36, 32))
@@ -81,7 +81,7 @@ def test_features_equal_a_hand_written_forward_pass(model, stimuli, reference):
     with torch.no_grad():
         latents = vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
         noise = torch.from_numpy(draw_noise(name, (4, 8, 8), seed=0))[None]
-        x = model.parts["scheduler"].add_noise(latents, noise, torch.tensor([500]))
+        x = model.components["scheduler"].add_noise(latents, noise, torch.tensor([500]))
         text = encoder(ids).last_hidden_state
         time_embedding = unet.time_embedding(unet.time_proj(torch.tensor([500])))
         x, seen, residuals = unet.conv_in(x), {}, ()
@@ -139,9 +139,9 @@ def test_other_seed_other_features(model, stimuli, reference):
 def counting(model, monkeypatch):
     counts = {"vae": 0, "text": 0, "unet": 0}
     for part, module in (
-        ("text", model.parts["text_encoder"]),
+        ("text", model.components["text_encoder"]),
         ("unet", model.denoiser.conv_in),
-        ("vae", model.parts["vae"].encoder),
+        ("vae", model.components["vae"].encoder),
     ):
         forward = module.forward
 

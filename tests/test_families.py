@@ -23,9 +23,10 @@ from PIL import Image
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, MismatchError, ModelNotFoundError, UnknownNameError
 from ldm_kit.features.store import seal
-from ldm_kit.models.loading import FAMILIES
+from ldm_kit.models import blocks
+from ldm_kit.models.blocks import image_output
+from ldm_kit.models.load import FAMILIES
 from ldm_kit.models.noise import draw_noise
-from ldm_kit.models.outputs import image_part
 from ldm_kit.models.registry import registered_models
 
 NAMES = ("apple.png", "bicycle.png", "cat.png", "dog.png", "fork.png", "goat.png", "hat.png")
@@ -205,20 +206,25 @@ def by_hand(family, folder, stimuli, name, prompt):
 # Right ------------------------------------------------------------------------------------------------
 
 
-def test_features_equal_a_plain_forward_pass_of_diffusers(family, model, folders, stimuli):
-    store = lk.extract(
-        model, stimuli, noise_levels=[LEVEL], conditionings="caption", batch_size=7, progress=False
+@pytest.fixture(scope="module")
+def whole(model, stimuli):
+    """All images in one batch, at two levels, with and without a prompt."""
+    levels, conditionings = [LEVEL, 0.6], ["none", "caption"]
+    return lk.extract(
+        model, stimuli, noise_levels=levels, conditionings=conditionings, batch_size=7, progress=False
     )
+
+
+def test_features_equal_a_plain_forward_pass_of_diffusers(family, whole, folders, stimuli):
     for index in (0, 4):
         expected = by_hand(family, folders(family), stimuli, NAMES[index], stimuli.captions[index])
         assert list(expected) == list(CASES[family].blocks)
         for block, values in expected.items():
-            assert_same(store[block, LEVEL, "caption"][index], values[0])
+            assert_same(whole[block, LEVEL, "caption"][index], values[0])
 
 
-def test_features_do_not_depend_on_the_batch_size_nor_on_which_blocks_are_asked_for(family, model, stimuli):
+def test_features_do_not_depend_on_the_batch_size_nor_on_the_selected_blocks(family, model, whole, stimuli):
     request = {"noise_levels": [LEVEL], "conditionings": "caption", "progress": False}
-    whole = lk.extract(model, stimuli, batch_size=7, **request)
     last = list(CASES[family].blocks)[-1]
     single = lk.extract(model, stimuli, batch_size=1, **request)
     for block in CASES[family].blocks:
@@ -227,25 +233,20 @@ def test_features_do_not_depend_on_the_batch_size_nor_on_which_blocks_are_asked_
     assert_same(alone[last, LEVEL, "caption"], whole[last, LEVEL, "caption"][[5, 2]])
 
 
-def test_features_depend_on_prompt_level_and_picture(family, model, stimuli):
-    store = lk.extract(
-        model, stimuli, noise_levels=[0.3, 0.6], conditionings=["none", "caption"], progress=False
-    )
+def test_features_depend_on_prompt_level_and_image(family, whole):
     last = list(CASES[family].blocks)[-1]
-    base = store[last, 0.3, "caption"]
-    for other in (store[last, 0.3, "none"], store[last, 0.6, "caption"], np.roll(base, 1, axis=0)):
+    base = whole[last, LEVEL, "caption"]
+    for other in (whole[last, LEVEL, "none"], whole[last, 0.6, "caption"], np.roll(base, 1, axis=0)):
         assert np.abs(base - other).max() > 1e-3 * np.abs(base).max()
 
 
-def test_pictures_that_lack_a_level_are_computed_beside_those_that_have_it(model, stimuli, tmp_path):
-    ask = {"conditionings": "caption", "progress": False}
-    fresh = lk.extract(model, stimuli, noise_levels=[0.3, 0.6], **ask)
-    lk.extract(model, stimuli[[1]], noise_levels=[0.3], out=tmp_path / "out", **ask)
-    grown = lk.extract(model, stimuli, noise_levels=[0.3, 0.6], out=tmp_path / "out", **ask).select(
-        names=fresh.names
-    )
-    for key in fresh.cells():
-        assert np.abs(grown[key] - fresh[key]).max() <= 1e-5 * np.abs(fresh[key]).max()
+def test_images_that_lack_a_level_are_computed_beside_those_that_have_it(model, whole, stimuli, tmp_path):
+    ask = {"conditionings": "caption", "out": tmp_path / "out", "progress": False}
+    lk.extract(model, stimuli[[1]], noise_levels=[LEVEL], **ask)
+    grown = lk.extract(model, stimuli, noise_levels=[LEVEL, 0.6], **ask).select(names=whole.names)
+    assert len(list(grown.cells())) == 2 * len(whole.blocks)
+    for key in grown.cells():
+        assert_same(grown[key], whole[key])
 
 
 def test_the_block_table_has_the_stages_in_order_with_their_shapes(family, model):
@@ -287,7 +288,7 @@ def test_nothing_deeper_than_the_last_block_runs(family, model, stimuli):
 
 def test_text_is_encoded_once_a_distinct_prompt(family, folders, stimuli):
     model = lk.load_model(folders(family), device="cpu")
-    encoders = {key: part for key, part in model.parts.items() if key.startswith("text_encoder")}
+    encoders = {key: part for key, part in model.components.items() if key.startswith("text_encoder")}
     calls = dict.fromkeys(encoders, 0)
 
     def count(key):
@@ -306,7 +307,7 @@ def test_text_is_encoded_once_a_distinct_prompt(family, folders, stimuli):
 def test_the_texts_that_are_kept_fit_in_a_fixed_memory(monkeypatch, folders):
     model = lk.load_model(folders("flux-schnell"), device="cpu")
     size = (256 * 32 + 16) * 4
-    monkeypatch.setattr("ldm_kit.models.opened.TEXT_BYTES", 3 * size)
+    monkeypatch.setattr("ldm_kit.models.model.TEXT_BYTES", 3 * size)
     prompts = ["a", "b", "c", "d", "a"]
     texts = model.texts(prompts)
     assert list(model._prompts) == ["c", "d", "a"]
@@ -316,7 +317,7 @@ def test_the_texts_that_are_kept_fit_in_a_fixed_memory(monkeypatch, folders):
 
 def test_latents_decode_back_to_what_the_vae_makes_of_them(model, stimuli):
     picture = stimuli.open(NAMES[0])
-    vae = model.parts["vae"]
+    vae = model.components["vae"]
     pixels = torch.tensor(np.array(picture), dtype=torch.float32).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
         expected = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0].permute(1, 2, 0)
@@ -372,15 +373,15 @@ def opened_by_diffusers(family, folder):
     return pipe
 
 
-def told_to_the_denoiser(model, stimuli, conditioning):
+def inputs_of_the_denoiser(model, stimuli, conditioning):
     """What extraction gives the denoiser, for one picture: sequence, pooled, mask."""
     calls = []
     hook = model.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(k), with_kwargs=True)
     store = lk.extract(model, stimuli[:1], noise_levels=[0.3], conditionings=conditioning, progress=False)
     hook.remove()
-    (told,) = calls
-    pooled = told.get("pooled_projections", (told.get("added_cond_kwargs") or {}).get("text_embeds"))
-    return store, (told["encoder_hidden_states"], pooled, told.get("encoder_attention_mask"))
+    (inputs,) = calls
+    pooled = inputs.get("pooled_projections", (inputs.get("added_cond_kwargs") or {}).get("text_embeds"))
+    return store, (inputs["encoder_hidden_states"], pooled, inputs.get("encoder_attention_mask"))
 
 
 def assert_same_text(got, expected):
@@ -397,12 +398,12 @@ def test_none_is_what_diffusers_takes_for_guidance_and_empty_is_the_empty_prompt
     pipe = opened_by_diffusers(family, folders(family))
     with torch.no_grad():
         guidance, empty = for_guidance(family, pipe), of_the_empty_prompt(family, pipe)
-    store, told = told_to_the_denoiser(model, stimuli, "none")
-    assert_same_text(told, guidance)
+    store, inputs = inputs_of_the_denoiser(model, stimuli, "none")
+    assert_same_text(inputs, guidance)
     # The store says what `none` was: no prompt that was encoded, or the empty one.
     assert store.prompts("none") == (("(zeros)",) if family.startswith("sdxl") else ("",))
-    store, told = told_to_the_denoiser(model, stimuli, "empty")
-    assert_same_text(told, empty)
+    store, inputs = inputs_of_the_denoiser(model, stimuli, "empty")
+    assert_same_text(inputs, empty)
     assert store.prompts("empty") == ("",)
 
 
@@ -416,8 +417,8 @@ def test_sdxls_own_configuration_says_what_none_is(says, folders, tmp_path, stim
     (folder / "model_index.json").write_text(json.dumps(index))
     with torch.no_grad():
         guidance = for_guidance("sdxl", opened_by_diffusers("sdxl", folder))
-    store, told = told_to_the_denoiser(lk.load_model(folder, device="cpu"), stimuli, "none")
-    assert_same_text(told, guidance)
+    store, inputs = inputs_of_the_denoiser(lk.load_model(folder, device="cpu"), stimuli, "none")
+    assert_same_text(inputs, guidance)
     assert store.prompts("none") == (("(zeros)",) if says == "nothing" else ("",))
 
 
@@ -451,7 +452,7 @@ def test_a_picture_is_looked_at_without_a_prompt_as_it_is_extracted(folders, sti
 
 def test_in_flow_matching_the_level_is_sigma_whatever_the_schedulers_shift(flux, folders):
     sd3 = lk.load_model(folders("sd3"), device="cpu")
-    assert sd3.parts["scheduler"].config.shift == 3
+    assert sd3.components["scheduler"].config.shift == 3
     for model in (flux, sd3):
         for level in (0, 0.123, 0.5, 1):
             placed = model.level(level)
@@ -485,7 +486,7 @@ def test_the_papers_timesteps_are_an_error_where_there_is_no_such_call(folders, 
 def test_sd3_opens_without_t5_when_asked(folders, stimuli):
     folder = folders("sd3")
     model = lk.load_model(folder, device="cpu", drop=("text_encoder_3", "tokenizer_3"))
-    assert "text_encoder_3" not in model.parts
+    assert "text_encoder_3" not in model.components
     assert model.identity.model == "model-without-text_encoder_3"
     text, whole = model.text("a cat"), lk.load_model(folder, device="cpu").text("a cat")
     assert torch.equal(text["sequence"][:, 16:], torch.zeros(1, 256, 40))
@@ -509,7 +510,7 @@ def test_the_posterior_is_sampled_on_request(model, stimuli):
     pictures = [stimuli.open(name) for name in NAMES[:2]]
     mean = model.encode(pictures)
     draw = torch.randn(mean.shape)
-    vae = model.parts["vae"]
+    vae = model.components["vae"]
     pixels = torch.tensor(np.stack([np.array(p) for p in pictures]), dtype=torch.float32)
     with torch.no_grad():
         posterior = vae.encode(pixels.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
@@ -518,7 +519,7 @@ def test_the_posterior_is_sampled_on_request(model, stimuli):
     torch.testing.assert_close(sampled, expected)
     torch.testing.assert_close(model.encode(pictures, posterior=torch.zeros_like(draw)), mean)
     with pytest.raises(
-        BadInputError, match=r"draw has shape \(1, 4, 8, 8\), the latents have \(2, 4, 8, 8\)"
+        BadInputError, match=r"sample has shape \(1, 4, 8, 8\), the latents have \(2, 4, 8, 8\)"
     ):
         model.encode(pictures, posterior=draw[:1])
 
@@ -553,7 +554,7 @@ def test_a_prompts_own_vectors_given_as_an_embedding_change_nothing(folders):
     assert_same(got.numpy(), model.denoise(noised, level, text).numpy())
 
 
-def test_the_guidance_that_a_distilled_model_is_told_is_part_of_the_request(flux, folders):
+def test_the_guidance_of_a_distilled_model_is_part_of_the_request(flux, folders):
     assert flux.preprocessing["guidance"] == 3.5
     assert "guidance" not in lk.load_model(folders("flux-schnell"), device="cpu").preprocessing
 
@@ -615,7 +616,7 @@ def test_the_registry_names_every_family_with_its_licence():
 
 def test_an_inpainting_network_is_refused_with_its_channels(tmp_path):
     folder = tiny.save_tiny_sdxl(tmp_path, channels=9)
-    with pytest.raises(BadInputError, match=r"takes 9 channels where its VAE's latents have 4"):
+    with pytest.raises(BadInputError, match=r"takes 9 channels where its autoencoder's latents have 4"):
         lk.load_model(folder, device="cpu").blocks()
 
 
@@ -646,9 +647,9 @@ def test_a_t5_tokenizer_that_needs_a_package_says_which(folders, tmp_path):
 def test_a_block_that_mixes_text_and_image_in_one_tensor_is_an_error_not_a_guess(flux):
     block = flux.denoiser.single_transformer_blocks[0]
     text, image = torch.zeros(1, 5, 24), torch.ones(1, 16, 24)
-    assert image_part(block, (text, image), "single")[0] is image
+    assert image_output(block, (text, image), "single")[0] is image
     with pytest.raises(BadInputError, match=r"returned \(1, 21, 24\), not the tokens that is declared"):
-        image_part(block, torch.cat([text, image], dim=1), "single")
+        image_output(block, torch.cat([text, image], dim=1), "single")
 
 
 def test_the_text_of_sd3s_last_block_is_none_and_the_image_is_taken(folders):
@@ -663,9 +664,7 @@ def test_the_text_of_sd3s_last_block_is_none_and_the_image_is_taken(folders):
 
 
 def test_an_undeclared_stage_is_an_error_that_shows_the_shapes(monkeypatch, folders):
-    from ldm_kit.models.outputs import DECLARED
-
-    monkeypatch.delitem(DECLARED, "JointTransformerBlock")
+    monkeypatch.delitem(blocks._LAYOUTS, "JointTransformerBlock")
     model = lk.load_model(folders("sd3"), device="cpu")
     with pytest.raises(
         BadInputError, match=r"is a JointTransformerBlock.*not declared. It returned \(\(1, 8, 24\), \(1, 16"

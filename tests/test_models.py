@@ -1,4 +1,4 @@
-"""Opening models: what is loaded, which blocks there are, what goes wrong and how it is told."""
+"""Opening models: what is loaded, which blocks there are, and the errors."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from tiny_models import save_tiny_stable_diffusion
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, ModelNotFoundError, UnknownNameError
 from ldm_kit.features.prompts import prompts_for, shuffled_concepts
-from ldm_kit.models import hub
+from ldm_kit.models import blocks, hub
+from ldm_kit.models.blocks import image_output, pool, watching
 from ldm_kit.models.noise import draw_noise, variance_preserving_level
-from ldm_kit.models.outputs import image_part, pool
-from ldm_kit.models.watch import watching
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,30 @@ def test_a_block_that_matches_nothing_is_an_error(model, wanted):
 
 def test_an_undeclared_output_is_an_error_that_shows_the_shapes():
     with pytest.raises(BadInputError, match=r"Linear, whose output is not declared. It returned \(2, 3\)"):
-        image_part(torch.nn.Linear(1, 3), torch.zeros(2, 3), "x")
+        image_output(torch.nn.Linear(1, 3), torch.zeros(2, 3), "x")
+
+
+def test_a_blocks_output_can_be_declared(monkeypatch):
+    class Doubled(torch.nn.Module):
+        def forward(self, tokens):
+            return tokens, 2 * tokens
+
+    monkeypatch.setattr(blocks, "_LAYOUTS", dict(blocks._LAYOUTS))
+    net, tokens = torch.nn.Sequential(Doubled()), torch.ones(2, 5, 3)
+    with pytest.raises(BadInputError, match=r"register_output_layout\('Doubled'"), watching(net, ["0"]):
+        net(tokens)
+    lk.models.register_output_layout("Doubled", "tokens", element=1, prefix=2)
+    with watching(net, ["0"]) as watch:
+        net(tokens)
+    assert torch.equal(watch.seen["0"], torch.full((2, 3, 3), 2.0))
+    lk.models.register_output_layout("Doubled", "map", element=1)
+    with pytest.raises(BadInputError, match=r"not the map that is declared"), watching(net, ["0"]):
+        net(tokens)
+    with pytest.raises(UnknownNameError, match="Did you mean 'tokens'"):
+        lk.models.register_output_layout("Doubled", "token")
+    for wrong in ({"element": -1}, {"prefix": 1.5}):
+        with pytest.raises(BadInputError, match="give a whole number from 0"):
+            lk.models.register_output_layout("Doubled", "tokens", **wrong)
 
 
 def test_pooling_is_over_both_spatial_axes():
@@ -121,7 +143,7 @@ def test_watching_stops_after_the_deepest_block_and_removes_its_hooks(model):
 
 
 def test_levels_follow_the_schedule(model):
-    alphas = model.parts["scheduler"].alphas_cumprod.double().numpy()
+    alphas = model.components["scheduler"].alphas_cumprod.double().numpy()
     for level in (0, 0.001, 0.3, 0.9996, 1):
         placed = model.level(level)
         assert placed.timestep == min(999, round(level * 1000))
@@ -136,7 +158,7 @@ def test_levels_follow_the_schedule(model):
 def test_add_noise_is_that_of_diffusers(model):
     latents, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
     level = model.level(0.4)
-    theirs = model.parts["scheduler"].add_noise(latents, noise, torch.tensor([400, 400]))
+    theirs = model.components["scheduler"].add_noise(latents, noise, torch.tensor([400, 400]))
     torch.testing.assert_close(model.add_noise(latents, noise, level), theirs)
 
 
@@ -175,7 +197,7 @@ def test_the_clean_estimate_inverts_a_perfect_prediction(tmp_path, kind):
     clean, noise, level = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8), model.level(0.6)
     noised = model.add_noise(clean, noise, level)
     target = {"epsilon": noise, "sample": clean}.get(
-        kind, model.parts["scheduler"].get_velocity(clean, noise, torch.tensor([600]))
+        kind, model.components["scheduler"].get_velocity(clean, noise, torch.tensor([600]))
     )
     torch.testing.assert_close(model.clean_estimate(noised, target, level), clean, rtol=1e-3, atol=1e-3)
 
@@ -239,7 +261,7 @@ def test_unknown_and_missing_models_say_what_to_do(tmp_path, folder):
     with pytest.raises(UnknownNameError, match="pipeline class 'EvilPipeline'"):
         lk.load_model(empty)
     (empty / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", "vae": []}))
-    with pytest.raises(ModelNotFoundError, match="lacks text_encoder, tokenizer, unet, scheduler"):
+    with pytest.raises(ModelNotFoundError, match="lacks vae, text_encoder, tokenizer, unet, scheduler"):
         lk.load_model(empty)
     with pytest.raises(UnknownNameError, match="dtype 'float23'.*float32"):
         lk.load_model(folder, dtype="float23")
@@ -252,7 +274,7 @@ def test_options_that_would_be_ignored_are_errors(folder):
         lk.load_model(folder, revision="abc")
     with pytest.raises(BadInputError, match="revision='abc'.*'pixels' is on this machine"):
         lk.load_model("pixels", revision="abc")
-    with pytest.raises(BadInputError, match="drop='vae'.*one part of a model"):
+    with pytest.raises(BadInputError, match="drop=.*'vae'.*one component"):
         lk.load_model(f"latent:{folder}", drop="vae")
 
 
@@ -329,11 +351,11 @@ def reads(monkeypatch):
 def test_a_byte_in_the_middle_of_a_file_is_another_model(large, name):
     path = large.with_name(name)
     path.write_bytes(large.read_bytes())
-    before = hub.fingerprint(large.parents[1])
+    before = hub.folder_digest(large.parents[1])
     with path.open("r+b") as file:
         file.seek(2 << 20)
         file.write(b"other")
-    assert hub.fingerprint(large.parents[1]) != before
+    assert hub.folder_digest(large.parents[1]) != before
 
 
 def test_a_component_that_is_a_link_counts(large, tmp_path):
@@ -342,28 +364,28 @@ def test_a_component_that_is_a_link_counts(large, tmp_path):
     (elsewhere / "model.safetensors").write_bytes(b"one")
     (large.parents[1] / "vae").symlink_to(elsewhere, target_is_directory=True)
     (elsewhere / "back").symlink_to(large.parents[1], target_is_directory=True)  # no end of walking
-    before = hub.fingerprint(large.parents[1])
+    before = hub.folder_digest(large.parents[1])
     (elsewhere / "model.safetensors").write_bytes(b"two")
-    assert hub.fingerprint(large.parents[1]) != before
+    assert hub.folder_digest(large.parents[1]) != before
 
 
 def test_a_large_file_is_hashed_once_and_again_when_it_was_replaced(large, monkeypatch):
     hashed = reads(monkeypatch)
-    first = hub.fingerprint(large.parents[1])
+    first = hub.folder_digest(large.parents[1])
     assert large.name in hashed
     hashed.clear()
-    assert hub.fingerprint(large.parents[1]) == first
+    assert hub.folder_digest(large.parents[1]) == first
     assert hashed == ["model_index.json"]  # what is small is read anyway
     # Replaced by a tool that keeps size and time, as `cp -p` does.
     other = bytes(reversed(large.read_bytes()))
     large.write_bytes(other)
     os.utime(large, (1_000_000_000, 1_000_000_000))
-    assert hub.fingerprint(large.parents[1]) != first
+    assert hub.folder_digest(large.parents[1]) != first
     # A file written a moment ago may be written again within the clock's tick: it is not remembered.
     os.utime(large)
-    hub.fingerprint(large.parents[1])
+    hub.folder_digest(large.parents[1])
     hashed.clear()
-    hub.fingerprint(large.parents[1])
+    hub.folder_digest(large.parents[1])
     assert large.name in hashed
 
 
@@ -371,7 +393,7 @@ def test_a_large_file_is_hashed_once_and_again_when_it_was_replaced(large, monke
     "damage", ["{", "[]", '{"%s": 1}', '{"%s": [4194304, 1, 2, 3, "x"]}', b"\xff\xfe", None]
 )
 def test_a_damaged_memory_is_not_believed(large, damage, tmp_path, monkeypatch):
-    right = hub.fingerprint(large.parents[1])
+    right = hub.folder_digest(large.parents[1])
     (memory,) = (tmp_path / "cache").rglob("*.json")
     if damage is None:
         memory.unlink()
@@ -381,14 +403,14 @@ def test_a_damaged_memory_is_not_believed(large, damage, tmp_path, monkeypatch):
     else:
         memory.write_text(damage.replace("%s", str(large.resolve())))
     hashed = reads(monkeypatch)
-    assert hub.fingerprint(large.parents[1]) == right
+    assert hub.folder_digest(large.parents[1]) == right
     assert large.name in hashed
 
 
 def test_a_memory_that_cannot_be_written_costs_only_time(large, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert hub.fingerprint(large.parents[1]) == hub.fingerprint(large.parents[1])
+    assert hub.folder_digest(large.parents[1]) == hub.folder_digest(large.parents[1])
 
 
 def test_a_file_that_cannot_be_read_is_named(large, monkeypatch):
@@ -397,7 +419,7 @@ def test_a_file_that_cannot_be_read_is_named(large, monkeypatch):
 
     monkeypatch.setattr(hub.hashlib, "file_digest", refuse)
     with pytest.raises(ModelNotFoundError, match=r"'.*model_index\.json'.*Input/output error"):
-        hub.fingerprint(large.parents[1])
+        hub.folder_digest(large.parents[1])
 
 
 # What a user sees -------------------------------------------------------------------------------------
@@ -409,16 +431,16 @@ def test_a_model_is_shown_in_ten_lines(model, folder):
     total = sum(
         parameter.numel()
         for part in ("unet", "vae", "text_encoder")
-        for parameter in model.parts[part].parameters()
+        for parameter in model.components[part].parameters()
     )
-    for told in (
+    for line in (
         "StableDiffusion",
         "source: model (sha256:",
         f"{total:,} parameters",
         "float32 on cpu",
         "stages: 2 down, 1 mid, 2 up",
     ):
-        assert told in shown
+        assert line in shown
     assert str(model) == shown
 
 
@@ -429,7 +451,7 @@ def test_an_encoder_is_shown_in_ten_lines(asked, folder):
 
 
 def test_a_model_that_cannot_be_looked_into_is_shown_all_the_same(model):
-    odd = replace(model, parts={**model.parts, "scheduler": None})
+    odd = replace(model, components={**model.components, "scheduler": None})
     assert "stages: The scheduler NoneType has no" in repr(odd)
     assert "0 parameters" in repr(lk.load_model("pixels:8"))
 
@@ -491,21 +513,21 @@ def test_a_bar_that_the_user_disabled_stays_disabled_after_loading(libraries, fo
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, r"LDM_KIT_MODELS.*'{path}'.*does not exist"),
-        ("folder", r"LDM_KIT_MODELS.*'{path}'.*(is a folder|Is a directory)"),
+        (None, r"LDM_KIT_MODELS.*'{path}'.*No such file"),
+        ("folder", r"LDM_KIT_MODELS.*'{path}'.*Is a directory"),
         (b"mine:\n  source: [x\n", r"LDM_KIT_MODELS.*'{path}'.*line 3"),
         (b"mine: {source: x}\nmine: {source: y}\n", r"LDM_KIT_MODELS.*'{path}'.*line 2.*'mine'.*twice"),
         (b"mine:\n  source: x\n\xff\n", r"LDM_KIT_MODELS.*'{path}'.*line 3.*UTF-8"),
         (b"- mine\n", r"LDM_KIT_MODELS.*'{path}'.*list.*name:"),
         (b"text\n", r"LDM_KIT_MODELS.*'{path}'.*str.*name:"),
-        (b"\nmine: x\n", r"LDM_KIT_MODELS.*'{path}'.*line 2.*row 'mine'.*source"),
-        (b"a: {source: x}\nmine:\n", r"LDM_KIT_MODELS.*'{path}'.*line 2.*row 'mine'.*source"),
+        (b"\nmine: x\n", r"LDM_KIT_MODELS.*'{path}'.*row 'mine'.*source"),
+        (b"a: {source: x}\nmine:\n", r"LDM_KIT_MODELS.*'{path}'.*row 'mine'.*source"),
         (
             b"mine:\n  sauce: x\n",
-            r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*'sauce'.*Did you mean 'source'",
+            r"LDM_KIT_MODELS.*'{path}'.*row 'mine'.*'sauce'.*Did you mean 'source'",
         ),
-        (b"mine:\n  licence: x\n", r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*source"),
-        (b"mine:\n  source: 5\n", r"LDM_KIT_MODELS.*'{path}'.*line 1.*row 'mine'.*source.*5.*text"),
+        (b"mine:\n  licence: x\n", r"LDM_KIT_MODELS.*'{path}'.*row 'mine'.*source"),
+        (b"mine:\n  source: 5\n", r"LDM_KIT_MODELS.*'{path}'.*row 'mine'.*source.*5.*text"),
     ],
 )
 def test_a_table_of_models_that_cannot_be_used_says_where_and_why(content, says, tmp_path, monkeypatch):

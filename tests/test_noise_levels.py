@@ -24,13 +24,10 @@ from tiny_models import save_tiny_stable_diffusion
 
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, UnknownNameError
-from ldm_kit.models.flux import Flux
-from ldm_kit.models.noise import clean_from_prediction, variance_preserving_level
-from ldm_kit.models.opened import Identity
-from ldm_kit.models.paper_timesteps import paper_timestep
-from ldm_kit.models.pixart import PixArt
-from ldm_kit.models.stable_diffusion_3 import StableDiffusion3
-from ldm_kit.models.stable_diffusion_xl import StableDiffusionXL
+from ldm_kit.models.dit import Flux, PixArt
+from ldm_kit.models.model import Identity
+from ldm_kit.models.noise import clean_from_prediction, paper_timestep, variance_preserving_level
+from ldm_kit.models.stable_diffusion import StableDiffusion3, StableDiffusionXL
 
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 SCHEDULERS = {
@@ -75,7 +72,7 @@ def test_a_level_at_the_papers_timestep_is_that_timesteps(model):
     exact, paper = model.level(0.3), model.level(0.3, timesteps="linhardt2024")
     assert (exact.timestep, paper.timestep) == (300, 291)
     assert (exact.level, paper.level) == (0.3, 0.3)
-    alpha = float(model.parts["scheduler"].alphas_cumprod[291])
+    alpha = float(model.components["scheduler"].alphas_cumprod[291])
     assert paper.signal == pytest.approx(alpha**0.5)
     assert paper.noise == pytest.approx((1 - alpha) ** 0.5)
     assert paper.sigma == pytest.approx(((1 - alpha) / alpha) ** 0.5)
@@ -98,7 +95,7 @@ def test_no_scheduler_remembers_a_call(model):
     def state(scheduler):
         return {key: str(value) for key, value in vars(scheduler).items()}
 
-    scheduler = model.parts["scheduler"]
+    scheduler = model.components["scheduler"]
     before = state(scheduler)
     first = model.level(0.3)
     text, noised = model.texts([""]), torch.randn(1, *model.latent_shape)
@@ -125,8 +122,8 @@ def test_errors_of_levels_say_what_to_do(model, monkeypatch):
         model.level(0.3, timesteps="linhardt2023")
     with pytest.raises(BadInputError, match="outside 0 to 1"):
         model.level(30, timesteps="linhardt2024")
-    parts = {**model.parts, "scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
-    odd = type(model)(model.identity, model.denoiser, parts, model.device)
+    components = {**model.components, "scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
+    odd = type(model)(model.identity, model.denoiser, components, model.device)
     with pytest.raises(BadInputError, match="FlowMatchEulerDiscreteScheduler has no variance-preserving"):
         odd.level(0.3)
     with pytest.raises(BadInputError, match="predicts 'score'; known are epsilon"):
@@ -149,7 +146,7 @@ def test_the_signals_share_is_that_of_the_variance_in_both_kinds_of_schedule(mod
             assert placed.signal_share == pytest.approx(share_of_the_signal(one, placed), abs=2e-3)
     # What the words "clean" and "noise" would claim is true of flow matching alone.
     assert (flow.level(0).signal_share, flow.level(1).signal_share) == (1, 0)
-    alphas = model.parts["scheduler"].alphas_cumprod
+    alphas = model.components["scheduler"].alphas_cumprod
     assert model.level(0).signal_share == pytest.approx(float(alphas[0]))
     assert model.level(1).signal_share == pytest.approx(float(alphas[999]))
     assert model.level(0).signal_share < 1 and model.level(1).signal_share > 0.004
@@ -221,11 +218,11 @@ def test_the_block_table_of_the_real_size_needs_no_weights(name):
     )
     scheduler = DDIMScheduler(**BETAS)
     clip = SimpleNamespace(config=SimpleNamespace(projection_dim=1280))
-    parts = {"vae": vae, "scheduler": scheduler, "text_encoder_2": clip}
+    components = {"vae": vae, "scheduler": scheduler, "text_encoder_2": clip}
     identity = Identity(name, name, "none", "float32", family.__name__)
-    model = family(identity, denoiser, parts, torch.device("cpu"))
+    model = family(identity, denoiser, components, torch.device("cpu"))
     table = model.blocks().query("stage")
-    assert model.picture_size == 1024
+    assert model.image_size == 1024
     assert len(table) == stages
     middle = table.iloc[stages // 2]
     assert middle["shape"] == shape

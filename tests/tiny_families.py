@@ -158,7 +158,7 @@ def save_tiny_flux(folder: Path, *, guidance: bool = True) -> Path:
 
 
 def save_tiny_pixart(folder: Path, *, sigma: bool = False) -> Path:
-    """PixArt-α is told the picture's size, as at 1,024 pixels; PixArt-Σ is not."""
+    """PixArt-α is conditioned on the image's size, as at 1,024 pixels; PixArt-Σ is not."""
     from diffusers import (
         DPMSolverMultistepScheduler,
         PixArtAlphaPipeline,

@@ -15,7 +15,7 @@ from PIL import Image
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError
 from ldm_kit.features.prompts import prompts_for
-from ldm_kit.models.opened import OpenedModel, Text
+from ldm_kit.models.model import OpenedModel, Text
 
 
 @dataclass(frozen=True, eq=False)

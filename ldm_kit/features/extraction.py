@@ -25,9 +25,9 @@ from ldm_kit.features.writing import (
     opened_for_writing,
     prepare,
 )
+from ldm_kit.models.blocks import POOLINGS, pooled_shape
+from ldm_kit.models.model import OpenedModel
 from ldm_kit.models.noise import NoiseLevel
-from ldm_kit.models.opened import OpenedModel
-from ldm_kit.models.outputs import POOLINGS, pooled_shape
 
 logger = logging.getLogger(__name__)
 

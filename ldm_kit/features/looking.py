@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.models.opened import OpenedModel
+from ldm_kit.models.model import OpenedModel
 
 
 @dataclass(frozen=True, eq=False)

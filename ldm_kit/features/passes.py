@@ -22,9 +22,9 @@ from ldm_kit.features.conditioning import Conditioning
 from ldm_kit.features.damage import read
 from ldm_kit.features.store import CellKey
 from ldm_kit.features.writing import NOT_FINITE, missing_rows, writable
+from ldm_kit.models.blocks import pool
+from ldm_kit.models.model import OpenedModel
 from ldm_kit.models.noise import NoiseLevel
-from ldm_kit.models.opened import OpenedModel
-from ldm_kit.models.outputs import pool
 
 logger = logging.getLogger(__name__)
 

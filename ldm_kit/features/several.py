@@ -16,8 +16,9 @@ from ldm_kit.errors import BadInputError, ModelNotFoundError, unknown_name
 from ldm_kit.features.extraction import extract
 from ldm_kit.features.prompts import CONDITIONINGS
 from ldm_kit.features.store import FeatureStore
-from ldm_kit.models.loading import check_name, load_model
+from ldm_kit.models.load import load_model
 from ldm_kit.models.noise import check_level
+from ldm_kit.models.registry import find_model
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def extract_models(
         raise BadInputError(f"The models {list(models)} must be one or more, each named once.")
     # All of it now, not when the models before have been through.
     for name in models:
-        check_name(name)
+        find_model(name)  # an error for a name that cannot be one
     for level in () if noise_levels is None else np.atleast_1d(np.asarray(noise_levels, dtype=object)):
         check_level(level)
     if conditioning not in CONDITIONINGS:

@@ -9,7 +9,7 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, MismatchError
 from ldm_kit.features.prompts import shuffled_concepts
 from ldm_kit.features.store import FeatureStore
-from ldm_kit.models.opened import OpenedModel
+from ldm_kit.models.model import OpenedModel
 
 # A hyphen parts words ("t-shirt" is two), as it does for the bundled model's list.
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")

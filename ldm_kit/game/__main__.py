@@ -19,7 +19,7 @@ from ldm_kit.errors import BadInputError, LdmKitError, one_of
 from ldm_kit.files import find_notebook
 from ldm_kit.game.game import new_game
 from ldm_kit.game.server import listen, serve
-from ldm_kit.models.loading import load_model
+from ldm_kit.models.load import load_model
 
 NOTEBOOK = "05_odd_one_out_game.ipynb"
 # Parameters that `new_game` takes under their own names, and the others that the game needs.

@@ -20,7 +20,7 @@ from ldm_kit.errors import BadInputError, one_of, whole_number
 from ldm_kit.game.answers import AnswerFile, Consistency, agreement_table
 
 if TYPE_CHECKING:
-    from ldm_kit.models.opened import OpenedModel
+    from ldm_kit.models.model import OpenedModel
 
 Integers = npt.NDArray[np.int64]
 Choices = npt.NDArray[np.int8]

@@ -1,40 +1,45 @@
-"""Noise that depends on the seed and the stimulus's name alone, and the levels it is added at."""
+"""Noise that depends on the seed and the stimulus's name alone, and the noise levels and timesteps it is added at."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ldm_kit.errors import BadInputError
+from ldm_kit.errors import BadInputError, one_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# The steps of the img2img call of Linhardt et al. (2024).
+_PAPER_STEPS = 100
+TIMESTEPS = ("exact", "linhardt2024")
+
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """One noise level told four ways.
+    """One noise level in four notations.
 
     Parameters
     ----------
     level : float
         Position in the training schedule, 0 (its least noise) to 1 (its most). In a variance-preserving schedule level 0
         is timestep 0, which has a little noise, and level 1 may leave some signal; with flow matching, where the level
-        is sigma, 0 is clean and 1 is noise. `signal_share` tells how much is left.
+        is sigma, 0 is clean and 1 is noise. `signal_share` is how much is left.
     timestep : int or float
         The denoiser's own step, 0 to T - 1; with flow matching ``sigma * T``, which need not be whole.
     sigma : float
         Standard deviation of the noise over that of the signal, sqrt((1 - ᾱ) / ᾱ); with flow matching
         the noise's share, 0 to 1.
     signal : float
-        What the clean latent is multiplied with: sqrt(ᾱ), or ``1 - sigma`` with flow matching.
+        Factor of the clean latent: sqrt(ᾱ), or ``1 - sigma`` with flow matching.
     noise : float
-        What the noise is multiplied with: sqrt(1 - ᾱ), or ``sigma`` with flow matching.
+        Factor of the noise: sqrt(1 - ᾱ), or ``sigma`` with flow matching.
 
     Examples
     --------
@@ -50,7 +55,7 @@ class NoiseLevel:
 
     @property
     def signal_share(self) -> float:
-        """The signal's share of the variance of what the denoiser is shown, 0 to 1.
+        """The signal's share of the variance of the denoiser's input, 0 to 1.
 
         ``signal² / (signal² + noise²)``, for latents and noise of variance 1: ᾱ in a variance-preserving schedule,
         and comparable between kinds of schedule.
@@ -59,24 +64,10 @@ class NoiseLevel:
 
 
 def draw_noise(name: str, shape: Sequence[int], seed: int = 0, draw: int = 0) -> npt.NDArray[np.float32]:
-    """Draw the noise of one stimulus: standard normal, the same on every machine.
+    """Sample the noise of one stimulus: standard normal, the same on every machine.
 
-    Parameters
-    ----------
-    name : str
-        The stimulus's name.
-    shape : sequence of int
-        Shape of one latent, (channels, height, width).
-    seed : int
-        The request's seed.
-    draw : int
-        Which of several draws, when features are averaged over draws.
-
-    Returns
-    -------
-    ndarray of float32
-        The same draw for every noise level, block, conditioning, batch size, order and device. A
-        counter-based generator (Philox) is keyed by a hash, so that no draw depends on another one.
+    A counter-based generator (Philox) is keyed by a hash of seed, sample number and the stimulus's name, so that no
+    sample depends on another one, nor on level, block, conditioning, batch size, order or device.
 
     Examples
     --------
@@ -93,27 +84,10 @@ def variance_preserving_level(
 ) -> NoiseLevel:
     """Place a noise level in a variance-preserving schedule (DDPM, and all that sample from it).
 
-    Parameters
-    ----------
-    level : float
-        0 to 1.
-    alphas_cumprod : ndarray, shape (T,)
-        ᾱ of the training schedule (Ho et al. 2020, eq. 4).
-    timestep : int or float, optional
-        Takes the place of the level's own; see `ldm_kit.models.paper_timesteps`. Between two whole ones, the noise's
-        standard deviation is interpolated as Euler's sampler does.
-
-    Returns
-    -------
-    NoiseLevel
-        With ``timestep = min(T - 1, round(level * T))``. The denoiser's input is
-        ``signal * latent + noise * draw``. Samplers that scale differently (Euler's sigma space)
-        give the network this same input after their `scale_model_input`, so none is needed here.
-
-    Raises
-    ------
-    BadInputError
-        If `level` is not within 0–1.
+    ``timestep = min(T - 1, round(level * T))``, unless `timestep` is given; between two whole timesteps the noise's
+    standard deviation is interpolated as Euler's sampler does. The denoiser's input is ``signal * latent +
+    noise * sample`` (Ho et al. 2020, eq. 4). Samplers that scale differently (Euler's sigma space) give the network
+    this same input after their `scale_model_input`, so none is needed here.
 
     Examples
     --------
@@ -137,24 +111,8 @@ def variance_preserving_level(
 def flow_matching_level(level: float, steps: int = 1000) -> NoiseLevel:
     """Place a noise level in flow matching (rectified flow; Lipman et al. 2023): the level *is* sigma.
 
-    Parameters
-    ----------
-    level : float
-        0 to 1.
-    steps : int
-        T, what the denoiser's timestep counts to.
-
-    Returns
-    -------
-    NoiseLevel
-        With ``sigma = noise = level``, ``signal = 1 - level`` and ``timestep = level * T``, not rounded. The
-        scheduler's ``shift`` moves which sigmas a sampler visits, not what a sigma means to the network:
-        it plays no part here.
-
-    Raises
-    ------
-    BadInputError
-        If `level` is not within 0–1.
+    The scheduler's ``shift`` moves which sigmas a sampler visits, not what a sigma means to the network: it plays
+    no part here.
 
     Examples
     --------
@@ -166,27 +124,50 @@ def flow_matching_level(level: float, steps: int = 1000) -> NoiseLevel:
     return NoiseLevel(sigma, round(sigma * steps, 6), sigma, 1 - sigma, sigma)
 
 
+def paper_timestep(level: float, scheduler: Any) -> float:
+    """Return the timestep at which the img2img call of Linhardt et al. (2024) starts, 100 steps at this strength.
+
+    For n percent PNDM gives 10·n + 1, DDIM and Euler 10·n − 9 (T = 1000, "leading" steps, offset 1). Exceptions
+    that are the call's own: ``int(100 * strength)`` is one short at 29, 57 and 58 percent, and PNDM,
+    which repeats its second step, gives 981 at 99 and 991 at 100. The scheduler itself stays as it was.
+
+    Examples
+    --------
+    >>> from diffusers import DDIMScheduler
+    >>> paper_timestep(0.3, DDIMScheduler(steps_offset=1))
+    291
+    """
+    check_level(level)
+    percent = round(float(level) * 100)
+    if percent == 0 or abs(float(level) * 100 - percent) > 1e-6:
+        raise BadInputError(
+            f"Noise level {level:g} with timesteps='linhardt2024': give whole percents from 0.01 to 1, such as "
+            f"{max(1, percent) / 100:g}; the paper's call takes 100 steps. timesteps='exact' takes any level."
+        )
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(_PAPER_STEPS)
+    # The rule of diffusers' img2img pipelines, truncation included.
+    start = _PAPER_STEPS - min(int(_PAPER_STEPS * (percent / 100)), _PAPER_STEPS)
+    timestep = float(scheduler.timesteps[start * scheduler.order])
+    return int(timestep) if timestep.is_integer() else timestep
+
+
+def check_timesteps(timesteps: str, img2img: bool, family: str) -> None:
+    """Raise unless `timesteps` is a way of choosing them that the family has."""
+    one_of("way to choose timesteps", timesteps, TIMESTEPS)
+    if timesteps == "linhardt2024" and not img2img:
+        raise BadInputError(
+            "timesteps='linhardt2024' means what Stable Diffusion's img2img call does; for "
+            f"{family} there is no such thing. Use timesteps='exact'."
+        )
+
+
 def clean_from_prediction(kind: str, noised: Tensor, prediction: Tensor, level: NoiseLevel) -> Tensor:
-    """Turn a denoiser's prediction into its estimate of the clean latent.
+    """Compute predicted x₀, the clean latent that a denoiser's prediction implies.
 
-    Parameters
-    ----------
-    kind : {"epsilon", "v_prediction", "sample", "flow"}
-        What it predicts: the noise, the velocity of Salimans & Ho (2022, appendix D), the clean latent, or
-        flow matching's velocity (noise minus clean latent).
-    noised, prediction : Tensor, same shape
-    level : NoiseLevel
-        Where `noised` is.
-
-    Returns
-    -------
-    Tensor
-        For ``"epsilon"`` infinite or NaN where the level leaves no signal.
-
-    Raises
-    ------
-    BadInputError
-        For another kind.
+    `kind` is the scheduler's ``prediction_type``: the noise, the velocity of Salimans & Ho (2022, appendix D), or the
+    clean latent; ``"flow"`` is flow matching's velocity, noise minus clean latent. With ``"epsilon"`` the result is
+    infinite or NaN where the level leaves no signal.
 
     Examples
     --------
@@ -206,16 +187,7 @@ def clean_from_prediction(kind: str, noised: Tensor, prediction: Tensor, level: 
 
 
 def check_level(level: float) -> None:
-    """Raise unless `level` is a number within 0–1.
-
-    Examples
-    --------
-    >>> check_level(30)
-    Traceback (most recent call last):
-        ...
-    ldm_kit.errors.BadInputError: Noise level 30 is outside 0 to 1. It is a position in the \
-training schedule: for 30 percent write 0.3, for timestep 30 of 1000 write 0.03.
-    """
+    """Raise unless `level` is a number within 0–1."""
     if isinstance(level, bool) or not isinstance(level, (int, float, np.number)):
         raise BadInputError(
             f"Noise level {level!r} is not a number. Give numbers from 0 to 1, positions in the training schedule."

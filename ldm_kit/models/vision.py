@@ -2,70 +2,93 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from ldm_kit.errors import BadInputError, ModelNotFoundError
-from ldm_kit.models.blocks import kind_of
-from ldm_kit.models.encoder import Encoder, VectorReadout
-from ldm_kit.models.image_settings import ImageSettings
+from ldm_kit.models.blocks import kind_of, layout_of
+from ldm_kit.models.controls import Encoder, VectorReadout
+from ldm_kit.models.hub import Place, find_file, seeded
+from ldm_kit.models.model import Text
 from ldm_kit.models.noise import NoiseLevel
-from ldm_kit.models.opened import Text
-from ldm_kit.models.outputs import DECLARED
-from ldm_kit.models.parts import Place, find_file, seeded
 
 # Weights that may be missing: nothing of them is used here.
 UNUSED = ("pooler.", "mask_token", "num_batches_tracked", "text_", "logit_")
+# What of an image processor decides about the values that the network gets.
+SETTINGS = (
+    *("do_resize", "size", "crop_pct", "resample", "do_center_crop", "crop_size"),
+    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
+)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class VisionEncoder(Encoder):
-    """A vision model: blocks are its layers or stages, and ``embedding``, its vector for the picture.
+    """A vision model: blocks are its layers or stages, and ``embedding``, its vector for the image.
 
     Notes
     -----
-    Of a layer's tokens only those of the picture's patches count: the class token, registers and a
-    distillation token are left out, so that a mean is one over the picture, as it is for a map. What the
+    Of a layer's tokens only those of the image's patches count: the class token, registers and a
+    distillation token are left out, so that a mean is one over the image, as it is for a map. What the
     class token gathered is in ``embedding``: the projection into the space shared with text (CLIP), the
     pooler's output, or the class token after the last norm, whichever the weights hold.
     """
 
     @property
-    def settings(self) -> ImageSettings:
-        """What is done to pictures."""
-        settings: ImageSettings = self.parts["settings"]
-        return settings
-
-    @property
-    def picture_size(self) -> int:
-        """Height of the pictures that the network gets, in pixels."""
-        return self.settings.crop[0]
+    def _processor(self) -> Any:
+        return self.components["processor"]
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Shape of what the network gets, (3, height, width)."""
-        return 3, *self.settings.crop
+        return self._shape
+
+    @functools.cached_property
+    def _shape(self) -> tuple[int, int, int]:
+        """Shape of processed images, from two of other proportions."""
+        wide, high = (self._values([Image.new("RGB", size)]).shape[1:] for size in ((400, 300), (300, 400)))
+        if wide != high:
+            raise BadInputError(
+                f"The image processor of {self.identity.source!r} makes several sizes, such as {wide} and {high}; a batch needs "
+                "one. Write a crop_size into a local copy's preprocessor_config.json."
+            )
+        return 3, wide[1], wide[2]
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What is done to pictures, as data."""
-        return self.settings.as_dict()
+        """What is done to images, as data."""
+        settings = json.loads(self._processor.to_json_string())
+        return {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
 
-    def preprocess(self, picture: Image.Image) -> Image.Image:
-        """Scale and cut a picture as the model's preprocessor_config.json says."""
-        return self.settings.apply(picture)
+    def preprocess(self, image: Image.Image) -> Image.Image:
+        """Scale and crop an image as the model's image processor does."""
+        pixels = self._values([image], do_rescale=False, do_normalize=False)
+        return Image.fromarray(pixels[0].permute(1, 2, 0).to(torch.uint8).numpy())
 
-    def encode(self, pictures: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
-        """Give the values that the network gets, (n, 3, height, width), float32."""
-        return self.settings.to_values([self.preprocess(picture) for picture in pictures]).to(self.device)
+    def encode(self, images: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
+        """Return the values that the network gets, (n, 3, height, width), float32."""
+        return self._values(images).to(self.device, torch.float32)
+
+    def _values(self, images: Sequence[Image.Image], **options: Any) -> Tensor:
+        """Run the image processor, to (n, 3, height, width)."""
+        rgb = [image.convert("RGB") for image in images]
+        values: Tensor = self._processor(rgb, return_tensors="pt", **options)["pixel_values"]
+        return values
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        """Make these values pictures again."""
-        return self.settings.to_pictures(latents)
+        """Turn these values into images again."""
+        processor, values = self._processor, latents.float().cpu()
+        if processor.do_normalize:
+            mean, std = (torch.tensor(x)[:, None, None] for x in (processor.image_mean, processor.image_std))
+            values = values * std + mean
+        if processor.do_rescale:
+            values = values / processor.rescale_factor
+        pixels = values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        return [Image.fromarray(array) for array in pixels]
 
     def predict(self, denoiser: nn.Module, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
         """Run the network once."""
@@ -74,10 +97,11 @@ class VisionEncoder(Encoder):
         embedding = getattr(output, "pooler_output", None)
         if embedding is None:
             state = output.last_hidden_state
-            if state.ndim == 4:
-                embedding = state.mean(dim=(2, 3))
+            layouts = [layout_of(module) for module in network.modules()]
+            if any(layout is not None and layout.prefix for layout in layouts):
+                embedding = state[:, 0]  # the class token
             else:
-                embedding = state[:, 0] if _has_class_token(network) else state.mean(dim=1)
+                embedding = state.mean(dim=(2, 3) if state.ndim == 4 else 1)
         embedding = embedding.flatten(1)
         if hasattr(network, "projection"):
             embedding = network.projection(embedding)
@@ -85,106 +109,82 @@ class VisionEncoder(Encoder):
         return noised
 
 
-def load_vision_network(place: Place, pretrained: bool, seed: int) -> nn.Module:
-    """Load a vision network, or make the same one anew.
+def load_processor(place: Place, config: Any, folder: str = "") -> Any:
+    """Load a model's own image processor, always the one over PIL, so that numbers do not depend on torchvision.
 
-    Parameters
-    ----------
-    place : Place
-    pretrained : bool
-        False: random weights from the config; no weights are downloaded.
-    seed : int
-        Of the random weights.
-
-    Raises
-    ------
-    ModelNotFoundError
-        If weights are missing.
-    BadInputError
-        If it is no vision model, or its layers are not declared.
-
-    Examples
-    --------
-    >>> network = load_vision_network(Place("facebook/dinov2-base", None, False), True, 0)  # doctest: +SKIP
+    Where a model brings none: shorter side to its size (bicubic), centre crop, ImageNet's mean and deviation.
     """
+    from transformers import AutoImageProcessor, BitImageProcessorPil, ViTImageProcessorPil
+
+    names = ("preprocessor_config.json", "processor_config.json")
+    if all(find_file(place, f"{folder}/{name}".lstrip("/")) is None for name in names):
+        size = getattr(config, "image_size", None) or 224
+        height, width = (size, size) if isinstance(size, int) else size
+        imagenet = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+        crop = {"height": height, "width": width}
+        return BitImageProcessorPil(size={"shortest_edge": min(height, width)}, crop_size=crop, **imagenet)
+    arguments = {**place.arguments, "subfolder": folder}
+    if str(config.model_type).startswith("dinov3"):
+        # transformers has DINOv3's over torchvision alone; ViT's differs from it in rounding resized pixels to bytes.
+        return ViTImageProcessorPil.from_pretrained(place.source, **arguments)
+    return AutoImageProcessor.from_pretrained(
+        place.source, backend="pil", trust_remote_code=False, **arguments
+    )
+
+
+def load_vision_network(place: Place, seed: int | None) -> nn.Module:
+    """Load a vision network; with a seed the same one with random weights, of which none are downloaded."""
     from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
     if find_file(place, "config.json") is None:
         raise ModelNotFoundError(
-            f"{place.source!r} has no config.json: it is no model of transformers. `vision:` opens models such as "
-            "'vision:facebook/dinov2-base'; a diffusion model is opened without it."
+            f"{place.source!r} has no config.json: it is no model of transformers. Open a diffusion model without `vision:`."
         )
-    config = AutoConfig.from_pretrained(place.source, trust_remote_code=False, **place.arguments())
+    config = AutoConfig.from_pretrained(place.source, trust_remote_code=False, **place.arguments)
     # AutoModel would open the vision half of CLIP without the projection that was saved with it.
     projected = "CLIPVisionModelWithProjection" in (config.architectures or [])
     loader: Any = CLIPVisionModelWithProjection if projected else AutoModel
-    if pretrained:
-        whole, told = loader.from_pretrained(
-            place.source, use_safetensors=True, output_loading_info=True, **place.arguments()
+    missing: list[str] = []
+    if seed is None:
+        whole, report = loader.from_pretrained(
+            place.source, use_safetensors=True, output_loading_info=True, **place.arguments
         )
-        missing = sorted(str(key) for key in told["missing_keys"])
+        missing = sorted(str(key) for key in report["missing_keys"])
     else:
-        missing = []
         with seeded(seed):
             whole = loader(config) if projected else loader.from_config(config)
-    return _prepared(whole, missing, place.source)
-
-
-def _prepared(whole: Any, missing: list[str], source: str) -> nn.Module:
-    """Take the vision half of a model, and give it what blocks need."""
     network = getattr(whole, "vision_model", whole)
     if getattr(network, "main_input_name", "pixel_values") != "pixel_values":
         raise BadInputError(
-            f"{source!r} is a {type(whole).__name__}, which does not read pictures. `vision:` opens models such as "
-            "'vision:facebook/dinov2-base'; for the text encoder of a diffusion model write 'text:NAME'."
+            f"{place.source!r} is a {type(whole).__name__}, which reads no images. A diffusion model's text encoder "
+            "opens as 'text:NAME'."
         )
     # A classifier is often saved without the pooler: random weights would pass for learnt ones.
     if any("pooler." in key for key in missing):
         network.pooler = None
-    lacking = [key for key in missing if not any(part in key for part in UNUSED)]
+    lacking = [key for key in missing if not any(name in key for name in UNUSED)]
     if lacking:
         raise ModelNotFoundError(
-            f"The weights of {source!r} lack {len(lacking)} entries, the first is {lacking[0]!r}. "
-            "Download or save the model again, whole."
+            f"The weights of {place.source!r} lack {len(lacking)} entries, the first is {lacking[0]!r}."
         )
-    projection = getattr(whole, "visual_projection", None)
-    if projection is not None:
-        network.add_module("projection", projection)
+    if hasattr(whole, "visual_projection"):
+        network.add_module("projection", whole.visual_projection)
     network.add_module("embedding", VectorReadout())
-    _count_prefix_tokens(network)
-    _check_declared(network, source)
+    _check_layers(network, place.source)
     return network  # type: ignore[no-any-return]
 
 
-def _count_prefix_tokens(network: Any) -> None:
-    """Correct the number of tokens in front where a model chooses how many registers it has."""
+def _check_layers(network: Any, source: str) -> None:
+    """Check that layers are declared, and correct their leading tokens where a model chooses how many registers it has."""
     registers = getattr(network.config, "num_register_tokens", None)
-    if registers is not None:
-        for module in network.modules():
-            declared = DECLARED.get(type(module).__name__)
-            if declared is not None and declared.prefix:
-                module.prefix_tokens = 1 + int(registers)
-
-
-def _has_class_token(network: nn.Module) -> bool:
-    return any(
-        bool(declared.prefix)
-        for declared in (DECLARED.get(type(module).__name__) for module in network.modules())
-        if declared is not None
-    )
-
-
-def _check_declared(network: nn.Module, source: str) -> None:
-    found = {
-        type(module).__name__: type(module).__name__ in DECLARED
-        for path, module in network.named_modules()
-        if kind_of(path) in ("layer", "stage")
-    }
-    if not any(found.values()):
-        layers = (
-            f"its layers are of class {', '.join(sorted(found))}" if found else "no layers were found in it"
-        )
+    layers = [module for path, module in network.named_modules() if kind_of(path)[0] in ("layer", "stage")]
+    classes = ", ".join(sorted({type(layer).__name__ for layer in layers}))
+    if not any(layout_of(layer) for layer in layers):
         raise BadInputError(
-            f"{source!r} is a {type(network).__name__}, which is not known: {layers}. Say how their output is laid "
-            "out in `ldm_kit.models.outputs.DECLARED`, or take another model."
+            f"{source!r} is a {type(network).__name__}, whose layers are not declared: {classes or 'none found'}. Declare "
+            "their output by `lk.models.register_output_layout`, or load another model."
         )
+    for layer in layers:
+        layout = layout_of(layer)
+        if registers is not None and layout is not None and layout.prefix:
+            layer.prefix_tokens = 1 + int(registers)

@@ -23,7 +23,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import ldm_kit as lk
-from ldm_kit.models.opened import OpenedModel
+from ldm_kit.models.model import OpenedModel
 from tests.benchmarks.sd_shape import save_small, unet_of, vae_of
 
 LEVELS = (0.1, 0.5, 0.9)

@@ -10,8 +10,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ldm_kit.models.loading import picture_dtype
-from ldm_kit.models.opened import Identity
+from ldm_kit.models.load import autoencoder_dtype
+from ldm_kit.models.model import Identity
 from ldm_kit.models.stable_diffusion import StableDiffusion
 from tests.tiny_models import byte_tokenizer
 
@@ -96,7 +96,7 @@ def real_shape(device: str, dtype: torch.dtype) -> StableDiffusion:
         torch.manual_seed(0)
         unet = unet_of().to(dtype).eval().requires_grad_(False)
         text = text_encoder_of(tokenizer).to(dtype).eval().requires_grad_(False)
-        vae = vae_of().to(picture_dtype(dtype)).eval().requires_grad_(False)
+        vae = vae_of().to(autoencoder_dtype(dtype)).eval().requires_grad_(False)
     parts = {"vae": vae, "text_encoder": text, "tokenizer": tokenizer, "unet": unet, "scheduler": scheduler()}
     identity = Identity("sd1.5-shape", "random weights", "seed-0", str(dtype), "StableDiffusion")
     return StableDiffusion(identity, unet, parts, torch.device(device))
