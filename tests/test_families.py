@@ -22,7 +22,7 @@ from PIL import Image
 
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, MismatchError, ModelNotFoundError, UnknownNameError
-from ldm_kit.features.store import seal
+from ldm_kit.features.store_files import seal
 from ldm_kit.models.loading import FAMILIES
 from ldm_kit.models.noise import draw_noise
 from ldm_kit.models.outputs import image_part

@@ -15,11 +15,9 @@ import pandas as pd
 
 from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.errors import BadInputError, LdmKitError
+from ldm_kit.features.conditioning import prompts_for, vocabulary_coverage
 from ldm_kit.features.extraction import extract
-from ldm_kit.features.prompts import prompts_for
-from ldm_kit.features.side_by_side import SideBySide
-from ldm_kit.features.store import FeatureStore
-from ldm_kit.features.words import relabel_by_prompt, vocabulary_coverage
+from ldm_kit.features.store import FeatureStore, SideBySide, relabel_by_prompt
 from ldm_kit.measures import compare, similarity
 from ldm_kit.models.opened import OpenedModel
 from ldm_kit.plots.differences import gain_heatmap
