@@ -1,4 +1,4 @@
-"""The public names of ldm_kit and where they live: read by `lazy_loader` at run time, by editors and type checkers."""
+"""The public names of ldm_kit: read by `lazy_loader` at run time, by editors and type checkers."""
 
 from . import (
     batch as batch,
@@ -17,22 +17,22 @@ from .checks import (
     check_parameters as check_parameters,
 )
 from .datasets import (
+    Dataset as Dataset,
+    Stimuli as Stimuli,
+    Triplets as Triplets,
     fetch_things as fetch_things,
     load_dataset as load_dataset,
     read_choices as read_choices,
     read_embedding as read_embedding,
     read_triplets as read_triplets,
 )
-from .datasets.dataset import Dataset as Dataset
-from .datasets.stimuli import Stimuli as Stimuli
-from .datasets.triplets import Triplets as Triplets
-from .features.extraction import extract as extract
-from .features.looking import look as look
-from .features.prompts import shuffled_concepts as shuffled_concepts
-from .features.several import extract_models as extract_models
-from .features.store import FeatureStore as FeatureStore
-from .features.words import (
+from .features import (
+    FeatureStore as FeatureStore,
+    extract as extract,
+    extract_models as extract_models,
+    look as look,
     relabel_by_prompt as relabel_by_prompt,
+    shuffled_concepts as shuffled_concepts,
     vocabulary_coverage as vocabulary_coverage,
 )
 from .measures import (
@@ -50,14 +50,20 @@ from .measures import (
     cross_validate_probe as cross_validate_probe,
     dimension_regression as dimension_regression,
     noise_ceiling as noise_ceiling,
+    object_folds as object_folds,
     odd_one_out as odd_one_out,
     predicted_odd as predicted_odd,
     rsa as rsa,
+    score_interval as score_interval,
+    similarity as similarity,
     split_objects as split_objects,
     triplet_scores as triplet_scores,
 )
-from .models.load import load_model as load_model
-from .models.registry import registered_models as registered_models
+from .models import (
+    load_model as load_model,
+    register_output_layout as register_output_layout,
+    registered_models as registered_models,
+)
 from .run_record import RunRecord as RunRecord
 from .tables import (
     format_accuracy as format_accuracy,

@@ -22,8 +22,8 @@ from ldm_kit.errors import (
     UnknownNameError,
     UnreadableImageError,
 )
-from ldm_kit.features.passes import CHUNK
-from ldm_kit.features.store import seal
+from ldm_kit.features.request import CHUNK
+from ldm_kit.features.store_files import seal
 from ldm_kit.models.noise import draw_noise
 from tests.children import digest, extract_in_child
 

@@ -299,8 +299,9 @@ def test_cells_that_vanish_meanwhile_are_missed(out, monkeypatch):
     fill = lk.features.extraction.fill
 
     def and_vanish(*args):
-        fill(*args)
+        refused = fill(*args)
         shutil.rmtree(out / "b")
+        return refused
 
     monkeypatch.setattr("ldm_kit.features.extraction.fill", and_vanish)
     with pytest.raises(

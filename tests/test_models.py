@@ -17,7 +17,7 @@ from tiny_models import save_tiny_stable_diffusion
 
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, ModelNotFoundError, UnknownNameError
-from ldm_kit.features.prompts import prompts_for, shuffled_concepts
+from ldm_kit.features.conditioning import prompts_for, shuffled_concepts
 from ldm_kit.models import blocks, hub
 from ldm_kit.models.blocks import image_output, pool, watching
 from ldm_kit.models.noise import draw_noise, variance_preserving_level

@@ -1,44 +1,33 @@
-"""Extraction: a request becomes a store, and what is missing there is computed."""
+"""Extraction: a request becomes a store, and what is missing there is computed, for one model or several."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.errors import BadInputError, MismatchError, unknown_name, whole_number
-from ldm_kit.features.conditioning import conditionings_for
-from ldm_kit.features.passes import CHUNK, UNUSABLE, Plan, fill, refuse
-from ldm_kit.features.prompts import TEMPLATE, prompts_for
-from ldm_kit.features.store import SAME_LEVEL, CellKey, FeatureStore
-from ldm_kit.features.writing import (
-    array_for,
-    drop_bad_chunks,
-    make_groups,
-    note_refused,
-    opened_for_writing,
-    prepare,
-)
-from ldm_kit.models.blocks import POOLINGS, pooled_shape
+from ldm_kit.errors import BadInputError, MismatchError, ModelNotFoundError, one_of
+from ldm_kit.features.conditioning import CONDITIONINGS, TEMPLATE
+from ldm_kit.features.passes import fill
+from ldm_kit.features.request import Request
+from ldm_kit.features.store import FeatureStore
+from ldm_kit.features.store_files import note_refused, opened_for_writing, prepare
+from ldm_kit.models.load import load_model
 from ldm_kit.models.model import OpenedModel
-from ldm_kit.models.noise import NoiseLevel
+from ldm_kit.models.noise import check_level
+from ldm_kit.models.registry import find_model
 
 logger = logging.getLogger(__name__)
 
-NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
-CHOICES = {
-    "pooling": POOLINGS,
-    "posterior": ("mean", "sample"),
-    "store_dtype": ("float32", "float16"),
-    "on_nonfinite": ("raise", "skip"),
-    "on_error": ("raise", "skip"),
-}
+# Blocks that are whole images: their mean over space is a colour, so all their numbers are stored.
+WHOLE = {"pixels", "latent"}
 
 
 def extract(
@@ -153,216 +142,114 @@ def extract(
     repeats at most the chunk it was in, in the same batches, so that the bytes come out the same. An error or
     Ctrl-C writes the batches that it finds finished.
     """
-    given = {
-        "pooling": pooling,
-        "posterior": posterior,
-        "store_dtype": store_dtype,
-        "on_nonfinite": on_nonfinite,
-        "on_error": on_error,
-    }
-    for name, value in given.items():
-        if not isinstance(value, str) or value not in CHOICES[name]:
-            raise unknown_name(name, value, CHOICES[name], "Choose one of these.")
-    if not isinstance(model, OpenedModel):
-        raise BadInputError(f"The model is a {type(model).__name__}. Open one with `lk.load_model`.")
-    if not isinstance(stimuli, Stimuli):
-        raise BadInputError(
-            f"The stimuli are a {type(stimuli).__name__}. Give `data.stimuli`, or a part of it."
-        )
-    for name, flag in (("repair", repair), ("progress", progress)):
-        if not isinstance(flag, bool):
-            raise BadInputError(f"{name}={flag!r}: give True or False.")
-    if out is not None and (not isinstance(out, (str, os.PathLike)) or not str(out)):
-        raise BadInputError(
-            f"out={out!r}: give the path of a folder, or None to keep the features in memory."
-        )
-    seed = whole_number("seed", seed, 0)
-    batch = _batch_size(batch_size, model)
-    _check_applies(model, n_noise, posterior)
-    if not isinstance(template, str):
-        raise BadInputError(f"template={template!r}: give a text that holds {{name}}, such as {TEMPLATE!r}.")
-    prompts_for("label", stimuli[:0], template=template)
-    paths = model.select_blocks(None if blocks is None else _named("blocks", blocks))
-    levels = _distinct_levels(model, noise_levels, timesteps)
-    asked_for = _named("conditionings", conditionings)
-    if not asked_for:
-        raise BadInputError("No conditioning was given. Name at least one, for example 'none'.")
-    cells = _cells(model, paths, levels, asked_for, pooling)
-    refused: dict[str, str] = {}
-    fingerprints = _fingerprints(stimuli, on_error, refused)
-    if refused and not fingerprints:
-        name, reason = next(iter(refused.items()))
-        raise BadInputError(f"None of the {len(refused)} images can be used; {name}: {reason}")
-    if not fingerprints:
-        raise BadInputError("There are no stimuli to extract. Check the dataset or the selection.")
-    stimuli = stimuli.select(fingerprints) if refused else stimuli
-    worded = conditionings_for(asked_for, model, stimuli, template=template, seed=seed, embedding=embedding)
-    request = {
-        **model.identity.as_dict(),
-        "dataset": stimuli.dataset,
-        "pooling": pooling,
-        "preprocessing": {**model.preprocessing, **({"posterior": posterior} if posterior != "mean" else {})},
-        "seed": seed,
-        "template": template,
-        "unconditional": model.unconditional,  # what the conditioning "none" stands for
-        "timesteps": timesteps,
-        "n_noise": int(n_noise),
-        "store_dtype": store_dtype,
-    }
-    with opened_for_writing(out, request, repair) as (group, where):
-        _check_timesteps_distinct(group, levels)
-        prompts = {c.name: c.prompts for c in worded}
-        names = prepare(group, where, request, stimuli, fingerprints, prompts)
-        make_groups(group, [key for key, *_ in cells])
-        arrays = {
-            key: array_for(group, key, len(names), shape, CHUNK, about, store_dtype, repair)
-            for key, shape, about in cells
-        }
-        for array in arrays.values() if repair else ():
-            drop_bad_chunks(array)
-        plan = Plan(
-            model=model,
-            stimuli=stimuli,
-            names=names,
-            arrays=arrays,
-            levels=levels,
-            conditionings=worded,
-            pooling=pooling,
-            seed=seed,
-            n_noise=n_noise,
-            posterior=posterior,
-            batch=batch,
-            on_nonfinite=on_nonfinite,
-            on_error=on_error,
-            refused=refused,
-        )
-        fill(plan, progress)
-        note_refused(group, stimuli.names, refused)
+    request = Request.checked(locals())
+    with opened_for_writing(request) as (group, where):
+        names, arrays = prepare(group, where, request)
+        refused = fill(request, names, arrays)
+        note_refused(group, request.stimuli.names, refused)
         store = FeatureStore(group, where)  # before another process may add to it
     if refused:
-        listed = "\n".join(f"- {name}: {reason}" for name, reason in sorted(refused.items()))
-        logger.warning("Skipped %d images that could not be used:\n%s", len(refused), listed)
-    shown = set(store.cells())
-    lost = [key.path for key in arrays if key not in shown]
+        lines = "\n".join(f"- {name}: {reason}" for name, reason in sorted(refused.items()))
+        logger.warning("Skipped %d images that could not be used:\n%s", len(refused), lines)
+    there = set(store.cells())
+    lost = [key.path for key in arrays if key not in there]
     if lost:
         raise MismatchError(
             f"{len(lost)} of the {len(arrays)} cells that were asked for are not in the store {where!r}, the first is "
             f"{lost[0]!r}. Something else changed its files meanwhile: run the same `lk.extract` again."
         )
     return store.select(
-        blocks=paths,
-        noise_levels=[level.level for level in levels],
-        conditionings=asked_for,
-        names=[name for name in stimuli.names if name not in refused],
+        blocks=request.blocks,
+        noise_levels=[level.level for level in request.noise_levels],
+        conditionings=[conditioning.name for conditioning in request.conditionings],
+        names=[name for name in request.stimuli.names if name not in refused],
     )
 
 
-def _cells(
-    model: OpenedModel,
-    paths: Sequence[str],
-    levels: Sequence[NoiseLevel],
-    conditionings: Sequence[str],
-    pooling: str,
-) -> list[tuple[CellKey, tuple[int, ...], dict[str, Any]]]:
-    """Key, shape and attributes of every array of the grid."""
-    table: Any = model.blocks().set_index("block")
-    return [
-        (
-            CellKey(block, level.level, conditioning),
-            pooled_shape(table.loc[block, "shape"], pooling),
-            {
-                "block": block,
-                "depth": int(table.loc[block, "depth"]),
-                "noise_level": level.level,
-                "timestep": level.timestep,
-                "sigma": level.sigma,
-                "signal_share": level.signal_share,
-                "conditioning": conditioning,
-                "pooling": pooling,
-            },
-        )
-        for block in paths
-        for level in levels
-        for conditioning in conditionings
-    ]
+def extract_models(
+    models: Sequence[str],
+    stimuli: Stimuli,
+    *,
+    out: str | os.PathLike[str],
+    noise_levels: Sequence[float] | None = None,
+    conditioning: str = "none",
+    on_error: str = "raise",
+    device: str | None = None,
+    dtype: str | None = None,
+    **options: Any,
+) -> dict[str, FeatureStore]:
+    """Extract the default blocks of several models, one after the other, each into a store of its own.
 
+    Parameters
+    ----------
+    models : sequence of str
+        As for `load_model`: ``"tiny-ldm"``, ``"untrained:tiny-ldm"``, ``"latent:tiny-ldm"``, ``"pixels"``,
+        ``"text:tiny-ldm"``, ``"vision:facebook/dinov2-base"``, …
+    stimuli : Stimuli
+    out : path-like
+        A folder; each model's store lies in it under the model's name.
+    noise_levels : sequence of float, optional
+        For models that take noise; the others are given the clean picture.
+    conditioning : str
+        For models that read text. For ``"none"`` and ``"empty"`` a text encoder, which sees nothing else, is given the
+        label.
+    on_error : {"raise", "skip"}
+        What to do about a model that is not to be had (gated, not downloaded): raise, or say so and go on.
+    device, dtype
+        As for `load_model`.
+    **options
+        More for `extract`.
 
-def _fingerprints(stimuli: Stimuli, on_error: str, refused: dict[str, str]) -> dict[str, str]:
-    """Fingerprint the images, leaving out those that are not even there, if they may be skipped."""
-    found = {}
-    for name in stimuli.names:
+    Returns
+    -------
+    dict of str to FeatureStore
+        By the names asked for, in their order. Pixels and latents are kept whole, all else is pooled; of a text
+        encoder there is the last token alone.
+
+    Raises
+    ------
+    UnknownNameError
+        If `on_error`, `conditioning` or a model's name is unknown: before any model is opened.
+    ModelNotFoundError
+        If a model is not to be had and is not skipped, or none is.
+
+    Examples
+    --------
+    >>> stores = lk.extract_models(["tiny-ldm", "pixels"], data.stimuli, out="outputs/models")  # doctest: +SKIP
+    """
+    one_of("on_error", on_error, ("raise", "skip"))
+    if len(set(models)) < len(models) or not models:
+        raise BadInputError(f"The models {list(models)} must be one or more, each named once.")
+    # All is checked before the first model is opened, not when those before have been through.
+    for name in models:
+        find_model(name)  # an error for a name that cannot be one
+    for level in () if noise_levels is None else np.atleast_1d(np.asarray(noise_levels, dtype=object)):
+        check_level(level)
+    one_of("conditioning", conditioning, CONDITIONINGS)
+    stores = {}
+    for name in models:
         try:
-            found[name] = stimuli.fingerprint(name)
-        except UNUSABLE as error:
-            refuse(name, error, on_error, refused)
-    return found
-
-
-def _distinct_levels(
-    model: OpenedModel, noise_levels: Sequence[float] | None, timesteps: str
-) -> list[NoiseLevel]:
-    if noise_levels is None:
-        noise_levels = NOISE_LEVELS if model.takes_noise else (0.0,)
-    given = np.atleast_1d(np.asarray(noise_levels, dtype=object))
-    # Six digits are what a store's paths name.
-    levels = [
-        replace(found, level=float(f"{found.level:.6g}"))
-        for found in (model.level(x, timesteps) for x in given)
-    ]
-    if not levels:
-        raise BadInputError(
-            "No noise level was given. Give numbers from 0 to 1, positions in the training schedule."
+            model = load_model(name, device=device, dtype=dtype)
+        except ModelNotFoundError as error:
+            if on_error == "raise":
+                raise
+            logger.warning("Skipped %s: %s", name, error)
+            continue
+        text_alone = model.reads_text and not model.takes_noise
+        own = "label" if text_alone and conditioning in ("none", "empty") else conditioning
+        stores[name] = extract(
+            model,
+            stimuli,
+            blocks="last_token" if text_alone else None,
+            out=Path(out) / re.sub(r"[^\w.-]+", "-", name).strip("-"),
+            noise_levels=noise_levels if model.takes_noise else None,
+            conditionings=own if model.reads_text else "none",
+            pooling="flat" if set(model.select_blocks()) <= WHOLE else "mean",
+            **options,
         )
-    seen: dict[float, float] = {}
-    for level in levels:
-        if level.timestep in seen:
-            raise BadInputError(
-                f"Noise levels {seen[level.timestep]:g} and {level.level:g} both fall on timestep {level.timestep} of "
-                f"{model.steps}. Drop one of them."
-            )
-        seen[level.timestep] = level.level
-    return sorted(levels, key=lambda level: level.level)
-
-
-def _check_timesteps_distinct(group: Any, levels: Sequence[NoiseLevel]) -> None:
-    """Raise if the store holds one of the timesteps under another noise level."""
-    held = {
-        float(array.attrs["timestep"]): float(array.attrs["noise_level"])
-        for _, array in group.members(max_depth=None)
-        if "timestep" in array.attrs
-    }
-    for level in levels:
-        there = held.get(float(level.timestep), level.level)
-        if abs(there - level.level) >= SAME_LEVEL:
-            raise BadInputError(
-                f"Noise level {level.level:g} falls on timestep {level.timestep:g}, which the store holds as "
-                f"{there:g}. Ask for {there:g}."
-            )
-
-
-def _check_applies(model: OpenedModel, n_noise: Any, posterior: str) -> None:
-    """Raise for options that would change nothing but the bill."""
-    whole_number("n_noise", n_noise, 1)
-    if n_noise > 1 and not model.takes_noise:
-        raise BadInputError(f"n_noise={n_noise}: {model.identity.model!r} takes no noise. Leave it at 1.")
-    if posterior == "sample" and model.preprocessing.get("posterior", "none") == "none":
-        raise BadInputError(
-            f"posterior='sample': {model.identity.model!r} has no autoencoder with a posterior to sample. "
-            "Leave it at 'mean'."
+        del model  # its memory is wanted for the next
+    if not stores:
+        raise ModelNotFoundError(
+            f"None of the models {list(models)} is available. Download one, or try 'tiny-ldm'."
         )
-
-
-def _named(parameter: str, given: str | Sequence[str]) -> list[str]:
-    """Give the names in a parameter that takes one or several, each once."""
-    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
-    if not all(isinstance(name, str) for name in names):
-        raise BadInputError(f"{parameter}={given!r}: give a name, or a list of names.")
-    return list(dict.fromkeys(names))
-
-
-def _batch_size(batch_size: int | str, model: OpenedModel) -> int:
-    if batch_size == "auto":
-        return 16 if model.device.type == "cpu" else CHUNK
-    if isinstance(batch_size, str):
-        raise BadInputError(f"Batch size {batch_size!r}: give a whole number from 1, or 'auto'.")
-    return whole_number("batch_size", batch_size, 1)
+    return stores

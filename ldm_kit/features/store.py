@@ -1,38 +1,35 @@
-"""The feature store: one labelled array per block × noise level × conditioning, in zarr."""
+"""The feature store: one labelled array per block × noise level × conditioning, in zarr, and views of it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import zarr
 
+from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, LdmKitError, MismatchError, unknown_name
-from ldm_kit.features.damage import METADATA_ERRORS, bad_chunks, check_metadata, damaged, file_of, read, told
-
-FORMAT = 2  # 1 had no checksums
-LABELS = ("block", "depth", "noise_level", "timestep", "sigma", "conditioning", "pooling")
-SAME_LEVEL = 1e-6  # noise levels closer than this are one: a path names six digits
-
-
-class CellKey(NamedTuple):
-    """What names one array of a store."""
-
-    block: str
-    noise_level: float
-    conditioning: str
-
-    @property
-    def path(self) -> str:
-        """The array's path in the zarr hierarchy, e.g. ``up_blocks.1/0.3/label``."""
-        return f"{self.block}/{self.noise_level:.6g}/{self.conditioning}"
+from ldm_kit.features.conditioning import shuffled_concepts
+from ldm_kit.features.request import listed
+from ldm_kit.features.store_files import (
+    METADATA_ERRORS,
+    SAME_LEVEL,
+    CellKey,
+    bad_chunks,
+    check_metadata,
+    damaged,
+    description,
+    file_of,
+    first_column,
+    label_problem,
+    problem_of,
+    read,
+)
 
 
 class FeatureStore:
@@ -70,19 +67,15 @@ class FeatureStore:
     """
 
     def __init__(
-        self,
-        group: zarr.Group,
-        where: str = "memory",
-        keys: Sequence[CellKey] | None = None,
+        self, group: zarr.Group, where: str = "memory", keys: Sequence[CellKey] | None = None
     ) -> None:
-        self._group = group
+        self._group, self.where = group, where
         self._about = description(group, where, sealed=False)  # as often as a store is selected from
-        self.where = where
-        self._keys = tuple(keys) if keys is not None else tuple(_keys_in(group))
-        names, refused = self._about["stimuli"]["names"], self.refused
-        self._names: tuple[str, ...] = tuple(name for name in names if name not in refused)
-        # where each name's row lies in the arrays
-        self._rows = np.array([row for row, name in enumerate(names) if name not in refused], dtype=np.int64)
+        self._keys = tuple(_keys_in(group, self._about["prompts"]) if keys is None else keys)
+        # the row of each name in the arrays
+        self._row_of = {
+            name: row for row, name in enumerate(self._about["stimuli"]["names"]) if name not in self.refused
+        }
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> FeatureStore:
@@ -118,13 +111,13 @@ class FeatureStore:
     @property
     def names(self) -> tuple[str, ...]:
         """Stimulus names, one a row of every array."""
-        return self._names
+        return tuple(self._row_of)
 
     @property
     def concepts(self) -> tuple[str, ...]:
         """The object that each stimulus shows."""
         concepts = self._about["stimuli"]["concepts"]
-        return tuple(concepts[row] for row in self._rows)
+        return tuple(concepts[row] for row in self._row_of.values())
 
     @property
     def request(self) -> dict[str, Any]:
@@ -167,7 +160,7 @@ class FeatureStore:
             raise unknown_name(
                 "conditioning", conditioning, prompts, "Extract it first, into the same `out`."
             )
-        return tuple(prompts[conditioning][row] for row in self._rows)
+        return tuple(prompts[conditioning][row] for row in self._row_of.values())
 
     def labels(self, key: CellKey) -> dict[str, Any]:
         """Give the columns of the tidy table that describe the array at `key`."""
@@ -205,7 +198,7 @@ class FeatureStore:
         True
         """
         rows = [
-            {**key._asdict(), "file": file, "problem": told(problem)}
+            {**key._asdict(), "file": file, "problem": problem_of(problem)}
             for key in self._keys
             for file, problem in bad_chunks(self._array(key))
         ]
@@ -218,13 +211,11 @@ class FeatureStore:
         --------
         >>> lk.odd_one_out(store.finite(), data.triplets.among(store.finite().names))  # doctest: +SKIP
         """
-        bad = np.zeros(len(self), dtype=bool)
-        for key in self._keys:
-            bad |= np.isinf(self._first(key))
-        return self.select(names=[name for name, is_bad in zip(self._names, bad, strict=True) if not is_bad])
+        bad = np.any([np.isinf(self._first(key)) for key in self._keys], axis=0)
+        return self.select(names=np.array(self.names)[~bad].tolist())
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._row_of)
 
     def __repr__(self) -> str:
         return (
@@ -246,10 +237,10 @@ class FeatureStore:
         BadInputError
             If one of its files is damaged.
         """
-        array = _whole(read(self._array(self._find(key))), len(self._about["stimuli"]["names"]))[self._rows]
+        array = self._shown(read(self._array(self._find(key))))
         missing = np.isnan(array.reshape(len(array), -1)[:, 0])
         if missing.any():
-            first = self._names[int(np.flatnonzero(missing)[0])]
+            first = self.names[int(np.flatnonzero(missing)[0])]
             raise MismatchError(
                 f"{int(missing.sum())} of {len(self)} stimuli have no features at {tuple(key)} yet, the first is "
                 f"{first!r}. Run the same `lk.extract` again: it computes only what is missing. Or show fewer: "
@@ -279,28 +270,19 @@ class FeatureStore:
         UnknownNameError
             For anything that is not there.
         """
-        blocks = [blocks] if isinstance(blocks, str) else blocks
-        noise_levels = None if noise_levels is None else np.atleast_1d(np.asarray(noise_levels)).tolist()
-        conditionings = [conditionings] if isinstance(conditionings, str) else conditionings
-        kept = set(self._keys)
-        for field, wanted in (
-            ("block", blocks),
-            ("noise_level", noise_levels),
-            ("conditioning", conditionings),
-        ):
-            if wanted is not None:
+        keys = list(self._keys)
+        wanted = {"block": blocks, "noise_level": noise_levels, "conditioning": conditionings}
+        for field, values in wanted.items():
+            if values is not None:
                 there = sorted({getattr(key, field) for key in self._keys})
-                matched = {_match(field.replace("_", " "), item, there) for item in wanted}
-                kept = {key for key in kept if getattr(key, field) in matched}
-        view = FeatureStore(self._group, self.where, [k for k in self._keys if k in kept])
-        view._names, view._rows = self._names, self._rows
-        if names is not None:
-            chosen = tuple(names)
-            position = {name: i for i, name in enumerate(self._names)}
-            for name in chosen:
-                if name not in position:
-                    raise unknown_name("stimulus", name, self._names, "`store.names` lists them.")
-            view._names, view._rows = chosen, self._rows[[position[name] for name in chosen]]
+                matched = {_match(field.replace("_", " "), value, there) for value in listed(values)}
+                keys = [key for key in keys if getattr(key, field) in matched]
+        view = FeatureStore(self._group, self.where, keys)
+        chosen = self.names if names is None else tuple(names)
+        for name in chosen:
+            if name not in self._row_of:
+                raise unknown_name("stimulus", name, self.names, "`store.names` lists them.")
+        view._row_of = {name: self._row_of[name] for name in chosen}
         return view
 
     def renamed(self, new_names: Mapping[str, str]) -> FeatureStore:
@@ -320,17 +302,16 @@ class FeatureStore:
         --------
         >>> store.renamed({"apple.png": "pear.png", "pear.png": "apple.png"})  # doctest: +SKIP
         """
-        lacking = [name for name in self._names if name not in new_names]
+        lacking = [name for name in self.names if name not in new_names]
         if lacking:
             raise BadInputError(
                 f"{len(lacking)} of {len(self)} stimuli have no new name, the first is {lacking[0]!r}. Give every "
                 "stimulus one; `{name: name}` keeps it."
             )
-        names = [new_names[name] for name in self._names]
-        if len(set(names)) < len(names):
-            raise BadInputError("Two stimuli would bear the same name. Give each its own.")
         view = self.select()
-        view._names = tuple(names)
+        view._row_of = {new_names[name]: row for name, row in self._row_of.items()}
+        if len(view) < len(self):
+            raise BadInputError("Two stimuli would bear the same name. Give each its own.")
         return view
 
     def _find(self, key: tuple[str, float, str]) -> CellKey:
@@ -349,9 +330,15 @@ class FeatureStore:
         return found
 
     def _first(self, key: CellKey) -> npt.NDArray[np.floating]:
-        """One number a stimulus shown: NaN where nothing was computed, infinity where it was not finite."""
-        first = _first_column(self._array(key))
-        return _whole(first, len(self._about["stimuli"]["names"]))[self._rows]
+        """Read one number a stimulus shown: NaN where nothing was computed, infinity where it was not finite."""
+        return self._shown(first_column(self._array(key)))
+
+    def _shown(self, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Pick the rows of the stimuli shown; those that joined the store later than an array grew are NaN."""
+        places = np.fromiter(self._row_of.values(), np.int64, len(self))
+        shown = rows[np.minimum(places, len(rows) - 1)]
+        shown[places >= len(rows)] = np.nan
+        return shown
 
     def _array(self, key: CellKey) -> zarr.Array[Any]:
         array = self._group[key.path]
@@ -359,117 +346,128 @@ class FeatureStore:
         return array
 
 
+class SideBySide:
+    """Cells of several stores under new conditionings; see `ldm_kit.measures.cells.Store`.
+
+    Parameters
+    ----------
+    parts : mapping of str to FeatureStore
+        Each of one conditioning, which is shown under the key. All hold the first one's stimuli.
+
+    Examples
+    --------
+    >>> both = SideBySide({"none": plain, "my words": worded})  # doctest: +SKIP
+    >>> lk.compare(both, data.triplets, by="conditioning", reference="none")  # doctest: +SKIP
+    """
+
+    def __init__(self, parts: Mapping[str, FeatureStore]) -> None:
+        self.names = next(iter(parts.values())).names
+        self._parts = {name: part.select(names=self.names) for name, part in parts.items()}
+
+    def cells(self) -> list[tuple[str, CellKey]]:
+        """Keys of all arrays."""
+        return [(name, key) for name, part in self._parts.items() for key in part.cells()]
+
+    def labels(self, key: tuple[str, CellKey]) -> dict[str, Any]:
+        """Give the columns of the tidy table that describe the array at `key`."""
+        name, cell = key
+        return {**self._parts[name].labels(cell), "conditioning": name}
+
+    def __getitem__(self, key: tuple[str, CellKey]) -> npt.NDArray[np.floating]:
+        name, cell = key
+        return self._parts[name][cell]
+
+
+def relabel_by_prompt(store: FeatureStore, stimuli: Stimuli) -> FeatureStore:
+    """Name features extracted with shuffled labels by the object that the *word* said.
+
+    Scored under its own names, a store tells whether a representation follows the picture; under these,
+    whether it follows the word.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        With the conditioning ``"shuffled"`` alone, extracted from these stimuli; its seed says who got which word.
+    stimuli : Stimuli
+        The whole dataset's, one picture a concept.
+
+    Returns
+    -------
+    FeatureStore
+        The same arrays; each row bears the name of the picture whose label it was shown.
+
+    Raises
+    ------
+    BadInputError
+        If a concept has several pictures, so that a word names no single one, or the store has other conditionings.
+    MismatchError
+        If the prompts in the store are not those of these stimuli.
+
+    Examples
+    --------
+    >>> by_word = lk.relabel_by_prompt(store.select(conditioning="shuffled"), data.stimuli)  # doctest: +SKIP
+    """
+    if store.conditionings != ("shuffled",):
+        raise BadInputError(
+            f"The store shows the conditionings {store.conditionings}; only shuffled labels can be named by their word. "
+            "Give `store.select(conditionings='shuffled')`."
+        )
+    picture_of = dict(zip(stimuli.concepts, stimuli.names, strict=True))
+    if len(picture_of) < len(stimuli):
+        raise BadInputError(
+            f"{len(stimuli)} stimuli show {len(picture_of)} concepts: with several pictures a concept, a word "
+            "names no single one. Select one picture a concept first."
+        )
+    partner = shuffled_concepts(stimuli.all_concepts, store.request["seed"])
+    concept_of = dict(zip(stimuli.names, stimuli.concepts, strict=True))
+    words = {name: picture_of.get(partner[concept_of[name]]) for name in store.names}
+    missing = [name for name, word in words.items() if word is None]
+    if missing:
+        raise BadInputError(
+            f"The word shown with {missing[0]!r} is {partner[concept_of[missing[0]]]!r}, which has no picture "
+            "among these stimuli. Extract the whole dataset."
+        )
+    label_of = dict(zip(stimuli.all_concepts, stimuli.all_labels, strict=True))
+    for name, prompt in zip(store.names, store.prompts("shuffled"), strict=True):
+        expected = store.request["template"].replace("{name}", label_of[partner[concept_of[name]]])
+        if prompt != expected:
+            raise MismatchError(
+                f"{name!r} was shown with {prompt!r} in the store {store.where!r}, and would be with {expected!r} among "
+                "these stimuli. Give the stimuli that the store was extracted from."
+            )
+    return store.renamed({name: str(word) for name, word in words.items()})
+
+
 def _match(kind: str, given: Any, there: Sequence[Any]) -> Any:
     """Find `given` in `there`; noise levels match within rounding."""
-    if isinstance(given, str) and there and isinstance(there[0], float):
+    of_numbers = bool(there) and isinstance(there[0], float)
+    if of_numbers and isinstance(given, str):
         raise BadInputError(
             f"The {kind} {given!r} is text. Give a number, one of {', '.join(map(str, there))}."
         )
     for item in there:
-        same = (
-            abs(item - given) < SAME_LEVEL
-            if isinstance(item, float) and not isinstance(given, str)
-            else item == given
-        )
-        if same:
+        if abs(item - given) < SAME_LEVEL if of_numbers else item == given:
             return item
     raise unknown_name(kind, given, there, "`store.table()` lists what is there; extract the rest.")
 
 
-def _keys_in(group: zarr.Group) -> list[CellKey]:
-    """Find all cells by the arrays' own attributes, in network order."""
+def _keys_in(group: zarr.Group, conditionings: Iterable[str]) -> list[CellKey]:
+    """Find all cells by the arrays' own attributes: in network order, then by noise level, then by conditioning."""
+    order = list(conditionings)
     found: list[tuple[int, float, int, CellKey]] = []
-    order = list(group.attrs["ldm_kit"]["prompts"])  # type: ignore[index, call-overload, arg-type]
     for _, member in group.members(max_depth=None):
         if isinstance(member, zarr.Array):
             problem = label_problem(member)
             if problem:
                 raise damaged(file_of(member, "zarr.json"), problem)
-            about: Any = member.attrs
-            key = CellKey(about["block"], float(about["noise_level"]), about["conditioning"])
-            found.append((about["depth"], key.noise_level, order.index(key.conditioning), key))
+            labels: Any = member.attrs
+            key = CellKey(labels["block"], float(labels["noise_level"]), labels["conditioning"])
+            found.append((labels["depth"], key.noise_level, order.index(key.conditioning), key))
     return [key for *_, key in sorted(found)]
 
 
-def label_problem(array: zarr.Array[Any]) -> str:
-    """Say what is wrong with an array's attributes and shape, which its path and chunks say as well; or nothing."""
-    about: Any = dict(array.attrs)
-    lacking = [name for name in LABELS if name not in about]
-    if lacking:
-        return f"its attributes lack {lacking[0]!r}"
-    if f"{about['block']}/{about['noise_level']:.6g}/{about['conditioning']}" != array.path:
-        return "its attributes are those of another array"
-    if array.shape[1:] != array.chunks[1:]:
-        return f"a stimulus has the shape {array.shape[1:]}, and in its chunks {array.chunks[1:]}"
-    return ""
-
-
-def _whole(rows: npt.NDArray[np.floating], n: int) -> npt.NDArray[np.floating]:
-    """Lengthen to `n` rows by NaN: stimuli that joined the store later have no rows in arrays not asked for since."""
-    lacking = np.full((n - len(rows), *rows.shape[1:]), np.nan, rows.dtype)
-    return np.concatenate([rows, lacking]) if n > len(rows) else rows
-
-
-def _first_column(array: zarr.Array[Any]) -> npt.NDArray[np.floating]:
-    """Read one number a stimulus: NaN there says that nothing was computed."""
-    column = read(array, slice(None), *[0] * (array.ndim - 2))
-    return column.reshape(len(column), -1)[:, 0]
-
-
-def seal(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Add its checksum to what a store says of itself, which JSON has none for.
-
-    Examples
-    --------
-    >>> seal({"format": 2})["sha256"][:8]
-    '3da2733d'
-    """
-    bare = {name: value for name, value in about.items() if name != "sha256"}
-    return {**bare, "sha256": hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()}
-
-
-def description(group: zarr.Group, where: str, *, sealed: bool = True) -> dict[str, Any]:
-    """Give what a store says of itself; nothing if it was only just begun.
-
-    Raises
-    ------
-    BadInputError
-        If it has another format, has arrays and does not say what they are, or (where it is to be `sealed`) is not
-        what was written.
-
-    Examples
-    --------
-    >>> description(zarr.group(store=zarr.storage.MemoryStore()), "memory")
-    {}
-    """
-    about: Any = group.attrs.get("ldm_kit")
-    if about is None and not any(True for _ in group):
-        return {}
-    if about is not None and about.get("format") != FORMAT:
-        raise BadInputError(
-            f"The store {where!r} has format {about.get('format')!r}; this version reads format {FORMAT}. "
-            "Extract again into another folder."
-        )
-    if (
-        about is None
-        or not {"request", "versions", "stimuli", "prompts"} <= set(about)
-        or not {"model", "dataset", "seed"} <= set(about["request"])
-    ):
-        raise damaged(
-            file_of(group, "zarr.json"),
-            "what it says of the arrays below was lost",
-            "Extract again into another folder, or put the file back from a copy.",
-        )
-    if sealed and about != seal(about):
-        raise damaged(
-            file_of(group, "zarr.json"),
-            "its checksum does not match",
-            "Extract again into another folder, or put the file back from a copy.",
-        )
-    return dict(about)
-
-
 def _no_store(path: str | os.PathLike[str]) -> BadInputError:
+    """Build the error for a folder that is no store."""
     if any((Path(path) / name).exists() for name in (".zgroup", ".zarray")):
         return BadInputError(
             f"{str(path)!r} is of zarr version 2; feature stores are of version 3. Extract again into another folder."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import ipywidgets
 
 from ldm_kit.errors import BadInputError
-from ldm_kit.features.prompts import CONDITIONINGS
+from ldm_kit.features.conditioning import CONDITIONINGS
 from ldm_kit.models import OpenedModel
 from ldm_kit.plots.template import percent
 

@@ -16,9 +16,14 @@ import pandas as pd
 from ldm_kit import measures, plots
 from ldm_kit.datasets import Dataset
 from ldm_kit.errors import BadInputError, LdmKitError
-from ldm_kit.features import FeatureStore, extract, prompts_for
-from ldm_kit.features.side_by_side import SideBySide
-from ldm_kit.features.words import relabel_by_prompt, vocabulary_coverage
+from ldm_kit.features import (
+    FeatureStore,
+    SideBySide,
+    extract,
+    prompts_for,
+    relabel_by_prompt,
+    vocabulary_coverage,
+)
 from ldm_kit.models import OpenedModel
 from ldm_kit.widgets.explorer import (
     Explorer,
