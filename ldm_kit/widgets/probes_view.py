@@ -89,7 +89,7 @@ class ProbesView(Explorer):
                 "The result's probes were fitted on none of the store's stimuli. Pass the store that was cross-validated."
             )
         self._store, self._data, self._result = store, data, result
-        best = result.summary().loc[result.summary()["accuracy"].idxmax()]
+        best = result.summary().nlargest(1, "accuracy").iloc[0]
         start = store.names[0] if stimulus is None else data.stimuli.names[data.stimuli.index(stimulus)]
         self._labels = [label_of(data.stimuli, name) for name in store.names]
         self.stimulus = dropdown("stimulus", zip(self._labels, store.names, strict=True), start)

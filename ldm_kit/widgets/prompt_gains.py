@@ -165,9 +165,10 @@ class PromptGains(Explorer):
             return pd.DataFrame()
         none = self._store.select(conditionings="none")
         both = SideBySide({"none": none, state.conditioning: self._features(state)})
-        options = {"by": "conditioning", "metric": self._metric, "reference": "none"}
-        table: pd.DataFrame = measures.compare(both, self._data.triplets, **options)
-        return table
+        assert self._data.triplets is not None  # checked at the start
+        return measures.compare(
+            both, self._data.triplets, by="conditioning", metric=self._metric, reference="none"
+        )
 
     def _gain(self, state: State) -> Shown:
         gains = self._gains(state)
