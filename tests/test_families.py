@@ -22,7 +22,7 @@ from PIL import Image
 
 import ldm_kit as lk
 from ldm_kit.errors import BadInputError, MismatchError, ModelNotFoundError, UnknownNameError
-from ldm_kit.features.store import seal
+from ldm_kit.features.store_files import seal
 from ldm_kit.models import blocks
 from ldm_kit.models.blocks import image_output
 from ldm_kit.models.load import FAMILIES
