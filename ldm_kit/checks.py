@@ -114,7 +114,7 @@ def check_parameters(
             if value not in names[name]:
                 raise unknown_name(name, str(value), [str(one) for one in names[name]], "Pick one of these.")
         elif name == "n_folds":
-            number_of_folds(value)
+            number_of_folds(value, name)
         elif name.endswith("_channels"):
             multiple = 32 if name.startswith("denoiser") else 8
             if not value or any(whole_number(f"each of {name}", one, 1) % multiple for one in value):

@@ -139,7 +139,7 @@ def real_number(name: str, value: Any, *, positive: bool = False) -> float:
     return float(value)
 
 
-def number_of_folds(n_folds: Any) -> int:
+def number_of_folds(value: Any, name: str = "cv") -> int:
     """Return a number of folds of 2 or more; anything else is an error.
 
     Examples
@@ -147,6 +147,6 @@ def number_of_folds(n_folds: Any) -> int:
     >>> number_of_folds(3)
     3
     """
-    if not isinstance(n_folds, bool) and isinstance(n_folds, numbers.Integral) and n_folds < 2:
-        raise BadInputError(f"n_folds={n_folds}: at least 2 are needed, so that some objects are held out.")
-    return whole_number("n_folds", n_folds, 2)
+    if not isinstance(value, bool) and isinstance(value, numbers.Integral) and value < 2:
+        raise BadInputError(f"{name}={value}: at least 2 are needed, so that some objects are held out.")
+    return whole_number(name, value, 2)

@@ -334,7 +334,7 @@ def test_bad_input() -> None:
     _, X, triplets = a_world(t=2000)
     with pytest.raises(BadInputError, match="5 objects cannot make 3 folds"):
         cross_validate_probe(X[:5], [[0, 1, 2], [2, 3, 4]])
-    with pytest.raises(BadInputError, match="(n_folds|cv)=1: at least 2"):
+    with pytest.raises(BadInputError, match="cv=1: at least 2"):
         cross_validate_probe(X, triplets, cv=1)
     with pytest.raises(BadInputError, match=r"Fold 0 has no (held-out|training) triplets"):
         cross_validate_probe(X[:12], [[i, i + 1, i + 2] for i in range(0, 10)], cv=4)
@@ -412,5 +412,5 @@ def test_parameters_out_of_range(probe: Probe, said: str) -> None:
 def test_folds_are_a_whole_number() -> None:
     _, X, triplets = a_world(t=2000)
     for cv in ("3", 2.5, None, True):
-        with pytest.raises(BadInputError, match="(n_folds|cv)="):
+        with pytest.raises(BadInputError, match="cv="):
             cross_validate_probe(X, triplets, cv=cv)

@@ -131,7 +131,7 @@ class FeatureStore:
 
     @property
     def refused(self) -> dict[str, str]:
-        """Pictures that could not be opened, and why (see `extract`'s `errors`); they are not among `names`."""
+        """Images that could not be opened, and why (see `extract`'s `on_error`); they are not among `names`."""
         return dict(self._about.get("refused", {}))
 
     def cells(self) -> tuple[CellKey, ...]:
@@ -205,7 +205,7 @@ class FeatureStore:
         return pd.DataFrame(rows, columns=[*CellKey._fields, "file", "problem"])
 
     def finite(self) -> FeatureStore:
-        """Show only the stimuli whose activations were finite in every cell shown (see `extract`'s `nan`).
+        """Show only the stimuli whose activations were finite in every cell shown (see `extract`'s `on_nonfinite`).
 
         Examples
         --------
@@ -405,7 +405,7 @@ def relabel_by_prompt(store: FeatureStore, stimuli: Stimuli) -> FeatureStore:
 
     Examples
     --------
-    >>> by_word = lk.relabel_by_prompt(store.select(conditioning="shuffled"), data.stimuli)  # doctest: +SKIP
+    >>> by_word = lk.relabel_by_prompt(store.select(conditionings="shuffled"), data.stimuli)  # doctest: +SKIP
     """
     if store.conditionings != ("shuffled",):
         raise BadInputError(
