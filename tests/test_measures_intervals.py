@@ -153,7 +153,7 @@ def test_an_interval_of_scores_in_their_own_order_is_that_of_the_table() -> None
         (row["difference"], row["se"], row["ci_low"], row["ci_high"]), rel=1e-9
     )
     assert np.isnan(lk.score_interval([], np.empty((0, 3), np.int64)).mean)
-    with pytest.raises(MismatchError, match="Give one score a triplet"):
+    with pytest.raises(MismatchError, match="Pass one score for each triplet"):
         lk.score_interval(scores[0][1:], triplets)
 
 
@@ -324,5 +324,5 @@ def test_judgements_that_are_none() -> None:
             noise_ceiling(judgements)
     for times, share in ((30, np.nan), (30, 68.0), (30, 0.2), (0, 0.5), (np.nan, 0.5), ("many", 0.5)):
         table = pd.DataFrame({"n_per_triplet": [30, times], "prop_max": [0.6, share]})
-        with pytest.raises(BadInputError, match="1 of 2 rows of the summary cannot be, the first at row 1"):
+        with pytest.raises(BadInputError, match="1 of 2 rows of the summary are impossible, the first at row 1"):
             noise_ceiling(table)
