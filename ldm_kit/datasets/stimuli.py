@@ -50,6 +50,11 @@ class Stimulus:
         The concept as a prompt names it, e.g. ``"ice cream"``.
     caption : str or None
         A description, where there is one.
+
+    Examples
+    --------
+    >>> Stimulus("ice_cream/ice_cream_01b.jpg", "ice_cream", "ice cream").label
+    'ice cream'
     """
 
     name: str

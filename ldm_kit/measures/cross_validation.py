@@ -41,6 +41,14 @@ class ProbeResult:
     folds : mapping of str (or int) to int
         The fold in which each judged object was held out, by its name, or by its row where objects have no names.
         Objects without judgements are not in it: no probe was fitted on them.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.normal(size=(30, 4)), np.array([rng.permutation(30)[:3] for _ in range(900)])
+    >>> result = cross_validate_probe(X, t, LinearProbe(alpha=0.01, cv=0, max_iter=3))
+    >>> len(result.table), len(result.probes), len(result.pooled)
+    (3, 3, 1)
     """
 
     table: pd.DataFrame

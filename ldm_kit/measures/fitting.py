@@ -139,6 +139,12 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             validation folds.
         MismatchError
             If `X` has not one row a stimulus of the triplets.
+
+        Examples
+        --------
+        >>> probe = lk.LinearProbe(alpha=0.01, cv=0, max_iter=3).fit(np.eye(4), [[0, 1, 2], [1, 2, 3]])
+        >>> probe.W_.shape
+        (4, 4)
         """
         alphas = self._alphas()
         matrix = checked_matrix(X, "X")
@@ -158,6 +164,12 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ndarray, shape (n, k)
+
+        Examples
+        --------
+        >>> probe = lk.LinearProbe(alpha=0.01, cv=0, max_iter=3).fit(np.eye(4), [[0, 1, 2], [1, 2, 3]])
+        >>> probe.transform(np.ones((5, 4))).shape
+        (5, 4)
         """
         check_is_fitted(self, "n_iter_")
         matrix = checked_matrix(X, "X")
@@ -179,6 +191,12 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         float
+
+        Examples
+        --------
+        >>> X = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+        >>> lk.LinearProbe(alpha=0.01, cv=0, max_iter=3).fit(X, [[0, 1, 2]]).score(X, [[0, 1, 2]])
+        1.0
         """
         Z = self.transform(X)
         codes = Grouped(_rows_of(Z, triplets), len(Z)).choose(*similarity_and_tolerance(Z, "dot"))
@@ -195,6 +213,12 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         pathlib.Path
+
+        Examples
+        --------
+        >>> probe = lk.LinearProbe(alpha=0.01, cv=0, max_iter=3).fit(np.eye(4), [[0, 1, 2], [1, 2, 3]])
+        >>> probe.save("probe").name
+        'probe.safetensors'
         """
         check_is_fitted(self, "n_iter_")
         fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
@@ -227,6 +251,12 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ------
         BadInputError
             If the file is not a probe of this class.
+
+        Examples
+        --------
+        >>> probe = lk.LinearProbe(alpha=0.01, cv=0, max_iter=3).fit(np.eye(4), [[0, 1, 2], [1, 2, 3]])
+        >>> lk.LinearProbe.load(probe.save("probe")).alpha_
+        0.01
         """
         path = with_ending(path, ENDING)
         try:

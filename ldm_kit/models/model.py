@@ -82,6 +82,15 @@ class OpenedModel:
     -----
     There is no classifier-free guidance: a representation is what *one* pass computes. Guidance mixes the
     predictions of two passes, and shows nothing of what either computes.
+
+    Examples
+    --------
+    >>> import ldm_kit as lk
+    >>> model = lk.load_model("tiny-ldm", device="cpu")
+    >>> latents = model.encode([Image.new("RGB", (64, 64))])
+    >>> noised = model.add_noise(latents, model.noise(["black.png"]), model.level(0.5))
+    >>> model.denoise(noised, model.level(0.5), model.texts(["a cat"])).shape
+    torch.Size([1, 4, 16, 16])
     """
 
     # The components of a pipeline folder that the family loads, and which of them is the denoiser. Whatever else
