@@ -16,7 +16,7 @@ from ldm_kit.datasets.triplets import aggregate_repeated
 from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
 
 
-def kept(data: Dataset) -> list[list[str]]:
+def named_triplets(data: Dataset) -> list[list[str]]:
     assert data.triplets is not None
     return [[data.triplets.names[i] for i in row] for row in data.triplets]
 
@@ -39,7 +39,7 @@ def test_toybox() -> None:
 
 def test_toybox_choices_are_reproducible_and_follow_the_norms() -> None:
     one, two, other = (load_dataset("toybox", n_triplets=3000, seed=seed) for seed in (0, 0, 1))
-    assert kept(one) == kept(two) != kept(other)
+    assert named_triplets(one) == named_triplets(two) != named_triplets(other)
     assert one.triplets is not None
     x = one.embeddings["norms"].to_numpy()
     i, j, k = (x[column] for column in one.triplets.indices.T)
@@ -65,7 +65,8 @@ def test_toybox_judged_by_an_embedding_is_matched_by_name(tmp_path: Path) -> Non
     assert data.describe_embedding("norms") == "norms (simulated)"
     assert data.embeddings["vice_embedding"].shape == (56, 14)
     same = [
-        (toybox.category(a[:-4]), toybox.category(b[:-4]), toybox.category(c[:-4])) for a, b, c in kept(data)
+        (toybox.category(a[:-4]), toybox.category(b[:-4]), toybox.category(c[:-4]))
+        for a, b, c in named_triplets(data)
     ]
     decided = [(a, b, c) for a, b, c in same if len({a, b, c}) == 2]
     assert len(decided) > 100 and np.mean([a == b for a, b, _ in decided]) > 0.99
@@ -90,7 +91,7 @@ def test_toybox_with_choices_of_people(tmp_path: Path) -> None:
     (tmp_path / "captions.csv").write_text("apple,a red one\n", encoding="utf-8")
     data = load_dataset("toybox", triplets=path, captions=tmp_path / "captions.csv")
     assert [caption for caption in data.stimuli.captions if caption] == ["a red one"]
-    assert kept(data) == [
+    assert named_triplets(data) == [
         ["apple.png", "banana.png", "car.png"],
         ["ice_cream.png", "apple.png", "airplane.png"],
     ]
@@ -123,7 +124,7 @@ def test_norms_are_the_objects_of_toybox_graded_from_0_to_1() -> None:
     assert 20 <= norms.shape[1] <= 30
     assert norms.to_numpy().min() == 0 and norms.to_numpy().max() == 1
     assert (norms.sum(axis=0) > 0).all() and (norms.sum(axis=1) >= 1).all()
-    assert not norms.duplicated().any(), "two objects that no observer could tell apart"
+    assert not norms.duplicated().any(), "two objects that no observer could distinguish"
 
 
 def test_norms_hold_categories_together() -> None:
@@ -145,7 +146,7 @@ def test_probabilities_are_those_of_a_loop() -> None:
     for temperature in (0.3, 1.0):
         got = bundled.choice_probabilities(embedding, triplets, temperature)
         for row, (i, j, k) in zip(got, triplets, strict=True):
-            # item c is the odd one out when the other two are kept together
+            # item c is the odd one out when the other two stay together
             strengths = [
                 math.exp(sum(a * b for a, b in zip(embedding[p], embedding[q], strict=True)) / temperature)
                 for p, q in ((j, k), (i, k), (i, j))
@@ -175,8 +176,8 @@ def test_default_judgements() -> None:
     assert triplets.min() == 0 and triplets.max() == 55
     _, times = np.unique(np.sort(triplets, axis=1), axis=0, return_counts=True)
     assert sorted(set(times)) == [1, 25] and (times == 25).sum() == 200
-    again, judges = bundled.simulate_choices(bundled.norms())
-    assert np.array_equal(triplets, again) and np.array_equal(subjects, judges)
+    again, again_subjects = bundled.simulate_choices(bundled.norms())
+    assert np.array_equal(triplets, again) and np.array_equal(subjects, again_subjects)
     assert not np.array_equal(triplets, bundled.simulate_choices(bundled.norms(), seed=1)[0])
 
 

@@ -29,7 +29,7 @@ ATTEMPTS = 3
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `body`; `plan` says how to misbehave at each request, in turn."""
+    """Serves `body`; `plan` lists how to misbehave at each request, in turn."""
 
     daemon_threads = True
 
@@ -113,7 +113,7 @@ def test_downloads_once(fetch: Any, server: Server, tmp_path: Path, caplog: pyte
 def test_a_broken_download_is_tried_again(
     fetch: Any, server: Server, tmp_path: Path, plan: list[str | int], sha256: str | None
 ) -> None:
-    """Whether or not a hash tells, half a file is never taken for a whole one."""
+    """With a hash or without, half a file is never taken for a whole one."""
     server.plan = list(plan)
     assert fetch(sha256).read_bytes() == BODY
     assert server.requests == len(plan) + 1 and leftovers(tmp_path) == []
@@ -240,7 +240,7 @@ def encrypted(path: Path, files: dict[str, bytes], password: bytes) -> None:
             info = zipfile.ZipInfo(name)
             secret = _encrypt(bytes(11) + struct.pack(">I", crc)[:1] + data, password, table)
             archive.writestr(info, secret)
-    # Now say in both headers that the entries are encrypted, with the size and checksum of what is inside.
+    # Now declare in both headers that the entries are encrypted, with the size and checksum of what is inside.
     raw = bytearray(path.read_bytes())
     for signature, flags, sums in ((b"PK\x03\x04", 6, 14), (b"PK\x01\x02", 8, 16)):
         at = -1

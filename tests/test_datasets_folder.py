@@ -14,7 +14,7 @@ from ldm_kit.datasets.text_tables import captioned
 from ldm_kit.errors import BadInputError, UnknownNameError
 
 
-def kept(data: Dataset) -> list[list[str]]:
+def named_triplets(data: Dataset) -> list[list[str]]:
     assert data.triplets is not None
     return [[data.triplets.names[i] for i in row] for row in data.triplets]
 
@@ -55,7 +55,7 @@ def test_nested_folder(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"'folder' has no triplets.*triplets\.csv"):
         _ = data.judgements
     (tmp_path / "t.txt").write_text("apple car top\n", encoding="utf-8")
-    with pytest.raises(UnknownNameError, match="'apple'"):  # two pictures: which one is meant?
+    with pytest.raises(UnknownNameError, match="'apple'"):  # two images: which one is meant?
         load_dataset("folder", root=tmp_path, triplets="t.txt")
 
 
@@ -115,7 +115,7 @@ def test_reading_data_imports_no_torch() -> None:
 
 
 def test_a_folder_of_numbered_images(tmp_path: Path) -> None:
-    """In text order 10 comes before 2: a number is no position unless it is said to be one."""
+    """In text order 10 comes before 2: a number is no position unless `items` declares it one."""
     for number in range(1, 13):
         save_image(tmp_path / f"{number}.png")
     (tmp_path / "triplets.csv").write_text("1,2,10\n", encoding="utf-8")
@@ -125,4 +125,4 @@ def test_a_folder_of_numbered_images(tmp_path: Path) -> None:
         ("names", ["1.png", "2.png", "10.png"]),
         ("indices", ["10.png", "11.png", "8.png"]),
     ]:
-        assert kept(load_dataset("folder", root=tmp_path, items=items)) == [expected]
+        assert named_triplets(load_dataset("folder", root=tmp_path, items=items)) == [expected]

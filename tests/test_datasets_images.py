@@ -1,4 +1,4 @@
-"""Any picture file becomes upright 8-bit RGB, or an error that names it."""
+"""Any image file becomes upright 8-bit RGB, or an error that names it."""
 
 from __future__ import annotations
 

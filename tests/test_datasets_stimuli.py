@@ -23,8 +23,8 @@ FOUR = Stimuli(
 
 
 def test_labels_are_words() -> None:
-    given = ["ice_cream", "bat1", "t-shirt", "baton4", "8_ball", "mp3"]
-    assert [label_of(name) for name in given] == ["ice cream", "bat", "t shirt", "baton", "8 ball", "mp"]
+    concepts = ["ice_cream", "bat1", "t-shirt", "baton4", "8_ball", "mp3"]
+    assert [label_of(name) for name in concepts] == ["ice cream", "bat", "t shirt", "baton", "8 ball", "mp"]
 
 
 def test_sequence() -> None:

@@ -26,7 +26,7 @@ def save_image(path: Path, shade: int = 0) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A THINGS of six concepts, five of them with a picture."""
+    """A THINGS of six concepts, five of them with an image."""
     (tmp_path / "unique_id.txt").write_text("\n".join(CONCEPTS) + "\n", encoding="utf-8")
     pd.DataFrame(
         {
@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def kept(data: Dataset) -> list[list[str]]:
+def named_triplets(data: Dataset) -> list[list[str]]:
     assert data.triplets is not None
     return [[data.triplets.names[i] for i in row] for row in data.triplets]
 
@@ -53,7 +53,7 @@ def test_concepts_without_a_picture_go_with_their_triplets(root: Path) -> None:
     assert data.stimuli.names == ("apple.jpg", "bat1.jpg", "flip_flop.jpg", "ice_cream.jpg", "t-shirt.jpg")
     assert data.stimuli.labels == ("apple", "bat", "flip-flop", "ice cream", "t-shirt")
     assert data.stimuli.captions == ("a apple", "a bat", "a flip-flop", "a ice cream", None)
-    assert kept(data) == [
+    assert named_triplets(data) == [
         ["flip_flop.jpg", "ice_cream.jpg", "apple.jpg"],
         ["t-shirt.jpg", "bat1.jpg", "flip_flop.jpg"],
     ]
@@ -85,8 +85,8 @@ def test_layouts_give_the_same_data(root: Path, layout: str, pattern: str) -> No
     assert data.stimuli.names == tuple(pattern.format(c) for c in data.stimuli.concepts)
     assert data.stimuli.concepts == before.stimuli.concepts
     concept = dict(zip(data.stimuli.names, data.stimuli.concepts, strict=True))
-    assert [[concept[n] for n in row] for row in kept(data)] == [
-        [n[:-4] for n in row] for row in kept(before)
+    assert [[concept[n] for n in row] for row in named_triplets(data)] == [
+        [n[:-4] for n in row] for row in named_triplets(before)
     ]
     assert data.stimuli.open(0).size == (4, 4) and "another photograph" not in repr(data)
 
@@ -107,13 +107,16 @@ def test_released_triplets_captions_and_vectors_by_name(root: Path, monkeypatch:
     np.save(root / "clip.npy", np.eye(6))
     monkeypatch.setenv("LDM_KIT_THINGS", str(root))
     data = load_dataset("things", captions="words.json", embeddings={"CLIP": "clip.npy"})
-    assert kept(data)[0] == ["bat1.jpg", "t-shirt.jpg", "flip_flop.jpg"] and len(data.triplets or []) == 15
+    assert (
+        named_triplets(data)[0] == ["bat1.jpg", "t-shirt.jpg", "flip_flop.jpg"]
+        and len(data.triplets or []) == 15
+    )
     assert data.triplets is not None and data.triplets.subjects is not None
     assert data.repeated is not None
     assert data.repeated.values.tolist() == [["bat1.jpg", "flip_flop.jpg", "t-shirt.jpg", 15, 0.8]]
     assert data.stimuli.captions == ("red", "flies", None, None, None)
     assert data.embeddings["CLIP"].loc["t-shirt.jpg"].tolist() == [0, 0, 0, 0, 0, 1]
-    assert len(kept(load_dataset("things", triplets="triplets.txt"))) == 2
+    assert len(named_triplets(load_dataset("things", triplets="triplets.txt"))) == 2
     for name in ("triplets.txt", "triplets_large_final_correctednc_correctedorder.csv"):
         (root / name).unlink()
     assert "no file of triplets" in repr(load_dataset("things"))
@@ -123,7 +126,7 @@ def test_subset_is_consistent(root: Path) -> None:
     data = load_dataset("things", root=root)
     part = data.subset(["t-shirt", "flip_flop.jpg", "bat1"])
     assert part.stimuli.names == ("t-shirt.jpg", "flip_flop.jpg", "bat1.jpg")
-    assert kept(part) == [["t-shirt.jpg", "bat1.jpg", "flip_flop.jpg"]]
+    assert named_triplets(part) == [["t-shirt.jpg", "bat1.jpg", "flip_flop.jpg"]]
     assert part.embeddings["SPoSE-66"].index.tolist() == list(part.stimuli.names)
     assert "3 of 5" in part.notes[-1]
     with pytest.raises(UnknownNameError, match="Did you mean 't-shirt'"):

@@ -208,7 +208,7 @@ def test_what_can_be_read_one_way_only_is_read(tmp_path: Path) -> None:
     assert named(write(path, "12,2,10\n")) == [["12.png", "2.png", "10.png"]]  # there is no position 12
     zero = Stimuli(tuple(f"{n:02}.png" for n in range(12)))
     assert named(write(path, "1,2,10\n"), zero) == [["01.png", "02.png", "10.png"]]  # both ways alike
-    with pytest.raises(MismatchError, match="says that it holds indices, and items='names'"):
+    with pytest.raises(MismatchError, match="declares that it holds indices, and items='names'"):
         named(write(path, "index1,index2,index3\n1,2,10\n"), items="names")
     with pytest.raises(UnknownNameError, match="Did you mean 'names'"):
         named(path, items="name")

@@ -28,7 +28,7 @@ def stimuli(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vision_folders(tmp_path_factory):
-    """A folder a kind, made when it is first asked for."""
+    """A folder a kind, made when it is first used."""
     made: dict[str, object] = {}
     root = tmp_path_factory.mktemp("vision")
 
@@ -73,11 +73,11 @@ def assert_same(got, expected, tolerance=1e-5):
     assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
 
 
-# What is asked for ------------------------------------------------------------------------------------
+# What is requested ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "source", "untrained", "label"),
+    ("requested", "kind", "source", "untrained", "label"),
     [
         ("tiny-ldm", "model", str(packaged("tiny-ldm")), False, "tiny-ldm"),
         (
@@ -95,8 +95,8 @@ def assert_same(got, expected, tolerance=1e-5):
         ("untrained:dinov2-base", "vision", "facebook/dinov2-base", True, "dinov2-base"),
     ],
 )
-def test_prefixes_say_what_is_wanted(asked, kind, source, untrained, label):
-    found = find_model(asked)
+def test_prefixes_name_what_is_requested(requested, kind, source, untrained, label):
+    found = find_model(requested)
     assert (found.kind, found.source, found.untrained, found.label) == (kind, source, untrained, label)
 
 
@@ -108,7 +108,7 @@ def test_a_folder_is_named_without_the_way_to_it_even_with_a_colon(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "says"),
+    ("requested", "error", "message"),
     [
         ("vison:x/y", UnknownNameError, "Unknown prefix 'vison'. Did you mean 'vision'?"),
         ("latent:dinov2-base", BadInputError, "latent and vision at once"),
@@ -121,9 +121,9 @@ def test_a_folder_is_named_without_the_way_to_it_even_with_a_colon(tmp_path):
         ("C:\\models\\mine", UnknownNameError, "Unknown model"),
     ],
 )
-def test_what_cannot_be_asked_for_is_an_error(asked, error, says):
-    with pytest.raises(error, match=says):
-        lk.load_model(asked, device="cpu")
+def test_what_cannot_be_opened_is_an_error(requested, error, message):
+    with pytest.raises(error, match=message):
+        lk.load_model(requested, device="cpu")
 
 
 # Preprocessing ----------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_images_of_several_sizes_are_an_error(tmp_path):
 
 # Vision models ----------------------------------------------------------------------------------------
 
-# What a picture's one vector is, where the model itself gives none.
+# What an image's one vector is, where the model itself gives none.
 WITHOUT_POOLER = {
     "ijepa": lambda state: state.mean(1),
     "vit-msn": lambda state: state[:, 0],
@@ -233,8 +233,8 @@ def test_vision_features_equal_transformers_own(kind, vision_folders, stimuli):
     store = lk.extract(model, stimuli, noise_levels=[0.0], batch_size=4, progress=False)
     plain, report = AutoModel.from_pretrained(folder, output_loading_info=True)
     assert not report["missing_keys"]
-    pictures = [stimuli.open(name) for name in stimuli.names]
-    values = processor_of(kind)(pictures, return_tensors="pt")["pixel_values"]
+    opened = [stimuli.open(name) for name in stimuli.names]
+    values = processor_of(kind)(opened, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         output = plain.eval()(values, output_hidden_states=True)
     *layers, last = model.select_blocks()
@@ -324,7 +324,7 @@ def test_the_block_table_tells_kinds_and_layouts(vision_folders):
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "message"),
     [
         ("text", "reads no images.*text:NAME"),
         ("masked", "ViTMAELayer.*register_output_layout"),
@@ -334,7 +334,7 @@ def test_the_block_table_tells_kinds_and_layouts(vision_folders):
         ("empty", r"no config\.json.*Open a diffusion model without"),
     ],
 )
-def test_what_is_no_vision_model_is_an_error(tmp_path, make, says):
+def test_what_is_no_vision_model_is_an_error(tmp_path, make, message):
     import transformers as t
     from safetensors.torch import load_file, save_file
 
@@ -360,7 +360,7 @@ def test_what_is_no_vision_model_is_an_error(tmp_path, make, says):
     elif make == "damaged":
         (tmp_path / "preprocessor_config.json").write_text("{not json")
     error = BadInputError if make in ("text", "masked") else ModelNotFoundError
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         lk.load_model(f"vision:{tmp_path}", device="cpu")
 
 
@@ -424,8 +424,8 @@ def test_a_diffusion_model_takes_noise_and_reads_text(sd_folder):
 def test_the_latent_is_the_diffusion_models_own_and_needs_its_vae_alone(tmp_path, stimuli):
     folder = save_tiny_stable_diffusion(tmp_path)
     whole = lk.load_model(folder, device="cpu")
-    pictures = [stimuli.open(name) for name in stimuli.names]
-    expected = whole.encode(pictures)
+    opened = [stimuli.open(name) for name in stimuli.names]
+    expected = whole.encode(opened)
     for part in ("unet", "text_encoder"):
         next((folder / part).glob("*.safetensors")).unlink()
     model = lk.load_model(f"latent:{folder}", device="cpu")
@@ -436,14 +436,14 @@ def test_the_latent_is_the_diffusion_models_own_and_needs_its_vae_alone(tmp_path
     assert_same(store["latent", 0.0, "none"], expected)
     assert np.array_equal(model.decode(expected[:1])[0], whole.decode(expected[:1])[0])
     draw = torch.ones(1, *model.latent_shape)
-    assert not torch.equal(model.encode(pictures[:1], posterior=draw), model.encode(pictures[:1]))
+    assert not torch.equal(model.encode(opened[:1], posterior=draw), model.encode(opened[:1]))
 
 
 def test_pixels_are_the_pictures(stimuli):
     model = lk.load_model("pixels:16", device="cpu")
     store = lk.extract(model, stimuli, noise_levels=[0.0], pooling="none", progress=False)
-    picture = model.preprocess(stimuli.open(stimuli.names[2]))
-    expected = np.asarray(picture, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
+    opened_image = model.preprocess(stimuli.open(stimuli.names[2]))
+    expected = np.asarray(opened_image, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1
     assert_same(store["pixels", 0.0, "none"][2], expected)
     assert lk.load_model("pixels", device="cpu").latent_shape == (3, 64, 64)
 
@@ -487,23 +487,25 @@ def test_a_long_prompt_is_cut_where_the_encoder_ends(sd_folder):
 # Untrained --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", ["", "latent:", "text:", "vision:"])
-def test_untrained_networks_are_seeded_and_need_no_weights(asked, tmp_path, vision_folders):
-    folder = save_tiny_stable_diffusion(tmp_path) if asked != "vision:" else save_tiny_vision(tmp_path, "vit")
-    part = {"": "denoiser", "vision:": "denoiser", "latent:": "vae", "text:": "text_encoder"}[asked]
+@pytest.mark.parametrize("requested", ["", "latent:", "text:", "vision:"])
+def test_untrained_networks_are_seeded_and_need_no_weights(requested, tmp_path, vision_folders):
+    folder = (
+        save_tiny_stable_diffusion(tmp_path) if requested != "vision:" else save_tiny_vision(tmp_path, "vit")
+    )
+    part = {"": "denoiser", "vision:": "denoiser", "latent:": "vae", "text:": "text_encoder"}[requested]
 
     def weights(model):
         network = model.denoiser if part == "denoiser" else model.components[part]
         return torch.cat([p.flatten() for p in network.parameters()])
 
-    trained = weights(lk.load_model(asked + str(folder), device="cpu"))
-    own = {"": "unet", "latent:": "vae", "text:": "text_encoder", "vision:": "."}[asked]
+    trained = weights(lk.load_model(requested + str(folder), device="cpu"))
+    own = {"": "unet", "latent:": "vae", "text:": "text_encoder", "vision:": "."}[requested]
     next((folder / own).glob("*.safetensors")).unlink()
     state = torch.random.get_rng_state()
-    model = lk.load_model(f"untrained:{asked}{folder}", device="cpu", seed=1)
+    model = lk.load_model(f"untrained:{requested}{folder}", device="cpu", seed=1)
     assert torch.equal(torch.random.get_rng_state(), state)
-    same = lk.load_model(asked + str(folder), device="cpu", pretrained=False, seed=1)
-    other = lk.load_model(asked + str(folder), device="cpu", pretrained=False, seed=2)
+    same = lk.load_model(requested + str(folder), device="cpu", pretrained=False, seed=1)
+    other = lk.load_model(requested + str(folder), device="cpu", pretrained=False, seed=2)
     assert model.identity == same.identity
     assert model.identity.model.endswith("-untrained")
     assert model.identity.revision.endswith("of seed 1")
@@ -529,9 +531,9 @@ def test_every_family_has_its_latent_text_and_untrained_forms(family, tmp_path):
 
     folder = getattr(tiny_families, f"save_tiny_{family}")(tmp_path)
     model = lk.load_model(folder, device="cpu")
-    picture = [Image.linear_gradient("L").convert("RGB")]
+    opened_image = [Image.linear_gradient("L").convert("RGB")]
     latent = lk.load_model(f"latent:{folder}", device="cpu")
-    assert torch.equal(latent.encode(picture), model.encode(picture))
+    assert torch.equal(latent.encode(opened_image), model.encode(opened_image))
     text = lk.load_model(f"text:{folder}", device="cpu").text("a cat")
     assert torch.isfinite(text["mean"]).all()
     untrained = lk.load_model(f"untrained:{folder}", device="cpu")
@@ -545,8 +547,13 @@ def test_every_family_has_its_latent_text_and_untrained_forms(family, tmp_path):
 
 def test_nothing_opens_a_socket(no_network, monkeypatch, vision_folders, sd_folder):
     monkeypatch.setenv("LDM_KIT_OFFLINE", "1")
-    for asked in (f"vision:{vision_folders('vit')}", f"latent:{sd_folder}", f"text:{sd_folder}", "pixels"):
-        model = lk.load_model(asked, device="cpu")
+    for requested in (
+        f"vision:{vision_folders('vit')}",
+        f"latent:{sd_folder}",
+        f"text:{sd_folder}",
+        "pixels",
+    ):
+        model = lk.load_model(requested, device="cpu")
         model.watch(
             model.encode([Image.new("RGB", (40, 40))]),
             model.level(0),
@@ -561,14 +568,14 @@ def test_nothing_opens_a_socket(no_network, monkeypatch, vision_folders, sd_fold
 
 def test_every_baseline_runs_on_toybox(vision_folders):
     toybox = lk.load_dataset("toybox").stimuli[:3]
-    for asked in (
+    for requested in (
         "pixels",
         "latent:tiny-ldm",
         "text:tiny-ldm",
         "untrained:tiny-ldm",
         f"vision:{vision_folders('vit')}",
     ):
-        model = lk.load_model(asked, device="cpu")
+        model = lk.load_model(requested, device="cpu")
         levels = [0.5] if model.takes_noise else [0.0]
         conditioning = "label" if model.reads_text else "none"
         store = lk.extract(model, toybox, noise_levels=levels, conditionings=conditioning, progress=False)

@@ -152,7 +152,7 @@ def flux(folders):
 
 @pytest.fixture(scope="module")
 def stimuli(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for name in NAMES:  # of the models' own size: nothing is scaled or cropped
         Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(root / name)
@@ -167,7 +167,7 @@ def assert_same(got, expected):
 
 
 def by_hand(family, folder, stimuli, name, prompt):
-    """Pooled outputs of every stage for one picture, from the pipeline's parts; only the draw is ours."""
+    """Pooled outputs of every stage for one image, from the pipeline's components; only the noise sample is ours."""
     case = CASES[family]
     pipe = getattr(diffusers, diffusers.DiffusionPipeline.load_config(folder)["_class_name"])
     absent = {"text_encoder_3": None, "tokenizer_3": None} if (case.options or {}).get("t5") is False else {}
@@ -316,12 +316,12 @@ def test_the_texts_that_are_kept_fit_in_a_fixed_memory(monkeypatch, folders):
 
 
 def test_latents_decode_back_to_what_the_vae_makes_of_them(model, stimuli):
-    picture = stimuli.open(NAMES[0])
+    opened_image = stimuli.open(NAMES[0])
     vae = model.components["vae"]
-    pixels = torch.tensor(np.array(picture), dtype=torch.float32).permute(2, 0, 1)[None] / 127.5 - 1
+    pixels = torch.tensor(np.array(opened_image), dtype=torch.float32).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
         expected = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0].permute(1, 2, 0)
-    got = np.asarray(model.decode(model.encode([picture]))[0])
+    got = np.asarray(model.decode(model.encode([opened_image]))[0])
     assert np.abs(got - ((expected + 1) * 127.5).clamp(0, 255).numpy()).max() <= 0.51
 
 
@@ -339,7 +339,7 @@ def for_guidance(family, pipe):
     """What the pipeline gives its denoiser beside the prompt, for classifier-free guidance: sequence, pooled, mask."""
     if family.startswith(
         "flux"
-    ):  # distilled; its true guidance encodes a negative prompt, which must be given
+    ):  # distilled; its true guidance encodes a negative prompt, which must be passed
         sequence, pooled, _ = pipe.encode_prompt("", device="cpu", max_sequence_length=pipe.tokens_read)
         return sequence, pooled, None
     if family.startswith("pixart"):
@@ -374,7 +374,7 @@ def opened_by_diffusers(family, folder):
 
 
 def inputs_of_the_denoiser(model, stimuli, conditioning):
-    """What extraction gives the denoiser, for one picture: sequence, pooled, mask."""
+    """What extraction gives the denoiser, for one image: sequence, pooled, mask."""
     calls = []
     hook = model.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(k), with_kwargs=True)
     store = lk.extract(model, stimuli[:1], noise_levels=[0.3], conditionings=conditioning, progress=False)
@@ -407,19 +407,19 @@ def test_none_is_what_diffusers_takes_for_guidance_and_empty_is_the_empty_prompt
     assert store.prompts("empty") == ("",)
 
 
-@pytest.mark.parametrize("says", [False, None, "nothing"])
-def test_sdxls_own_configuration_says_what_none_is(says, folders, tmp_path, stimuli):
+@pytest.mark.parametrize("configured", [False, None, "nothing"])
+def test_sdxls_own_configuration_says_what_none_is(configured, folders, tmp_path, stimuli):
     folder = shutil.copytree(folders("sdxl"), tmp_path / "model")
     index = json.loads((folder / "model_index.json").read_text())
-    index["force_zeros_for_empty_prompt"] = says
-    if says == "nothing":  # then the pipeline's own default stands
+    index["force_zeros_for_empty_prompt"] = configured
+    if configured == "nothing":  # then the pipeline's own default stands
         del index["force_zeros_for_empty_prompt"]
     (folder / "model_index.json").write_text(json.dumps(index))
     with torch.no_grad():
         guidance = for_guidance("sdxl", opened_by_diffusers("sdxl", folder))
     store, inputs = inputs_of_the_denoiser(lk.load_model(folder, device="cpu"), stimuli, "none")
     assert_same_text(inputs, guidance)
-    assert store.prompts("none") == (("(zeros)",) if says == "nothing" else ("",))
+    assert store.prompts("none") == (("(zeros)",) if configured == "nothing" else ("",))
 
 
 def test_a_store_in_which_none_meant_the_empty_prompt_is_not_added_to(folders, stimuli, tmp_path):
@@ -507,36 +507,36 @@ def test_what_a_family_needs_cannot_be_dropped(folders):
 
 
 def test_the_posterior_is_sampled_on_request(model, stimuli):
-    pictures = [stimuli.open(name) for name in NAMES[:2]]
-    mean = model.encode(pictures)
+    opened = [stimuli.open(name) for name in NAMES[:2]]
+    mean = model.encode(opened)
     draw = torch.randn(mean.shape)
     vae = model.components["vae"]
-    pixels = torch.tensor(np.stack([np.array(p) for p in pictures]), dtype=torch.float32)
+    pixels = torch.tensor(np.stack([np.array(p) for p in opened]), dtype=torch.float32)
     with torch.no_grad():
         posterior = vae.encode(pixels.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
-    sampled = model.encode(pictures, posterior=draw)
+    sampled = model.encode(opened, posterior=draw)
     expected = mean + vae.config.scaling_factor * torch.exp(0.5 * posterior.logvar) * draw
     torch.testing.assert_close(sampled, expected)
-    torch.testing.assert_close(model.encode(pictures, posterior=torch.zeros_like(draw)), mean)
+    torch.testing.assert_close(model.encode(opened, posterior=torch.zeros_like(draw)), mean)
     with pytest.raises(
         BadInputError, match=r"sample has shape \(1, 4, 8, 8\), the latents have \(2, 4, 8, 8\)"
     ):
-        model.encode(pictures, posterior=draw[:1])
+        model.encode(opened, posterior=draw[:1])
 
 
 def test_an_embedding_takes_the_place_of_the_text(model):
     text = model.text("a cat")
     channels = text["sequence"].shape[-1]
     vectors = np.random.default_rng(0).normal(size=(3, channels)).astype(np.float32)
-    given = model.embedded(vectors)
-    np.testing.assert_array_equal(given["sequence"][0], vectors)
-    assert set(given) == set(text)
-    if "pooled" in given:
-        assert torch.equal(given["pooled"], model.text("")["pooled"])
-    if "mask" in given:
-        assert given["mask"].tolist() == [[1, 1, 1]]
+    embedded = model.embedded(vectors)
+    np.testing.assert_array_equal(embedded["sequence"][0], vectors)
+    assert set(embedded) == set(text)
+    if "pooled" in embedded:
+        assert torch.equal(embedded["pooled"], model.text("")["pooled"])
+    if "mask" in embedded:
+        assert embedded["mask"].tolist() == [[1, 1, 1]]
     level, noised = model.level(0.3), torch.randn(1, *model.latent_shape)
-    assert not torch.equal(model.denoise(noised, level, given), model.denoise(noised, level, text))
+    assert not torch.equal(model.denoise(noised, level, embedded), model.denoise(noised, level, text))
     for wrong in (vectors[:, 1:], vectors[0], vectors[:0], vectors[None]):
         with pytest.raises(BadInputError, match=rf"this model takes \(tokens, {channels}\)"):
             model.embedded(wrong)
@@ -548,9 +548,9 @@ def test_a_prompts_own_vectors_given_as_an_embedding_change_nothing(folders):
     """All but the pooled vector is in the sequence, so for PixArt, which has none, the two are one."""
     model = lk.load_model(folders("pixart-alpha"), device="cpu")
     text = model.text("a cat")
-    kept = text["sequence"][0, text["mask"][0] == 1]
+    unmasked = text["sequence"][0, text["mask"][0] == 1]
     level, noised = model.level(0.3), torch.randn(1, *model.latent_shape)
-    got = model.denoise(noised, level, model.embedded(kept))
+    got = model.denoise(noised, level, model.embedded(unmasked))
     assert_same(got.numpy(), model.denoise(noised, level, text).numpy())
 
 

@@ -153,7 +153,7 @@ def test_an_interval_of_scores_in_their_own_order_is_that_of_the_table() -> None
         (row["difference"], row["se"], row["ci_low"], row["ci_high"]), rel=1e-9
     )
     assert np.isnan(lk.score_interval([], np.empty((0, 3), np.int64)).mean)
-    with pytest.raises(MismatchError, match="Give one score a triplet"):
+    with pytest.raises(MismatchError, match="Pass one score for each triplet"):
         lk.score_interval(scores[0][1:], triplets)
 
 
@@ -214,15 +214,15 @@ def repeated(counts: list[tuple[int, int, int]]) -> np.ndarray:
 
 
 def judge_by_judge(answers: tuple[int, int, int]) -> float:
-    """One judge against the majority of the others, one judge at a time."""
-    judges = [odd for odd, times in enumerate(answers) for _ in range(times)]
+    """One participant against the majority of the others, one participant at a time."""
+    participants = [odd for odd, times in enumerate(answers) for _ in range(times)]
     right = 0.0
-    for number, own in enumerate(judges):
-        others = judges[:number] + judges[number + 1 :]
+    for number, own in enumerate(participants):
+        others = participants[:number] + participants[number + 1 :]
         most = max(others.count(odd) for odd in range(3))
         majority = [odd for odd in range(3) if others.count(odd) == most]
         right += (own in majority) / len(majority)
-    return right / len(judges)
+    return right / len(participants)
 
 
 def test_ceiling_by_hand() -> None:
@@ -252,7 +252,7 @@ def test_sets_judged_once_are_left_out() -> None:
 
 
 def test_ceiling_brackets_the_best_model() -> None:
-    """Judges who answer (0.6, 0.3, 0.1): the best model is right 0.6 of the time."""
+    """Participants who answer (0.6, 0.3, 0.1): the best model is right 0.6 of the time."""
     rng = np.random.default_rng(0)
     few = noise_ceiling(repeated([tuple(rng.multinomial(5, [0.6, 0.3, 0.1])) for _ in range(2000)])).iloc[0]
     assert few["ceiling_low"] < 0.6 < few["ceiling_high"]
@@ -275,16 +275,16 @@ def test_things_ceiling(things_root: Path) -> None:
         noise_ceiling(summary.drop(columns="prop_max"))
 
 
-def a_class(folder: Path, dataset: str, pictures: Sequence[str], players: int, sets: int) -> Path:
+def a_class(folder: Path, dataset: str, stimuli: Sequence[str], players: int, sets: int) -> Path:
     """What some people wrote down who all saw the same sets, and mostly agree."""
     rng = np.random.default_rng(0)
-    shown = [rng.choice(len(pictures), 3, replace=False) for _ in range(sets)]
+    shown = [rng.choice(len(stimuli), 3, replace=False) for _ in range(sets)]
     folder.mkdir()
     for player in range(players):
         lines = ["player,judgements,dataset,image1,image2,image3,choice"]
         for three in shown:
             choice = rng.choice(3, p=[0.6, 0.3, 0.1]) + 1
-            lines.append(f"p{player},human,{dataset},{','.join(pictures[i] for i in three)},{choice}")
+            lines.append(f"p{player},human,{dataset},{','.join(stimuli[i] for i in three)},{choice}")
         (folder / f"p{player}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
@@ -324,5 +324,7 @@ def test_judgements_that_are_none() -> None:
             noise_ceiling(judgements)
     for times, share in ((30, np.nan), (30, 68.0), (30, 0.2), (0, 0.5), (np.nan, 0.5), ("many", 0.5)):
         table = pd.DataFrame({"n_per_triplet": [30, times], "prop_max": [0.6, share]})
-        with pytest.raises(BadInputError, match="1 of 2 rows of the summary cannot be, the first at row 1"):
+        with pytest.raises(
+            BadInputError, match="1 of 2 rows of the summary are impossible, the first at row 1"
+        ):
             noise_ceiling(table)

@@ -42,10 +42,10 @@ def world() -> tuple[SmallStore, Triplets]:
     names = tuple(f"s{i:02}" for i in range(40))
     truth = rng.gamma(1.0, 1.0, size=(40, 5))
     cells = {
-        (block, level, words): truth + noise * rng.normal(size=(40, 5))
+        (block, level, conditioning): truth + noise * rng.normal(size=(40, 5))
         for block, noise in (("down", 3.0), ("mid", 1.0), ("up", 0.3))
         for level in (0.1, 0.9)
-        for words in ("none", "label")
+        for conditioning in ("none", "label")
     }
     triplets = Triplets(drawn_choices(truth, random_triplets(40, 4000)), names=names, judgements="simulated")
     return SmallStore(names, cells), triplets
@@ -82,9 +82,9 @@ def test_no_sentence_says_a_gain_that_the_corrected_test_does_not_show() -> None
     shown = table[(table["ci_low"] > 0) & (table["p_corrected"] < 0.05)]
     assert len(seeming) and len(shown)
     for _, row in seeming.iterrows():
-        said = format_difference(row)
-        assert "a gain" not in said and "no difference is shown" in said, said
-        assert "corrected for 45 comparisons" in said
+        sentence = format_difference(row)
+        assert "a gain" not in sentence and "no difference is shown" in sentence, sentence
+        assert "corrected for 45 comparisons" in sentence
     assert all(format_difference(row).endswith(", a gain") for _, row in shown.iterrows())
     assert "a gain" not in format_difference(compare(*many_blocks(), ci="these objects").assign(
         low_corrected=np.nan).iloc[0])  # fmt: skip
@@ -116,8 +116,12 @@ def test_differences_are_those_of_the_accuracies(world: tuple[SmallStore, Triple
     averaged = compare(store, triplets, average=["noise_level", "conditioning"])
     assert len(averaged) == 3
     assert averaged["accuracy_a"][0] == pytest.approx(single["down"].mean())
-    words = compare(store, triplets, by="conditioning", reference="none")
-    assert len(words) == 6 and set(words["a"]) == {"label"} and set(words["b"]) == {"none"}
+    conditioning_table = compare(store, triplets, by="conditioning", reference="none")
+    assert (
+        len(conditioning_table) == 6
+        and set(conditioning_table["a"]) == {"label"}
+        and set(conditioning_table["b"]) == {"none"}
+    )
 
 
 def test_null_differences_are_rarely_significant() -> None:

@@ -198,12 +198,12 @@ def test_the_table_matches_a_fold_done_by_hand() -> None:
     fold = object_folds(56, 3, 1)
     number = 2
     train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-    kept = [row for row in triplets if set(row) <= set(train)]
+    inside = [row for row in triplets if set(row) <= set(train)]
     held = np.array([row for row in triplets if set(row) <= set(test)])
     position = {old: new for new, old in enumerate(train)}
-    mine = clone(probe).fit(X[train], [[position[i] for i in row] for row in kept])
+    mine = clone(probe).fit(X[train], [[position[i] for i in row] for row in inside])
     row = result.table.iloc[number]
-    assert row["n_train_triplets"] == len(kept) and row["n_triplets"] == len(held)
+    assert row["n_train_triplets"] == len(inside) and row["n_triplets"] == len(held)
     assert row["accuracy"] == pytest.approx(mine.score(X, held))
     Z = mine.transform(X)
     assert row["cross_entropy"] == pytest.approx(cross_entropy(Z @ Z.T, Grouped(held, len(X))), rel=1e-5)
@@ -381,7 +381,7 @@ def test_many_folds_are_those_done_one_by_one(cv: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("probe", "said"),
+    ("probe", "message"),
     [
         (LinearProbe(max_iter=-1), "max_iter=-1: give a whole number from 0"),
         (LinearProbe(patience=0), "patience=0: give a whole number from 1"),
@@ -403,9 +403,9 @@ def test_many_folds_are_those_done_one_by_one(cv: int) -> None:
     ],
     ids=str,
 )
-def test_parameters_out_of_range(probe: Probe, said: str) -> None:
+def test_parameters_out_of_range(probe: Probe, message: str) -> None:
     _, X, triplets = a_world(n=30, t=500)
-    with pytest.raises(BadInputError, match=re.escape(said)):
+    with pytest.raises(BadInputError, match=re.escape(message)):
         probe.fit(X, triplets)
 
 

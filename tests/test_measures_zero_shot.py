@@ -196,7 +196,7 @@ def test_unjudged_rows_may_be_zero_but_judged_ones_may_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("triplets", "said"),
+    ("triplets", "message"),
     [
         ([[0, 1, 9]], r"point outside the 5 stimuli \(0 to 4\)"),
         ([[0, -1, 2]], "point outside"),
@@ -207,9 +207,9 @@ def test_unjudged_rows_may_be_zero_but_judged_ones_may_not() -> None:
         (None, r"not \(t, 3\)"),
     ],
 )
-def test_bad_triplets(triplets: Any, said: str) -> None:
+def test_bad_triplets(triplets: Any, message: str) -> None:
     for measure in (odd_one_out, predicted_odd, triplet_scores):
-        with pytest.raises(BadInputError, match=said):
+        with pytest.raises(BadInputError, match=message):
             measure(np.eye(5), triplets)
 
 
@@ -306,8 +306,8 @@ def test_one_long_row_makes_no_ties_among_the_others(metric: str) -> None:
     X[20:] = X[:20]
     pairs = [[j, j + 20, i] for i in range(20) for j in range(20) if i != j]
     for dtype in (np.float32, np.float64):
-        kept = triplet_scores(X.astype(dtype), np.array(pairs)[:, [0, 2, 1]], metric, ties="chance")
-        assert set(kept.tolist()) <= {0.0, 0.5}
+        scores = triplet_scores(X.astype(dtype), np.array(pairs)[:, [0, 2, 1]], metric, ties="chance")
+        assert set(scores.tolist()) <= {0.0, 0.5}
 
 
 def test_categories_tie_as_triplets_do() -> None:

@@ -444,9 +444,9 @@ def test_a_model_is_shown_in_ten_lines(model, folder):
     assert str(model) == shown
 
 
-@pytest.mark.parametrize("asked", ["latent:", "text:", "untrained:"])
-def test_an_encoder_is_shown_in_ten_lines(asked, folder):
-    shown = repr(lk.load_model(f"{asked}{folder}", device="cpu"))
+@pytest.mark.parametrize("prefix", ["latent:", "text:", "untrained:"])
+def test_an_encoder_is_shown_in_ten_lines(prefix, folder):
+    shown = repr(lk.load_model(f"{prefix}{folder}", device="cpu"))
     assert len(shown.splitlines()) <= 10 and "float32 on cpu" in shown and "stages: " in shown
 
 
@@ -511,7 +511,7 @@ def test_a_bar_that_the_user_disabled_stays_disabled_after_loading(libraries, fo
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (None, r"LDM_KIT_MODELS.*'{path}'.*No such file"),
         ("folder", r"LDM_KIT_MODELS.*'{path}'.*Is a directory"),
@@ -530,12 +530,12 @@ def test_a_bar_that_the_user_disabled_stays_disabled_after_loading(libraries, fo
         (b"mine:\n  source: 5\n", r"LDM_KIT_MODELS.*'{path}'.*row 'mine'.*source.*5.*text"),
     ],
 )
-def test_a_table_of_models_that_cannot_be_used_says_where_and_why(content, says, tmp_path, monkeypatch):
+def test_a_table_of_models_that_cannot_be_used_says_where_and_why(content, message, tmp_path, monkeypatch):
     own = tmp_path / "models.yaml"
     if content == "folder":
         own.mkdir()
     elif content is not None:
         own.write_bytes(content)
     monkeypatch.setenv("LDM_KIT_MODELS", str(own))
-    with pytest.raises(BadInputError, match="(?s)" + says.replace("{path}", re.escape(str(own)))):
+    with pytest.raises(BadInputError, match="(?s)" + message.replace("{path}", re.escape(str(own)))):
         lk.load_model("tiny-ldm")

@@ -1,4 +1,4 @@
-"""Whether choices suffice for a probe: where they are said to, it can be fitted."""
+"""Whether choices suffice for a probe: where the check passes, it can be fitted."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_about_as_many_as_are_named_are_enough(cv: int) -> None:
 def test_repeats_do_not_count() -> None:
     few = drawn(10, 0)
     class_of_30 = Triplets(np.tile(few.indices, (100, 1)), NAMES, "human")
-    told = lk.check_enough_triplets(class_of_30)
-    assert "1,000 human choices are about 10 different sets" in told and "about 500" in told
+    verdict = lk.check_enough_triplets(class_of_30)
+    assert "1,000 human choices are about 10 different sets" in verdict and "about 500" in verdict
     with pytest.raises(BadInputError):
         lk.cross_validate_probe(np.random.default_rng(0).normal(size=(56, 8)), class_of_30)
 

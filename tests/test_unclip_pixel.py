@@ -79,11 +79,13 @@ def stages_by_hand(unet, x, time_embedding, context, mask=None):
 
 
 def pixels_of(stimuli, name, size):
-    picture = stimuli.open(name)  # 83 × 50, so cut at the sides
+    opened_image = stimuli.open(name)  # 83 × 50, so cut at the sides
     width = round(83 * size / 50)
     left = (width - size) // 2
-    picture = picture.resize((width, size), Image.Resampling.LANCZOS).crop((left, 0, left + size, size))
-    return torch.tensor(np.array(picture), dtype=torch.float32).permute(2, 0, 1)[None] / 255 * 2 - 1
+    opened_image = opened_image.resize((width, size), Image.Resampling.LANCZOS).crop(
+        (left, 0, left + size, size)
+    )
+    return torch.tensor(np.array(opened_image), dtype=torch.float32).permute(2, 0, 1)[None] / 255 * 2 - 1
 
 
 def noised_by_hand(scheduler, clean, name, timestep):
@@ -160,15 +162,15 @@ def test_the_priors_noise_hangs_on_the_prompt_alone(kandinsky, kandinsky_folder)
 def test_the_pictures_own_embedding_is_a_control_that_must_be_asked_for(kandinsky, stimuli):
     from transformers import CLIPImageProcessorPil
 
-    pictures = [stimuli.open(name) for name in stimuli.names[:3]]
-    text = kandinsky.text_of_pictures(pictures)
+    opened = [stimuli.open(name) for name in stimuli.names[:3]]
+    text = kandinsky.text_of_pictures(opened)
     processor = CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
-    values = processor(pictures, return_tensors="pt")["pixel_values"]
+    values = processor(opened, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         expected = kandinsky.components["prior"].images_only.image_encoder(values).image_embeds
     assert_same(text["image_embedding"], expected)
     level = kandinsky.level(0.5)
-    latents = kandinsky.encode(pictures)
+    latents = kandinsky.encode(opened)
     seen = kandinsky.watch(latents, level, text, ["mid_block"]).seen["mid_block"]
     other = kandinsky.watch(latents, level, kandinsky.texts([None] * 3), ["mid_block"]).seen["mid_block"]
     assert not torch.allclose(seen, other, atol=1e-3)
@@ -188,10 +190,10 @@ def test_a_combined_pipeline_brings_its_own_prior(tmp_path, kandinsky):
     model = lk.load_model(save_tiny_combined(tmp_path), device="cpu")
     for prompt in (None, "", "a cat"):
         assert_same(model.text(prompt)["image_embedding"], kandinsky.text(prompt)["image_embedding"])
-    picture = [Image.linear_gradient("L").convert("RGB")]
+    opened_image = [Image.linear_gradient("L").convert("RGB")]
     assert_same(
-        model.text_of_pictures(picture)["image_embedding"],
-        kandinsky.text_of_pictures(picture)["image_embedding"],
+        model.text_of_pictures(opened_image)["image_embedding"],
+        kandinsky.text_of_pictures(opened_image)["image_embedding"],
     )
 
 
@@ -249,15 +251,15 @@ def test_the_movq_decodes_what_it_encoded(kandinsky):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("KandinskyV22PriorPipeline", "a prior alone"),
         ("IFSuperResolutionPipeline", "later stage.*deepfloyd-if"),
     ],
 )
-def test_pipelines_that_cannot_be_opened_say_why(tmp_path, name, says):
+def test_pipelines_that_cannot_be_opened_say_why(tmp_path, name, message):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
-    with pytest.raises(BadInputError, match=says):
+    with pytest.raises(BadInputError, match=message):
         lk.load_model(tmp_path)
 
 
@@ -290,10 +292,10 @@ def test_deepfloyd_equals_a_forward_pass_by_hand(deepfloyd, if_folder, stimuli):
 
 def test_deepfloyd_has_no_vae(deepfloyd, if_folder, stimuli):
     assert deepfloyd.latent_shape == (3, 16, 16)
-    picture = stimuli.open(stimuli.names[0])
-    latents = deepfloyd.encode([picture])
+    opened_image = stimuli.open(stimuli.names[0])
+    latents = deepfloyd.encode([opened_image])
     assert_same(latents, pixels_of(stimuli, stimuli.names[0], 16))
-    assert np.array_equal(deepfloyd.decode(latents)[0], deepfloyd.preprocess(picture))
+    assert np.array_equal(deepfloyd.decode(latents)[0], deepfloyd.preprocess(opened_image))
     with pytest.raises(BadInputError, match="works on pixels.*Use 'pixels'"):
         lk.load_model(f"latent:{if_folder}")
 
@@ -308,7 +310,7 @@ def test_a_later_stage_of_deepfloyd_is_refused(tmp_path):
 
 
 def inputs_of_the_denoiser(model, stimuli, conditioning):
-    """What extraction gives the denoiser, for one picture, and what the store says of it."""
+    """What extraction gives the denoiser, for one image, and what the store records of it."""
     calls = []
     hook = model.denoiser.register_forward_pre_hook(lambda m, a, k: calls.append(k), with_kwargs=True)
     store = lk.extract(model, stimuli[:1], noise_levels=[0.3], conditionings=conditioning, progress=False)
@@ -411,10 +413,10 @@ def test_an_untrained_denoiser_needs_no_weights(which, tmp_path):
 
 
 def test_latent_and_text_of_these_families(kandinsky, kandinsky_folder, deepfloyd, if_folder, stimuli):
-    pictures = [stimuli.open(name) for name in stimuli.names[:2]]
+    opened = [stimuli.open(name) for name in stimuli.names[:2]]
     latent = lk.load_model(f"latent:{kandinsky_folder}", device="cpu")
     store = lk.extract(latent, stimuli[:2], noise_levels=[0.0], pooling="none", progress=False)
-    assert_same(store["latent", 0.0, "none"], kandinsky.encode(pictures))
+    assert_same(store["latent", 0.0, "none"], kandinsky.encode(opened))
     # T5 reads both ways: its padding must not show
     text = lk.load_model(f"text:{if_folder}", device="cpu")
     padded = deepfloyd.text("a cat")["sequence"][0]

@@ -78,7 +78,7 @@ def livened(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def save_blobs(folder: Path, n: int = 9):
-    """Save pictures of coloured blobs, wider than high, as stimuli."""
+    """Save images of coloured blobs, wider than high, as stimuli."""
     import numpy as np
     from PIL import Image
 

@@ -8,7 +8,7 @@ import torch
 from tiny_encoders import livened
 from tiny_models import byte_tokenizer
 
-CHANNELS = 12  # of the space that pictures and words share
+CHANNELS = 12  # of the space that images and text share
 
 
 def save_tiny_kandinsky(folder: Path, *, seed: int = 0) -> Path:

@@ -79,9 +79,9 @@ def load_dataset(
     Raises
     ------
     UnknownNameError
-        If there is no such data set or option; the nearest comes first in the message.
+        If there is no such data set or option; the message lists the nearest first.
     BadInputError
-        If files are missing or not what they should be; the message says what to do.
+        If files are missing or malformed; the message advises what to do.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 An observer sees three objects, compares the three pairs by the dot product of their embeddings, keeps a pair together with
 probability ``softmax(similarity / temperature)`` and names the third the odd one out: the rule by which SPoSE is fitted.
-Toybox's observers follow feature norms that we wrote (`norms`): no person judged anything. Given an embedding that was
+Toybox's observers follow feature norms that we wrote (`norms`): no person judged anything. With an embedding that was
 fitted to people's choices (SPoSE, VICE), the same rule makes a *human model*.
 """
 
@@ -30,7 +30,7 @@ from ldm_kit.errors import BadInputError, one_of, real_number
 Floats = npt.NDArray[np.float64]
 
 # At this temperature the observers of `norms` agree with their majority as often as people do on THINGS' triplets
-# judged repeatedly (0.68), which a test keeps true.
+# judged repeatedly (0.68), which a test checks.
 TEMPERATURE = 0.51
 # SPoSE and VICE are fitted with a softmax over plain dot products: at 1 they choose as people did.
 _HUMAN_MODEL_TEMPERATURE = 1.0
@@ -60,7 +60,7 @@ def load_toybox(
         ``things_concepts.tsv`` beside it) to draw the choices from; rows are matched by concept name. By
         default the choices come from feature norms that we wrote.
     triplets : path-like, optional
-        A file of choices to use instead, with the names of objects or 0-based indices: human ones, say.
+        A file of choices to use instead, with the names of objects or 0-based indices, e.g. human ones.
     captions : path-like, optional
         A file of captions by name, see `load_folder`. By default the captions are Toybox's own.
     n_triplets : int
@@ -146,7 +146,7 @@ def choice_probabilities(
     triplets : array_like of int, shape (t, 3)
         0-based rows of `embedding`.
     temperature : float, default 1.0
-        Lower is surer; SPoSE's own rule has 1.
+        Lower means more certain; SPoSE's own rule has 1.
 
     Returns
     -------
@@ -169,8 +169,8 @@ def choice_probabilities(
     first, second, third = table[checked_indices(triplets, len(table)).T]
     # column c: the similarity of the two items that stay together when c goes
     pairs = [(second * third).sum(1), (first * third).sum(1), (first * second).sum(1)]
-    kept = np.stack(pairs, axis=1) / real_number("temperature", temperature, positive=True)
-    weights = np.exp(kept - kept.max(axis=1, keepdims=True))
+    scaled = np.stack(pairs, axis=1) / real_number("temperature", temperature, positive=True)
+    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     probabilities: Floats = weights / weights.sum(axis=1, keepdims=True)
     return probabilities
 

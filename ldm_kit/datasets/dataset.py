@@ -39,18 +39,18 @@ class Dataset:
         dimensions. The one that the choices were drawn from, where it is known, comes first.
     embedding_sources : mapping of str to str, optional
         Whose dimensions an embedding holds: "human model" (fitted to people's choices) or "simulated". This
-        says what the embedding *is*, whoever made the choices.
+        describes the embedding itself, whoever made the choices.
     categories : pandas.DataFrame of bool, optional
         Rows are stimulus names, columns categories; a stimulus may be in several or in none.
     rdm : pandas.DataFrame, optional
         Human dissimilarities (0 to 1) of some of the stimuli, symmetric; rows and columns are their names.
     notes : tuple of str
-        What a reader must know: what was dropped, what is simulated.
+        What a reader must know, e.g. what was dropped and what is simulated.
 
     Raises
     ------
     MismatchError
-        If a part is about a stimulus that is not among `stimuli`.
+        If judgements are about a stimulus that is not among `stimuli`.
 
     Examples
     --------
@@ -75,10 +75,10 @@ class Dataset:
         parts = [*self.embeddings.items(), ("categories", self.categories), ("rdm", self.rdm)]
         for part, frame in parts:
             rows = () if frame is None else frame.index
-            strangers = [str(row) for row in rows if row not in self.stimuli]
-            if strangers:
-                first = ", ".join(strangers[:5])
-                raise MismatchError(f"{len(strangers)} rows of {part!r} are not among the stimuli: {first}.")
+            unknown = [str(row) for row in rows if row not in self.stimuli]
+            if unknown:
+                first = ", ".join(unknown[:5])
+                raise MismatchError(f"{len(unknown)} rows of {part!r} are not among the stimuli: {first}.")
 
     def __len__(self) -> int:
         return len(self.stimuli)
@@ -110,7 +110,7 @@ class Dataset:
         """
         if self.triplets is None or not len(self.triplets):
             raise BadInputError(
-                f"The data set {self.name!r} has no triplets to agree with. Put triplets.csv beside its images (three "
+                f"The data set {self.name!r} has no triplets to compare a model with. Put triplets.csv beside its images (three "
                 "names a line, the odd one last), or pass a file by `triplets=`. Notebooks 01 and 05 need none."
             )
         return self.triplets.judgements
@@ -140,7 +140,7 @@ class Dataset:
         return f"{embedding} ({source})" if source else embedding
 
     def subset(self, names: Iterable[str]) -> Dataset:
-        """Keep some stimuli, and of every part what is about them alone.
+        """Keep some stimuli, and the judgements that are about them alone.
 
         Parameters
         ----------

@@ -23,7 +23,7 @@ TABLES = (
     "items1854names.tsv",  # of 2020, whose columns have other names: the sixth is the unique one
 )
 PLAIN = "unique_id.txt"
-# SHA-256 of the 1,854 names in canonical order, parted by line ends, and of the table of 2020, as it was released.
+# SHA-256 of the 1,854 names in canonical order, separated by line ends, and of the table of 2020, as it was released.
 _CANONICAL = "ac73a006f56abcd43e0f6e1ec2432e681d1125417c27d67904df1613eee9be42"
 _OF_2020 = "03dbe77972f9466ff8baa0da604d9f5104f677bf77cc602faebfa03a290fb51c"
 _VECTORS = "An embedding is a text file without a header or a plain .npy: numbers, a concept a row."
@@ -35,7 +35,7 @@ def read_embedding(path: str | os.PathLike[str], concepts: Sequence[str] | None 
     Parameters
     ----------
     path : path-like
-        Text (a concept a line, numbers parted by spaces, tabs or commas) or ``.npy``, shape (n, d).
+        Text (a concept a line, numbers separated by spaces, tabs or commas) or ``.npy``, shape (n, d).
     concepts : sequence of str, optional
         What the rows stand for. By default read from the file's folder, see `embeddings.read_concepts`.
 
@@ -107,7 +107,7 @@ def read_concepts(folder: str | os.PathLike[str]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame, shape (1854, 2) for THINGS
-        Indexed by concept (``uniqueID``), in canonical order; columns ``label`` (words for prompts) and
+        Indexed by concept (``uniqueID``), in canonical order; columns ``label`` (text for prompts) and
         ``definition`` (str, or None where there is none).
 
     Raises
@@ -165,14 +165,14 @@ def _concept_table(path: Path) -> pd.DataFrame:
     table = named_rows(path, "It should be THINGS' own table of concepts, separated by tabs.")
     blank = pd.Series("", index=table.index)
     about = next((column for column in table if str(column).startswith("Definition")), None)
-    words, definitions = (table.get(column, blank).str.strip() for column in ("Word", about))
-    labels = [word or label_of(str(concept)) for concept, word in words.items()]
+    texts, definitions = (table.get(column, blank).str.strip() for column in ("Word", about))
+    labels = [text or label_of(str(concept)) for concept, text in texts.items()]
     columns = {"label": labels, "definition": [text or None for text in definitions]}
     return pd.DataFrame(columns, index=list(table.index), dtype=object)
 
 
 def _check_order(names: list[str], path: Path) -> None:
-    """A table is easily sorted anew, and every row of triplets and embeddings is then another concept's."""
+    """Raise unless the order is THINGS' own: in another one, rows of triplets and embeddings mean other concepts."""
     if _digest(names) == _CANONICAL or hashlib.sha256(path.read_bytes()).hexdigest() == _OF_2020:
         return
     canonical = sorted(names, key=lambda name: name.replace("_", " "))

@@ -74,7 +74,7 @@ def fetch_things(
     ``images``         26,107 photographs, 1,854 are unpacked      5 GB
     =================  ==========================================  ========
 
-    Sizes are rough. Addresses whose table says ``tried: false`` were not reachable when it was written.
+    Sizes are rough. Addresses marked ``tried: false`` were not reachable when the table was written.
 
     Parameters
     ----------

@@ -47,9 +47,14 @@ class Stimulus:
     concept : str
         The object shown, e.g. ``"ice_cream"`` (a THINGS `uniqueID` where the images are from THINGS).
     label : str
-        The concept as words, e.g. ``"ice cream"``.
+        The concept as a prompt names it, e.g. ``"ice cream"``.
     caption : str or None
         A description, where there is one.
+
+    Examples
+    --------
+    >>> Stimulus("ice_cream/ice_cream_01b.jpg", "ice_cream", "ice cream").label
+    'ice cream'
     """
 
     name: str
@@ -67,9 +72,9 @@ class Stimuli:
     names : sequence of str
         Unique; a file's path relative to `root`.
     concepts, labels : sequence of str, optional
-        One a name. By default the file's stem, and the concept as words.
+        One a name. By default the file's stem, and `label_of` the concept.
     captions : sequence of str or None, optional
-        One a name. By default none has any.
+        One a name. By default no stimulus has one.
     root : str
         The folder that the names start from. Not part of what the stimuli *are*: the same images in
         another folder are the same stimuli.
@@ -80,7 +85,7 @@ class Stimuli:
     fingerprinter : callable, optional
         ``name -> str`` for such images: a hash of everything that determines the image.
     all_concepts, all_labels : sequence of str, optional
-        Every concept of the dataset and its label, kept by subsets: a stimulus's shuffled label must not
+        Every concept of the dataset and its label, which subsets retain: a stimulus's shuffled label must not
         depend on the other stimuli of a subset. By default those of the stimuli themselves.
 
     Attributes
@@ -124,7 +129,9 @@ class Stimuli:
             raise BadInputError(f"The file name {bad!r} is not UTF-8 or holds a line end. Rename the file.")
         for column, values in zip(_COLUMNS, (names, concepts, labels, captions), strict=True):
             if len(values) != len(names):
-                raise BadInputError(f"{len(values)} {column} for {len(names)} stimuli: give one a stimulus.")
+                raise BadInputError(
+                    f"{len(values)} {column} for {len(names)} stimuli: pass one for each stimulus."
+                )
             object.__setattr__(self, column, values)
         if not self.all_concepts:
             label = dict(zip(concepts, labels, strict=True))
@@ -196,7 +203,7 @@ class Stimuli:
         return rows[0]
 
     def select(self, names: Iterable[str]) -> Stimuli:
-        """Keep the stimuli named, in this order; a concept stands for all its images.
+        """Select the named stimuli, in this order; a concept stands for all its images.
 
         Parameters
         ----------
@@ -217,7 +224,7 @@ class Stimuli:
         return self._rows(list(dict.fromkeys(row for name in names for row in self._find(name))))
 
     def open(self, which: str | int | np.integer) -> Image.Image:
-        """Open one image, now, as 8-bit RGB; see `open_image`.
+        """Open one image as 8-bit RGB; see `open_image`.
 
         Parameters
         ----------
@@ -240,8 +247,8 @@ class Stimuli:
     def fingerprint(self, which: str | int | np.integer) -> str:
         """Return a SHA-256 that changes when the image does.
 
-        Of the file's bytes, or of what determines a drawn image. Stores record it, so that features of
-        an image that was since replaced are noticed.
+        It covers the file's bytes, or what determines a drawn image. Stores record it, so that features
+        of an image that has since been replaced are noticed.
 
         Examples
         --------
@@ -271,9 +278,9 @@ class Stimuli:
 
 
 def label_of(concept: str) -> str:
-    """Turn a concept's name into words for a prompt.
+    """Turn a concept's name into text for a prompt.
 
-    Underscores and hyphens become spaces; the digit by which THINGS tells homonyms apart is dropped.
+    Underscores and hyphens become spaces; the digit by which THINGS distinguishes homonyms is dropped.
 
     Examples
     --------
@@ -315,7 +322,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     _check_file(path)
     try:
         with warnings.catch_warnings():
-            # Pillow warns from half of the size on at which it refuses.
+            # Pillow already warns at half of the size at which it refuses.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(path, formats=_FORMATS)
         with opened as image:
@@ -409,10 +416,10 @@ def _range(image: Image.Image, path: Path) -> tuple[int, bool]:
     if unit is not None:
         raise unreadable(path, f"its pixels are {unit}, which have no agreed range", _RESCALE)
     deep = image.mode.startswith("I;16")
-    if bits == 16:  # of other modes Pillow keeps the upper eight of them
+    if bits == 16:  # of other modes Pillow returns the upper eight alone
         most = int(np.asarray(image).max()) if deep else 256 * int(np.asarray(image)[..., :3].max())
         if most < 2**14 and (most or not deep):
-            reason = f"its 16-bit values end at {most:,}: it is very dark, or of 12 or 14 bits, which the file does not tell"
+            reason = f"its 16-bit values end at {most:,}: it is very dark, or of 12 or 14 bits, which the file does not record"
             raise unreadable(path, reason, f"{_RESCALE} (multiply by 16 if they are of 12 bits)")
     # Pillow inverts an image whose white is 0 if it has 8 bits, but not if it has 16.
     return 2 ** (bits if 8 < bits < 16 else 16) - 1, deep and tags.get(_PHOTOMETRIC) == 0

@@ -1,4 +1,4 @@
-"""Small text files: what parts the columns, is there a header, are these numbers; and captions by name."""
+"""Small text files: their separator, header and numbers; and captions by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ldm_kit.errors import BadInputError, LdmKitError, unknown_name
 
 _CAPTIONS = (
     "Captions are a JSON object {name: caption}, or a CSV or TSV of two columns, name and caption, "
-    "with or without a header that says so; names are the stimuli's (or their concepts')."
+    "with or without a header of these; names are the stimuli's (or their concepts')."
 )
 
 
@@ -93,12 +93,12 @@ def read_array(path: Path, expected: str) -> npt.NDArray[Any]:
 
 
 def is_number(cell: str) -> bool:
-    """Tell whether a cell reads as a number."""
+    """Return whether a cell reads as a number."""
     try:
         float(cell)
     except ValueError:
         return False
-    return "_" not in cell  # which Python reads as a number, and nobody writes
+    return "_" not in cell  # Python reads 1_000 as a number; in a file it is a name
 
 
 def whole_numbers(array: npt.NDArray[Any], path: Path, expected: str) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""THINGS: photographs of object concepts, and what people say about them."""
+"""THINGS: photographs of object concepts, and people's judgements of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ldm_kit.datasets.triplets import aggregate_repeated, checked_indices
 from ldm_kit.errors import BadInputError, one_of
 
 _ENVIRONMENT = "LDM_KIT_THINGS"
-# Where THINGS and THINGS-data keep their files, relative to the root.
+# Where THINGS and THINGS-data put their files, relative to the root.
 _FOLDERS = ("", "data", "variables", "triplet_dataset", "data/triplet_dataset", "03_category-level")
 TRIPLETS = (
     "triplets_large_final_correctednc_correctedorder.csv",
@@ -59,7 +59,7 @@ def load_things(
     images: str | None = None,
     embeddings: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> Dataset:
-    """Load THINGS from a folder.
+    r"""Load THINGS from a folder.
 
     ===================  ===========================================
     concepts             1,854 (those without an image are dropped)
@@ -77,7 +77,7 @@ def load_things(
         that the environment variable ``LDM_KIT_THINGS`` names.
     triplets : path-like, optional
         A file that `read_triplets` reads, as a path or as a name within `root`; by default the first found. Choices
-        from elsewhere, or of players, are not taken for THINGS' own: `repeated` is then what repeats among them.
+        from elsewhere, or of players, are not THINGS' own: `repeated` then holds the repeats among them.
     captions : path-like, optional
         A file of captions by name, see `load_folder`. By default the concepts' definitions serve.
     images : {"object_images", "images", "object_images_CC0", "."}, optional
@@ -88,8 +88,8 @@ def load_things(
     Returns
     -------
     Dataset
-        Stimuli in the canonical order of their concepts; `notes` tell how many concepts and triplets are
-        left.
+        Stimuli in the canonical order of their concepts; `notes` state how many concepts and
+        triplets are left.
 
     Raises
     ------
@@ -105,8 +105,13 @@ def load_things(
 
     Examples
     --------
-    >>> load_things("../shared/things").stimuli.names[:2]  # doctest: +SKIP
-    ('acorn.jpg', 'airbag.jpg')
+    >>> from PIL import Image
+    >>> Path("images").mkdir()
+    >>> for concept in ("acorn", "airbag"):
+    ...     Image.new("RGB", (8, 8)).save(f"images/{concept}.png")
+    >>> _ = Path("unique_id.txt").write_text("acorn\nairbag\n")
+    >>> load_things(".").stimuli.names
+    ('acorn.png', 'airbag.png')
     """
     root = _root(root)
     listed = _locate(root, *TABLES, PLAIN)

@@ -83,7 +83,7 @@ def category(name: str) -> str:
     Returns
     -------
     str
-        One of 14 words, four objects each.
+        One of 14 categories, four objects each.
 
     Raises
     ------

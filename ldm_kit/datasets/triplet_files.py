@@ -57,7 +57,7 @@ def read_triplets(
         One of four formats, distinguished by the file's content:
 
         - text of three columns (spaces, tabs, commas or semicolons): 0-based indices, or names; the third is the
-          odd one out. A first line ``name1,name2,name3`` or ``index1,index2,index3`` may say which;
+          odd one out. A first line ``name1,name2,name3`` or ``index1,index2,index3`` may declare which;
         - ``.npy``, an integer array (t, 3), the same;
         - text with a header that has the columns ``image1``, ``image2``, ``image3`` (1-based), ``choice``
           (1 to 3: which of the three is the odd one) and perhaps ``subject_id``, as THINGS-data
@@ -68,7 +68,7 @@ def read_triplets(
         What the indices stand for, in order: the 1,854 concepts for THINGS. A file may name a stimulus by its name,
         or by a concept of which there is one image (of a plain sequence: by the name without its extension).
     items : {"names", "indices"}, optional
-        What a file's numbers are, where stimuli have numbers for names (``1.png``) and no first line says it.
+        What a file's numbers are, where stimuli have numbers for names (``1.png``) and no first line declares it.
         By default a file that could mean either is refused.
     judgements : {"human", "human model", "simulated"}
         Who chose.
@@ -102,7 +102,7 @@ def read_triplets(
     path = Path(path)
     stimuli = names if isinstance(names, Stimuli) else Stimuli(tuple(names))
     if items is not None:
-        one_of("kind of items", items, ("names", "indices"), "Say what the numbers of the file are.")
+        one_of("kind of items", items, ("names", "indices"), "State what the numbers of the file are.")
     if holds_choices(path):
         return read_choices(path, stimuli.names, dataset=dataset or None)
     numbered = _numbered(stimuli)
@@ -116,7 +116,7 @@ def read_triplets(
         layout = layout_of(path, _EXPECTED)
         header = _header(layout.cells, stimuli)
         if header and items and header != items:
-            found = f"The first line of {str(path)!r} says that it holds {header}"
+            found = f"The first line of {str(path)!r} declares that it holds {header}"
             raise MismatchError(f"{found}, and items={items!r} was passed. Leave one of them out.")
         items = header or items
         released = set(_RELEASED) <= set(layout.cells)
@@ -151,19 +151,19 @@ def _numbered(stimuli: Stimuli) -> dict[float, set[int]]:
     stems = [PurePosixPath(name).stem for name in stimuli.names]
     alone = {stem for stem, n in Counter(stems).items() if n == 1}
     for row, (name, concept, stem) in enumerate(zip(stimuli.names, stimuli.concepts, stems, strict=True)):
-        words = {name, *({stem} & alone), *([concept] if len(stimuli.by_concept[concept]) == 1 else [])}
-        for word in words:
-            if is_number(word) and float(word).is_integer():
-                found.setdefault(float(word), set()).add(row)
+        aliases = {name, *({stem} & alone), *([concept] if len(stimuli.by_concept[concept]) == 1 else [])}
+        for alias in aliases:
+            if is_number(alias) and float(alias).is_integer():
+                found.setdefault(float(alias), set()).add(row)
     return found
 
 
 def _header(cells: tuple[str, ...], stimuli: Stimuli) -> str | None:
-    """What a first line says the three columns hold, if it says so: "names" or "indices"."""
+    """What a first line declares the three columns to hold, if it does: "names" or "indices"."""
     if any(cell in stimuli or cell in stimuli.by_concept for cell in cells):
         return None
-    words = {re.sub(r"\d?$", "", cell.lower()) for cell in cells}
-    return {"name": "names", "index": "indices"}.get(words.pop()) if len(words) == 1 else None
+    columns = {re.sub(r"\d?$", "", cell.lower()) for cell in cells}
+    return {"name": "names", "index": "indices"}.get(columns.pop()) if len(columns) == 1 else None
 
 
 def _frame(path: Path, separator: str, *, header: bool, text: Iterable[str | int]) -> pd.DataFrame:
@@ -202,14 +202,14 @@ def _subjects(column: pd.Series) -> Ints:
 def _named_or_counted(
     cells: npt.NDArray[Any], stimuli: Stimuli, numbered: dict[float, set[int]] | None, first: int, path: Path
 ) -> Ints:
-    """Positions of stimuli from cells that name them, or count them from `first`; never a guess between the two."""
+    """Positions of stimuli from cells that name them, or count them from `first`, without guessing which."""
     where, distinct = pd.factorize(cells.reshape(-1))
-    words = [str(cell).strip() for cell in distinct]
+    texts = [str(cell).strip() for cell in distinct]
     positions = {concept: rows[0] for concept, rows in stimuli.by_concept.items() if len(rows) == 1}
     positions |= {name: row for row, name in enumerate(stimuli.names)}
-    unknown = next((word for word in words if word not in positions), None)
-    if numbered is not None and all(map(is_number, words)):
-        values = np.array(list(map(float, words)))
+    unknown = next((text for text in texts if text not in positions), None)
+    if numbered is not None and all(map(is_number, texts)):
+        values = np.array(list(map(float, texts)))
         numbers = whole_numbers(values[where].reshape(cells.shape), path, _EXPECTED)
         double = [value for value in values if not numbered.get(value, set()) <= {int(value) - first}]
         if not double:
@@ -219,7 +219,7 @@ def _named_or_counted(
     if unknown is not None:
         advice = "Name stimuli, or concepts of one image, below a line `name1,name2,name3` or none."
         raise unknown_name(f"name in {path.name}", unknown, positions, advice)
-    named: Ints = np.array([positions[word] for word in words], dtype=np.int64)
+    named: Ints = np.array([positions[text] for text in texts], dtype=np.int64)
     return named[where].reshape(cells.shape)
 
 
@@ -242,7 +242,7 @@ def _two_ways(
     number = int((inside or double)[0])
     name = stimuli.names[min(numbered[number])]
     at = f" ({stimuli.names[number - first]!r})" if inside else ""
-    full = "Say" if is_number(name) else f"Write names in full ({name}), or say"
+    full = "State" if is_number(name) else f"Write names in full ({name}), or state"
     return BadInputError(
         f"{str(path)!r} can be read in two ways: its {number} may be the stimulus {name!r} or number {number} in the list "
         f"of stimuli, counted from {first}{at}. {full} which it is: by items='names' or items='indices', or, of three "
@@ -254,7 +254,7 @@ def _two_ways(
 
 
 def holds_choices(path: Path) -> bool:
-    """Tell whether a path is a player's file, or a folder that may hold some."""
+    """Return whether a path is a player's file, or a folder that may hold some."""
     if not path.is_file() or path.suffix == ".npy":
         return path.is_dir()
     with reading(path, _PLAYERS), path.open(encoding="utf-8-sig") as file:
@@ -295,14 +295,14 @@ def read_choices(
     ------
     BadInputError
         If there is no such file, none in the folder, one cannot be read, a column is missing, people are mixed with
-        others or data sets with each other. One file that cannot be read is never left out of a class: it is named.
+        others or data sets with each other. A file that cannot be read is named in the error, never skipped.
     UnknownNameError
         If a stimulus is not in `names`.
 
     Notes
     -----
-    A last line that is still being written, or was cut short by a crash, is left out. Hidden files are no players'
-    (``._ann.csv`` is what macOS puts beside ``ann.csv`` on other systems' disks).
+    A last line that is still being written, or was cut short by a crash, is left out, and so are hidden
+    files (macOS puts ``._ann.csv`` beside ``ann.csv`` on other systems' disks).
 
     Examples
     --------
@@ -374,6 +374,6 @@ def _of_one(frame: pd.DataFrame, column: str, wanted: str | None, path: Path) ->
     found = sorted(set(frame[column]))
     if wanted is None and len(found) > 1:
         both = f"{' and '.join(found)} choices, which are never mixed"
-        raise BadInputError(f"{str(path)!r} holds {both}. Say which, e.g. `{column}={found[0]!r}`.")
+        raise BadInputError(f"{str(path)!r} holds {both}. Name one, e.g. `{column}={found[0]!r}`.")
     kind = one_of(f"{column} in {path.name}", wanted or found[0], found, "Read one of these.")
     return frame[frame[column] == kind]

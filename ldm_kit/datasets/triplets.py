@@ -60,7 +60,9 @@ class Triplets:
         object.__setattr__(self, "names", tuple(self.names))
         one_of("kind of judgements", self.judgements, JUDGEMENTS, "Name those who chose.")
         if self.subjects is not None and len(self.subjects) != len(self.indices):
-            raise BadInputError(f"{len(self.subjects)} subjects for {len(self)} triplets: give one a row.")
+            raise BadInputError(
+                f"{len(self.subjects)} subjects for {len(self)} triplets: pass one for each row."
+            )
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -113,7 +115,7 @@ class Triplets:
         Parameters
         ----------
         names : sequence of str
-            Stimulus names, in the order that the result's indices shall have.
+            Stimulus names, in the order that the new indices refer to.
 
         Examples
         --------
@@ -122,9 +124,9 @@ class Triplets:
         [[2, 1, 0]]
         """
         indices = self._rows_of(names)
-        kept = (indices >= 0).all(axis=1)
-        subjects = None if self.subjects is None else self.subjects[kept]
-        return replace(self, indices=indices[kept], names=tuple(names), subjects=subjects)
+        inside = (indices >= 0).all(axis=1)
+        subjects = None if self.subjects is None else self.subjects[inside]
+        return replace(self, indices=indices[inside], names=tuple(names), subjects=subjects)
 
     def on(self, names: Sequence[str]) -> Ints:
         """Return the indices as rows of `names`; a stimulus of a triplet that is absent is an error.
@@ -165,7 +167,7 @@ class Triplets:
 
 
 def checked_indices(indices: npt.ArrayLike, n: int | None) -> Ints:
-    """Return `indices` as an int64 array (t, 3), or raise an error that says what is wrong with it.
+    """Return `indices` as an int64 array (t, 3), or raise an error that explains what is wrong with it.
 
     Parameters
     ----------
@@ -218,7 +220,7 @@ def aggregate_repeated(triplets: Triplets, at_least: int = 10) -> pd.DataFrame:
     ----------
     triplets : Triplets
     at_least : int
-        Keep triplets judged so many times; small numbers bias the majority's share upward.
+        Keep triplets judged at least this often; small numbers bias the majority's share upward.
 
     Returns
     -------

@@ -18,7 +18,7 @@ from ldm_kit.tables import tidy
 Counts = npt.NDArray[np.int64]
 SUMMARY = ("id_lo", "id_mid", "id_hi", "n_per_triplet", "prop_max")
 BIAS_DRAWS = 200
-OFTEN = 0.1  # a share of choices of repeated sets that is no accident of drawing sets at random
+OFTEN = 0.1  # a share of choices of repeated sets that sets drawn at random do not reach
 
 
 def noise_ceiling(
@@ -33,7 +33,7 @@ def noise_ceiling(
 
     Each set of three that was judged often enough counts once. Its *upper* bound is the share of its
     majority answer: no model that gives one answer can do better on these judgements. Its *lower* bound
-    is how often one participant gives the majority answer of the others (a tie among theirs earns 1/2 or 1/3).
+    is how often one participant gives the majority answer of the others (a tie among theirs scores 1/2 or 1/3).
     The upper bound is biased upward when few judged a set, since the majority is found in the same
     answers that it is scored on; `ceiling_high_bias` estimates by how much (parametric bootstrap).
 
@@ -48,7 +48,7 @@ def noise_ceiling(
     ci : bool or {"new objects", "these objects"}
         Which interval the columns `ceiling_low_se` and `ceiling_high_se` belong to.
     source : str, optional
-        Text for the column `ceiling_source`; by default it tells the sets and the judgements.
+        Text for the column `ceiling_source`; by default it names the sets and the judgements.
     random_state : int
         Seed of the bootstrap.
 
@@ -209,7 +209,7 @@ def _counted(judgements: Triplets | npt.ArrayLike) -> tuple[Counts, Counts]:
 
 
 def _from_summary(table: pd.DataFrame) -> tuple[Counts, Counts | None]:
-    """Counts from the number of judgements and the majority's share; the others dealt evenly."""
+    """Counts from the number of judgements and the majority's share; the other answers divided evenly."""
     for name in SUMMARY[3:]:
         one_of("column", name, table.columns, f"A summary has the columns {', '.join(SUMMARY)}.")
     times, share = (pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in SUMMARY[3:])
@@ -219,7 +219,7 @@ def _from_summary(table: pd.DataFrame) -> tuple[Counts, Counts | None]:
     )
     if bad.size:
         raise BadInputError(
-            f"{bad.size} of {len(table)} rows of the summary cannot be, the first at row {bad[0]}: n_per_triplet "
+            f"{bad.size} of {len(table)} rows of the summary are impossible, the first at row {bad[0]}: n_per_triplet "
             f"{table['n_per_triplet'].iloc[bad[0]]}, prop_max {table['prop_max'].iloc[bad[0]]}. Give a whole number of "
             "judgements from 1, and the majority's share from 1/3 to 1 (not in percent); drop rows without one."
         )
@@ -238,8 +238,8 @@ def _leave_one_out_of_summary(counts: Counts) -> npt.NDArray[np.float64]:
     number = np.repeat(np.arange(len(counts)), ways)
     step = np.arange(len(number)) - np.repeat(np.cumsum(ways) - ways, ways)
     second = (rest[number] + 1) // 2 + step
-    dealt = np.stack([most[number], second, rest[number] - second], axis=1)
-    mean: npt.NDArray[np.float64] = np.bincount(number, weights=leave_one_out(dealt)) / ways
+    divided = np.stack([most[number], second, rest[number] - second], axis=1)
+    mean: npt.NDArray[np.float64] = np.bincount(number, weights=leave_one_out(divided)) / ways
     return mean
 
 

@@ -1,4 +1,4 @@
-"""Whatever a measure takes (store, mapping, array) as a list of cells; what is matched to them by name or by row."""
+"""What a measure takes (store, mapping, array) as a list of cells, and tables matched to them by name or by row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Membership = pd.DataFrame | pd.Series | Mapping[str, str | Sequence[str]]
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One array to be measured: what the tidy table says of it, and the stimuli of its rows where they have names."""
+    """One array to be measured: its labels in the tidy table, and the names of its rows where they have any."""
 
     labels: dict[str, Any]
     read: Callable[[], Any] = field(repr=False)
@@ -63,7 +63,7 @@ def cells_of(features: Any) -> list[Cell]:
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Go through `items`, showing a bar that says `what` once a second has passed.
+    """Iterate over `items`, with a progress bar named `what` after the first second.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterato
 
 
 def each_cell(features: Any, what: str) -> Iterator[Cell]:
-    """Go through the cells of a store, a mapping or an array, showing a bar that says `what`."""
+    """Iterate over the cells of a store, a mapping or an array, with a progress bar named `what`."""
     return progress(cells_of(features), what)
 
 

@@ -19,7 +19,7 @@ from ldm_kit.measures.statistics import CORRECTIONS, checked_estimand, corrected
 from ldm_kit.measures.zero_shot import matched_cells, odd_one_out, score_of_code
 from ldm_kit.tables import COLUMNS, tidy
 
-# Labels that say the same thing as another one: they follow it.
+# Labels that another one determines: they follow it.
 FOLLOWS = {
     "depth": "block",
     "timestep": "noise_level",
@@ -69,7 +69,7 @@ def compare(
     pandas.DataFrame
         The tidy table, a row per difference: the labels that the two share, `a` and `b` (values of `by`),
         `accuracy_a`, `accuracy_b`, `difference` (a minus b); `se`, `ci_low` and `ci_high` are those of the
-        difference, uncorrected; `p` (two-sided, Student's t); what `corrected` gives; `by`. `accuracy` is empty.
+        difference, uncorrected; `p` (two-sided, Student's t); what `corrected` returns; `by`. `accuracy` is empty.
 
     Raises
     ------
@@ -158,7 +158,9 @@ def _families(
         cells = families.setdefault(key, (shared, {}))[1].setdefault(labels[by], {})
         place = str([labels[name] for name in average])
         if place in cells:
-            raise MismatchError(f"Two cells share all labels with {by} {labels[by]!r}. Label them apart.")
+            raise MismatchError(
+                f"Two cells share all labels with {by} {labels[by]!r}. Give them different labels."
+            )
         cells[place] = codes
     for _, members in families.values():
         for one, other in pairwise(members):
@@ -184,8 +186,8 @@ def best_cell(
     """Which cell is the most human, and how human is it? Chosen on some objects, reported on others.
 
     The judged objects are halved by `split_objects`. The cell that is most accurate on the triplets wholly among one
-    half is reported on the triplets wholly among the other: its accuracy there owes nothing to having been
-    picked. With few objects the two halves may well pick different cells; then say so.
+    half is reported on the triplets wholly among the other: its accuracy there does not depend on its having
+    been chosen. With few objects the two halves may choose different cells; then report both.
 
     Parameters
     ----------
@@ -269,7 +271,7 @@ def alignment_of_models(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         With `model` as named, and the column `relative_depth`: 0 for a model's first block, 1 for its
-        last, evenly spaced between; 1 where there is but one.
+        last, evenly spaced between; 1 where there is only one.
 
     Examples
     --------

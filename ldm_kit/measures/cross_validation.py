@@ -1,4 +1,4 @@
-"""Cross-validate a probe over objects: it is always scored on objects that it never saw."""
+"""Cross-validate a probe over objects: it is always scored on objects that it was not fitted on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sklearn.base import clone
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import number_of_folds
 from ldm_kit.measures.ceiling import ceiling_columns
-from ldm_kit.measures.cells import cells_of, progress
-from ldm_kit.measures.descent import Matrix, cross_entropy
+from ldm_kit.measures.cells import Matrix, cells_of, progress
+from ldm_kit.measures.descent import cross_entropy
 from ldm_kit.measures.fitting import Probe
 from ldm_kit.measures.folds import Indices, each_fold, object_folds, within
 from ldm_kit.measures.grouped import Grouped
@@ -28,19 +28,27 @@ from ldm_kit.tables import tidy
 
 @dataclass(frozen=True, eq=False)
 class ProbeResult:
-    """What cross-validation found.
+    """The results of cross-validating a probe.
 
     Attributes
     ----------
     table : pandas.DataFrame
         The tidy table, one row per cell and fold.
     probes : tuple of Probe
-        The fitted probe of each row of `table`; empty if they were not kept.
+        The fitted probe of each row of `table`; empty with ``keep_probes=False``.
     pooled : pandas.DataFrame
         The tidy table, one row per cell: all folds' held-out triplets together.
     folds : mapping of str (or int) to int
         The fold in which each judged object was held out, by its name, or by its row where objects have no names.
-        Objects that were never judged are not in it: no probe saw them.
+        Objects without judgements are not in it: no probe was fitted on them.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> X, t = rng.normal(size=(30, 4)), np.array([rng.permutation(30)[:3] for _ in range(900)])
+    >>> result = cross_validate_probe(X, t, LinearProbe(alpha=0.01, cv=0, max_iter=3))
+    >>> len(result.table), len(result.probes), len(result.pooled)
+    (3, 3, 1)
     """
 
     table: pd.DataFrame
@@ -75,7 +83,7 @@ def cross_validate_probe(
     ceiling: Any = None,
     keep_probes: bool = True,
 ) -> ProbeResult:
-    """Fit a probe on some objects, score it on the others, and compare with no probe at all.
+    """Fit a probe on some objects, score it on the others, and compare with the features without a probe.
 
     Objects are assigned to folds at random. A fold's probe is fitted on the triplets wholly among the other folds' objects
     (everything: mean, scale, PCA, α, stopping) and scored on those wholly among its own. Zero-shot accuracy is

@@ -1,7 +1,7 @@
 """How a probe is fitted: its objective, the gradient, and L-BFGS from a multiple of the identity.
 
 Muttenthaler et al. 2023 (*Human alignment of neural network representations*, eq. 2 and 3) minimise, over triplets
-with kept pair (a, b) and odd one c and with Z = XW + b,
+with the pair (a, b), the odd one c and with Z = XW + b,
 
     mean of -log( exp(z_a·z_b) / (exp(z_a·z_b) + exp(z_a·z_c) + exp(z_b·z_c)) )  +  α ‖W‖_F.
 
@@ -16,20 +16,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ldm_kit.measures import kernels
+from ldm_kit.measures.cells import Matrix
 from ldm_kit.measures.folds import Indices
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.kernels import in_threads
 
-Matrix = npt.NDArray[np.floating]
-
 PENALTIES = ("frobenius", "squared", "identity")
 LEAST_TEMPERATURE = 0.05  # a start of zero would be a saddle point: the gradient is a multiple of W
-HIDDEN_START = 0.01  # spread of the second layer's weights at the start: next to none
+HIDDEN_START = 0.01  # spread of the second layer's weights at the start: almost 0
 MEMORY = 8  # pairs of steps and changes of the gradient that L-BFGS remembers
-SUFFICIENT = 1e-4  # Armijo: the share of the promised decrease that a step must bring
+SUFFICIENT = 1e-4  # Armijo: the share of the predicted decrease that a step must achieve
 CURVED = 1e-10  # pairs with less curvature, relative to their lengths, are not remembered
 HALVINGS = 20
 
@@ -65,7 +63,7 @@ def minimise(
     for iteration in range(1, max_iter + 1):
         direction = _direction(gradient, history)
         slope = float(np.dot(direction, gradient))
-        if slope >= 0:  # rounding spoilt the model of the curvature: forget it
+        if slope >= 0:  # rounding has spoilt the estimated curvature: discard it
             history.clear()
             direction = -gradient
             slope = float(np.dot(direction, gradient))
@@ -77,7 +75,7 @@ def minimise(
             new_value, new_gradient = function(new_x)
             if new_value <= value + SUFFICIENT * step * slope:
                 break
-            # The minimum of the parabola through what is known, kept within a tenth and a half.
+            # The minimum of the parabola through what is known, limited to between a tenth and a half.
             rise = 2 * (new_value - value - step * slope)
             best = -slope * step / rise if np.isfinite(rise) and rise > 0 else 0.5
             step *= min(max(best, 0.1), 0.5)
@@ -110,7 +108,7 @@ def _direction(gradient: Matrix, history: deque[tuple[Matrix, Matrix, float]]) -
 
 
 def cross_entropy(S: Matrix, groups: Grouped) -> float:
-    """Mean cross-entropy of the kept pairs under the softmax over the three similarities.
+    """Mean cross-entropy of the pairs that stay together under the softmax over the three similarities.
 
     Examples
     --------
@@ -141,7 +139,7 @@ def _cross_entropy_slope(Z: Matrix, groups: Grouped) -> tuple[float, Matrix]:
 class Descent:
     """The objective over one set of training objects: prepared features, and triplets of their rows.
 
-    A subclass says what the parameters are: `start`, `value_and_slope`, `similarity`.
+    A subclass defines the parameters: `start`, `value_and_slope`, `similarity`.
     """
 
     start: Matrix
@@ -163,7 +161,7 @@ class Descent:
         """Minimise cross-entropy + `alpha` × penalty from `start`."""
         return minimise(lambda x: self.value_and_slope(x, alpha), self.start, max_iter=max_iter, seen=seen)
 
-    def judge(self, X: Matrix, indices: Indices) -> Callable[[Matrix], float]:
+    def validation_loss(self, X: Matrix, indices: Indices) -> Callable[[Matrix], float]:
         """From parameters to the mean cross-entropy on other prepared objects and their triplets."""
         similarity, groups = self.similarity(X), Grouped(indices, len(X))
         return lambda x: cross_entropy(similarity(x), groups)
@@ -268,7 +266,7 @@ class LinearDescent(Descent):
 
 
 class MLPDescent(Descent):
-    """Z = XW + tanh(XU + c)V + b, the penalty being the squared norm of everything.
+    """Z = XW + tanh(XU + c)V + b, the penalty being the squared norm of all parameters.
 
     Examples
     --------

@@ -19,8 +19,8 @@ from sklearn.utils.validation import check_is_fitted
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError, real_number, whole_number
 from ldm_kit.files import with_ending, written_aside
-from ldm_kit.measures.cells import checked_matrix
-from ldm_kit.measures.descent import Descent, Matrix
+from ldm_kit.measures.cells import Matrix, checked_matrix
+from ldm_kit.measures.descent import Descent
 from ldm_kit.measures.folds import Indices, object_folds, wholly_in, within
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import similarity_and_tolerance
@@ -28,7 +28,7 @@ from ldm_kit.measures.zero_shot import SCORE
 
 FORMAT = "ldm_kit.probe/2"
 ENDING = ".safetensors"
-# Fewer validation triplets than this say little; then those with two held-out objects count too.
+# Fewer validation triplets than this are too noisy; then those with two held-out objects count too.
 ENOUGH = 300
 # Parameters that are whole numbers, and the least of each.
 LEAST = {"n_components": 1, "hidden": 1, "max_iter": 0, "patience": 1, "cv": 0, "random_state": 0}
@@ -79,7 +79,7 @@ class Preparation(NamedTuple):
         return cls(mean.astype(X.dtype), (scale * norm).astype(X.dtype), components)
 
     def __call__(self, X: Matrix) -> Matrix:
-        """Prepare the rows of `X`, fitted on or not."""
+        """Prepare the rows of `X`, of training objects or others."""
         out = (X - self.mean) / self.scale
         return out if self.components is None else out @ self.components
 
@@ -139,6 +139,12 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             validation folds.
         MismatchError
             If `X` has not one row a stimulus of the triplets.
+
+        Examples
+        --------
+        >>> probe = lk.LinearProbe(alpha=0.01, cv=0, max_iter=3).fit(np.eye(4), [[0, 1, 2], [1, 2, 3]])
+        >>> probe.W_.shape
+        (4, 4)
         """
         alphas = self._alphas()
         matrix = checked_matrix(X, "X")
@@ -158,6 +164,12 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ndarray, shape (n, k)
+
+        Examples
+        --------
+        >>> probe = lk.LinearProbe(alpha=0.01, cv=0, max_iter=3).fit(np.eye(4), [[0, 1, 2], [1, 2, 3]])
+        >>> probe.transform(np.ones((5, 4))).shape
+        (5, 4)
         """
         check_is_fitted(self, "n_iter_")
         matrix = checked_matrix(X, "X")
@@ -169,7 +181,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self._map(Preparation(self.mean_, self.scale_, self.components_)(matrix))
 
     def score(self, X: npt.ArrayLike, triplets: Triplets | npt.ArrayLike) -> float:
-        """Odd-one-out accuracy on triplets of rows of `X`; ties score what guessing would earn.
+        """Odd-one-out accuracy on triplets of rows of `X`; ties score the mean of guessing.
 
         Parameters
         ----------
@@ -179,6 +191,12 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         float
+
+        Examples
+        --------
+        >>> X = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+        >>> lk.LinearProbe(alpha=0.01, cv=0, max_iter=3).fit(X, [[0, 1, 2]]).score(X, [[0, 1, 2]])
+        1.0
         """
         Z = self.transform(X)
         codes = Grouped(_rows_of(Z, triplets), len(Z)).choose(*similarity_and_tolerance(Z, "dot"))
@@ -195,6 +213,12 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         pathlib.Path
+
+        Examples
+        --------
+        >>> probe = lk.LinearProbe(alpha=0.01, cv=0, max_iter=3).fit(np.eye(4), [[0, 1, 2], [1, 2, 3]])
+        >>> probe.save("probe").name
+        'probe.safetensors'
         """
         check_is_fitted(self, "n_iter_")
         fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
@@ -227,6 +251,12 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ------
         BadInputError
             If the file is not a probe of this class.
+
+        Examples
+        --------
+        >>> probe = lk.LinearProbe(alpha=0.01, cv=0, max_iter=3).fit(np.eye(4), [[0, 1, 2], [1, 2, 3]])
+        >>> lk.LinearProbe.load(probe.save("probe")).alpha_
+        0.01
         """
         path = with_ending(path, ENDING)
         try:
@@ -256,7 +286,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         raise NotImplementedError
 
     def _keep(self, descent: Any, x: Matrix) -> None:
-        """Set the fitted arrays from the parameters that the descent ended with."""
+        """Set the fitted arrays from the parameters that the descent returned."""
         raise NotImplementedError
 
     def _map(self, prepared: Matrix) -> Matrix:
@@ -279,7 +309,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         is scored on triplets of the held-out ones, until `patience` iterations have not improved it. Curves are averaged
         over folds.
         """
-        curves, judged = np.zeros((len(alphas), self.max_iter + 1)), 0
+        curves, n_validated = np.zeros((len(alphas), self.max_iter + 1)), 0
         fold = object_folds(len(X), self.cv, self.random_state)
         for number in range(self.cv):
             out = fold == number
@@ -291,27 +321,27 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 continue
             inside, used = np.flatnonzero(~out), np.unique(indices[validate])
             prepare, descent = self._make(X[inside], within(indices[train], inside))
-            judge = descent.judge(prepare(X[used]), within(indices[validate], used))
-            judged += len(validate)
+            loss = descent.validation_loss(prepare(X[used]), within(indices[validate], used))
+            n_validated += len(validate)
             for row, alpha in enumerate(alphas):
-                curves[row] += len(validate) * self._curve(descent, judge, alpha)
-        if not judged:
+                curves[row] += len(validate) * self._curve(descent, loss, alpha)
+        if not n_validated:
             raise BadInputError(
                 f"None of the {self.cv} validation folds within the {len(X)} training objects has triplets to train "
                 f"and to validate on ({len(indices)} triplets in all). Give more triplets, or set cv=0, `alpha` and "
                 "`max_iter` (such as 0.01 and 5)."
             )
-        best, iterations = np.unravel_index(int(np.argmin(curves / judged)), curves.shape)
+        best, iterations = np.unravel_index(int(np.argmin(curves / n_validated)), curves.shape)
         return alphas[int(best)], int(iterations)
 
     def _curve(
-        self, descent: Descent, judge: Callable[[Matrix], float], alpha: float
+        self, descent: Descent, loss: Callable[[Matrix], float], alpha: float
     ) -> npt.NDArray[np.float64]:
         """Validation cross-entropy after each iteration; after the last one, its last value."""
         losses: list[float] = []
 
         def seen(_: int, x: Matrix) -> bool:
-            losses.append(judge(x))
+            losses.append(loss(x))
             return len(losses) - 1 - int(np.argmin(losses)) >= self.patience
 
         descent.run(alpha, self.max_iter, seen)
@@ -319,17 +349,17 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _alphas(self) -> Sequence[float]:
         """The candidates for α; all parameters are checked."""
-        given = self.get_params()
-        for name in LEAST.keys() & given.keys():
-            if name != "n_components" or given[name] is not None:
-                whole_number(name, given[name], LEAST[name])
-        if given["alpha"] is not None or "alphas" not in given:
-            return [real_number("alpha", given["alpha"])]
-        if not len(given["alphas"]):
+        parameters = self.get_params()
+        for name in LEAST.keys() & parameters.keys():
+            if name != "n_components" or parameters[name] is not None:
+                whole_number(name, parameters[name], LEAST[name])
+        if parameters["alpha"] is not None or "alphas" not in parameters:
+            return [real_number("alpha", parameters["alpha"])]
+        if not len(parameters["alphas"]):
             raise BadInputError("`alphas` is empty. Name at least one α, or set `alpha`.")
         if self.cv == 0:
             raise BadInputError("cv=0 leaves α unchosen. Set `alpha`, or let cv be 2 or more.")
-        return [real_number("each of alphas", alpha) for alpha in given["alphas"]]
+        return [real_number("each of alphas", alpha) for alpha in parameters["alphas"]]
 
     def _make(self, X: Matrix, indices: Indices) -> tuple[Preparation, Descent]:
         """The preparation and the descent for some training objects.

@@ -17,7 +17,7 @@ from ldm_kit.measures.statistics import quantile
 from ldm_kit.tables import tidy
 
 METHODS = ("spearman", "pearson", "kendall", "cosine", "rho-a")
-TOOLBOX = {"pearson": "corr", "kendall": "tau-a"}  # what rsatoolbox calls them
+TOOLBOX = {"pearson": "corr", "kendall": "tau-a"}  # their names in rsatoolbox
 CHOICE = "choice probability"
 
 
@@ -96,8 +96,8 @@ def rsa(
         value = _compared(model, human, method)
         without = np.empty(m)  # one object each time: the jackknife
         for i in range(m):
-            kept = np.ix_(np.delete(np.arange(m), i), np.delete(np.arange(m), i))
-            without[i] = _compared(model[kept], human[kept], method)
+            others = np.ix_(np.delete(np.arange(m), i), np.delete(np.arange(m), i))
+            without[i] = _compared(model[others], human[others], method)
         se = float(np.sqrt((m - 1) / m * np.sum((without - without.mean()) ** 2)))
         reach = quantile(m - 1) * se
         rows.append(

@@ -24,7 +24,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 class Tally(NamedTuple):
     """Sums of whole numbers, one of each code, over triplets.
 
-    `counts`, (8,), says how many triplets bear each code; `pairs`, (n, n), is the sum over the triplets that hold the
+    `counts`, (8,), holds how many triplets have each code; `pairs`, (n, n), is the sum over the triplets that hold the
     pair, and its two halves add up. A triplet holds two pairs with each of its objects, so the sums over objects follow.
     """
 
@@ -49,7 +49,7 @@ class Grouped:
     names : tuple of str, optional
         Of the objects; features are then matched to them by name.
     labels : dict
-        Columns of the tidy table that say who judged what.
+        Columns of the tidy table: who judged what.
 
     Attributes
     ----------

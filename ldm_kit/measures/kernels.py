@@ -190,7 +190,7 @@ def sum_by_object_and_pair(
 # 4 ms; np.bincount 11 ms
 @compiled
 def count_codes(codes: Any, counts: Any) -> None:
-    """Count how many triplets bear each code."""
+    """Count how many triplets have each code."""
     for t in range(len(codes)):
         counts[codes[t]] += 1
 
@@ -290,7 +290,7 @@ def rows_of_fold(masks: Any, bit: Any, train: Any, test: Any) -> None:
 # 386 ms, 282 ms without `G`; numpy 784 ms and 577 ms
 @compiled
 def softmax_loss(S: Any, start: Any, first: Any, second: Any, low: Any, high: Any, G: Any) -> Any:
-    """Sum of cross-entropies of the kept pair; adds its derivative by each entry of S to `G`, unless that is None."""
+    """Sum of cross-entropies of the pair that stays together; adds its derivative by each entry of S to `G`, unless that is None."""
     total = 0.0
     n = len(S)
     for run in range(low, high):

@@ -11,7 +11,8 @@ from sklearn.decomposition import KernelPCA
 from sklearn.metrics.pairwise import euclidean_distances
 
 from ldm_kit.errors import BadInputError, one_of, real_number
-from ldm_kit.measures.descent import PENALTIES, Descent, LinearDescent, Matrix, MLPDescent
+from ldm_kit.measures.cells import Matrix
+from ldm_kit.measures.descent import PENALTIES, Descent, LinearDescent, MLPDescent
 from ldm_kit.measures.fitting import Preparation, Probe
 from ldm_kit.measures.folds import Indices
 
@@ -23,7 +24,7 @@ KERNELS = ("rbf", "laplacian", "polynomial")
 class LinearProbe(Probe):
     """A linear transform Z = XW + b under which people's odd-one-out choices are most likely.
 
-    Minimises the mean softmax cross-entropy of the kept pairs plus ``alpha`` times a penalty on W, from the
+    Minimises the mean softmax cross-entropy of the pairs that stay together plus ``alpha`` times a penalty on W, from the
     multiple of the identity that predicts the training choices best, by L-BFGS, for few iterations: the
     minimum is not the best probe. α and the number of iterations are chosen by cross-validation within the
     training objects; then all of them are used.
@@ -31,7 +32,7 @@ class LinearProbe(Probe):
     Parameters
     ----------
     bias : bool
-        Whether there is a b.
+        Whether to fit b.
     penalty : {"frobenius", "squared", "identity"}
         ‖W‖_F; its square; or ‖W - mI‖²_F, m the mean of the diagonal (gLocal, Muttenthaler et al. 2023, *Improving
         neural network representations using human similarity judgments*, eq. 4).
@@ -74,7 +75,7 @@ class LinearProbe(Probe):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(30, 5))
     >>> t = np.array([rng.permutation(30)[:3] for _ in range(3000)])
-    >>> S = X[:, :1] @ X[:, :1].T  # people judge by the first dimension alone
+    >>> S = X[:, :1] @ X[:, :1].T  # choices follow the first dimension alone
     >>> pair = np.stack([S[t[:, 1], t[:, 2]], S[t[:, 0], t[:, 2]], S[t[:, 0], t[:, 1]]], axis=1)
     >>> odd = pair.argmax(axis=1)
     >>> t[np.arange(3000), odd], t[:, 2] = t[:, 2], t[np.arange(3000), odd].copy()
@@ -107,7 +108,7 @@ class LinearProbe(Probe):
 class KernelProbe(LinearProbe):
     """A transform that is linear in the space of a kernel: scikit-learn's kernel PCA, then a `LinearProbe`.
 
-    All components with variance are kept, at most one a training object, which changes none of their kernel values.
+    All components with variance are used, at most one for each training object, so that kernel values stay the same.
 
     Parameters
     ----------

@@ -191,7 +191,7 @@ def categorise(
 ) -> pd.DataFrame:
     """Categorisation of held-out objects by the nearest category centroid.
 
-    Objects of exactly one category take part. Those of each category are dealt to folds; a held-out object
+    Objects of exactly one category take part. Those of each category are divided among the folds; a held-out object
     is assigned to the category whose training members' mean is most similar to it (a tie scores its share).
 
     Parameters
@@ -206,7 +206,7 @@ def categorise(
     metric : str
         One of `METRICS`; ``"centred cosine"`` subtracts the training objects' mean.
     ci : bool
-        Whether to give the interval (over objects, which are independent: Wilson's).
+        Whether to add the interval (over objects, which are independent: Wilson's).
 
     Returns
     -------
@@ -254,15 +254,15 @@ def _members(table: pd.DataFrame, cell: Cell) -> tuple[Rows, Rows, list[str]]:
     """Objects of exactly one category of two or more such objects, their category, and its name."""
     matrix = table.to_numpy(bool)
     matrix = matrix & (matrix.sum(axis=1) == 1)[:, None]
-    kept = np.flatnonzero(matrix.sum(axis=0) >= 2)
-    if len(kept) < 2:
+    columns = np.flatnonzero(matrix.sum(axis=0) >= 2)
+    if len(columns) < 2:
         raise BadInputError(
-            f"Only {len(kept)} categories have two or more members (that are in no other) among the stimuli of "
-            f"{cell.block!r}; two are needed. Give other categories, or more stimuli."
+            f"Only {len(columns)} categories have two or more members (that are in no other) among the stimuli of "
+            f"{cell.block!r}; two are needed. Pass other categories, or more stimuli."
         )
-    matrix = matrix[:, kept]
+    matrix = matrix[:, columns]
     objects = np.flatnonzero(matrix.any(axis=1))
-    return objects, matrix[objects].argmax(axis=1), [str(table.columns[int(i)]) for i in kept]
+    return objects, matrix[objects].argmax(axis=1), [str(table.columns[int(i)]) for i in columns]
 
 
 def _assigned(X: Matrix, label: Rows, n_folds: int, seed: int, metric: str) -> Matrix:

@@ -1,6 +1,6 @@
 """Error bars of a mean over triplets that share objects, and corrections for how many means are compared.
 
-Two questions have two answers, and a table says in its column `estimand` which one it gives:
+Two questions have two answers, and a table's column `estimand` states which one it holds:
 
 - ``"new objects"`` (default): how far might the mean be off for *other objects of the same kind*? Triplets
   that share an object are correlated, so the variance of the sum is the sum of e_t e_u over all pairs of
@@ -76,7 +76,7 @@ def score_interval(
     -------
     Interval
         With `mean`, `se`, `low`, `high` and `estimand`. Where all scores in 0 to 1 are the same, the interval is Wilson's; a
-        difference that is 0 throughout has no width. NaN without triplets, or with too few to tell.
+        difference that is 0 throughout has no width. NaN without triplets, or with too few to estimate it.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def score_interval(
     values = np.asarray(scores, dtype=np.float64)
     if values.shape != (len(indices),):
         raise MismatchError(
-            f"The scores have shape {values.shape}, and there are {len(indices)} triplets. Give one score a triplet."
+            f"The scores have shape {values.shape}, and there are {len(indices)} triplets. Pass one score for each triplet."
         )
     groups = Grouped(indices, int(indices.max(initial=-1)) + 1)
     return interval(values[groups.order], groups, checked_estimand(ci), bounds=bounds)
@@ -135,7 +135,7 @@ def interval(
 def interval_of_codes(
     codes: npt.NDArray[np.uint8], score: npt.NDArray[np.float64], groups: Grouped, estimand: str | None
 ) -> tuple[Interval, npt.NDArray[np.int64]]:
-    """What `interval` gives for ``score[codes]``, and how many triplets bear each code.
+    """What `interval` returns for ``score[codes]``, and how many triplets bear each code.
 
     Scores are added in whole sixths of two bytes, which takes a third of the time that adding floats takes, rounds nothing,
     and needs no mean beforehand: the interval costs about as much as the choices themselves.
@@ -172,7 +172,7 @@ def clustered_variance(deviations: npt.NDArray[np.floating], groups: Grouped) ->
     counted 1, 2 - 1 or 3 - 3 + 1 times. Then divided by 1 - s, with s the share of pairs of triplets that share an
     object: as the mean was estimated from the same triplets, the sum is expected to be s times the variance too
     small. Never less than the variance without sharing (the difference may come out lower, even negative, by chance).
-    NaN if every two triplets share an object: they tell nothing about other objects.
+    NaN if every two triplets share an object: they hold no information about other objects.
 
     Examples
     --------
@@ -220,9 +220,9 @@ def _finished(
 ) -> Interval:
     """Make the interval from a mean, the sum of squared deviations and the clustered variance.
 
-    Where all triplets score the same, as ten of ten easily do, the variance is 0, but that does not make the mean
+    Where all triplets score the same, as ten of ten easily do, the variance is 0, but the mean is not
     certain. A mean of scores in 0 to 1 then gets Wilson's interval, for as many independent triplets as there are,
-    or, for new objects, as the objects could fill without sharing. A difference of scores gets no width at all:
+    or, for new objects, as the objects could fill without sharing. A difference of scores has no width:
     it is 0 for cells that choose alike, however many triplets there are. `se` is 0 in either case.
     """
     t = len(groups)

@@ -52,7 +52,7 @@ def odd_one_out(
     metric : str or sequence of str
         One or more of `METRICS`: "cosine", "centred cosine", "dot", "euclidean", "correlation".
     ties : {"chance", "linhardt2024"}
-        ``"chance"``: a triplet whose most similar pairs tie scores what guessing among them would earn,
+        ``"chance"``: a triplet whose most similar pairs tie scores the mean of guessing among them,
         1/2 or 1/3 (0 if the human pair is not among them). ``"linhardt2024"``: right if the human pair is at
         least as similar as both others, wrong if all three tie (Linhardt et al. 2024). Similarities
         within 8 epsilons of the float type, times a scale, tie: 1 for cosines and correlations; for "dot"
@@ -106,7 +106,7 @@ def predicted_odd(
     *,
     centre_on: Sequence[str] | npt.ArrayLike | None = None,
 ) -> Any:
-    """The odd one that the model picks in each triplet.
+    """The odd one that the model predicts in each triplet.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def accuracy_by_concept(
     features, triplets, metric, ties, centre_on
         As for `odd_one_out`.
     ci : bool
-        Whether to give the interval; it is the binomial one (had these triplets been judged again).
+        Whether to add the interval; it is the binomial one (had these triplets been judged again).
 
     Returns
     -------
@@ -294,7 +294,7 @@ class Matched:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """Columns that say what a row of the table is about: the cell's labels, and who judged."""
+        """Columns that describe a row of the table: the cell's labels, and who judged."""
         labels = self.groups.labels | self.cell.labels
         return labels | {"dataset": labels.get("dataset") or self.groups.labels.get("dataset", "")}
 
@@ -351,6 +351,6 @@ def _rows(cell: Cell, groups: Grouped, n: int) -> npt.NDArray[np.int64]:
         )
     else:
         rows = np.arange(n)
-    # A stimulus that nobody judged borrows the row of one that was: it is never compared.
+    # A stimulus without judgements takes the row of one that has some: it is never compared.
     rows[~used] = rows[used][0] if used.any() else rows[~used]
     return rows

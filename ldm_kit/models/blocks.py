@@ -68,7 +68,7 @@ def register_output_layout(
 ) -> None:
     """Declare where a module class returns the image's representation, so that its modules can be watched.
 
-    Nothing is guessed: a block whose class is not declared is an error that shows the shapes it returned. A
+    There is no guessing: a block whose class is not declared is an error that shows the shapes it returned. A
     second declaration of a class replaces the first.
 
     Parameters
@@ -81,7 +81,7 @@ def register_output_layout(
         Position in the tuple that the module returns; None if it returns the tensor itself. With 0 the tensor itself
         is accepted too, as versions of a library differ in this.
     prefix : int
-        Number of leading tokens that stand for no place of the image (class token, registers); they are left
+        Number of leading tokens that stand for no position of the image (class token, registers); they are left
         out. A module's attribute ``prefix_tokens`` takes precedence: some models choose their number.
 
     Raises
@@ -145,7 +145,7 @@ POOLINGS = ("mean", "max", "none", "tokens", "flat")
 def pool(tensor: Tensor, layout: str, pooling: str) -> Tensor:
     """Pool a block's output to float32.
 
-    ``"mean"`` and ``"max"`` run over all positions, to (n, channels); ``"tokens"`` keeps the positions as a sequence
+    ``"mean"`` and ``"max"`` run over all positions, to (n, channels); ``"tokens"`` returns the positions as a sequence
     in reading order, (n, positions, channels); ``"flat"`` unrolls all numbers, (n, numbers); ``"none"`` changes
     nothing. Sums run in float32, since a float16 sum over 4,096 positions loses digits.
     """
@@ -178,7 +178,7 @@ def pooled_shape(shape: Sequence[int], pooling: str) -> tuple[int, ...]:
 # A layer of an encoder, but for one within another or within a stage.
 _LAYER = r"(?!.*(?:stages|layers?)\.\d+\.)(?:.*\.)?layers?\.\d+"
 
-# What a path says of a block: its kind, and whether it is a stage, one of the blocks that are watched by default.
+# What a path reveals of a block: its kind, and whether it is a stage, one of the blocks that are watched by default.
 # The first pattern that fits decides. A transformer's stages are its blocks; Flux's are "transformer" where text and
 # image have weights of their own (double-stream) and "single" where they share them. A U-Net's transformer
 # blocks lie within its stages.
@@ -215,7 +215,7 @@ def block_table(twin: nn.Module, run: Callable[[nn.Module], Any]) -> pd.DataFram
     kinds = {}
     for path, module in twin.named_modules():
         kind, stage = kind_of(path)
-        # An undeclared stage must not drop out of the table unseen: its hook raises, and shows the shapes.
+        # An undeclared stage must not be missing silently from the table: its hook raises, and shows the shapes.
         if stage or (kind and layout_of(module)):
             kinds[path] = kind, stage
     if not kinds:
@@ -246,7 +246,7 @@ def select_blocks(table: pd.DataFrame, wanted: str | Sequence[str] | None) -> li
         return list(table.loc[table["stage"], "block"])
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     if not names:
-        raise BadInputError("No block is named. Give paths, patterns or kinds, or None for all stages.")
+        raise BadInputError("No block is named. Pass paths, patterns or kinds, or None for all stages.")
     chosen: set[str] = set()
     for name in names:
         pattern = _as_regex(str(name))

@@ -19,15 +19,15 @@ LONGEST = 512  # tokens, for text encoders without a limit of their own
 
 
 class MapReadout(nn.Identity):
-    """Hands a map (n, channels, height, width) through, under a name that can be watched."""
+    """Returns a map (n, channels, height, width) as it is, under a name that can be watched."""
 
 
 class VectorReadout(nn.Identity):
-    """Hands a vector (n, channels) through, under a name that can be watched."""
+    """Returns a vector (n, channels) as it is, under a name that can be watched."""
 
 
 class Readouts(nn.Module):
-    """A network that computes nothing: each tensor passes the readout of its name, whose dots make parents."""
+    """A network that computes nothing: each tensor passes the readout of its name; dots in names separate parents."""
 
     def __init__(self, readouts: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -52,13 +52,13 @@ class Encoder(OpenedModel):
 
     Notes
     -----
-    `denoiser` is the network that is looked into, though it denoises nothing; so all that works on a
-    diffusion model works on an encoder.
+    `denoiser` is the network whose blocks are watched, though it denoises nothing: what works on a diffusion
+    model works on an encoder.
     """
 
     @property
     def takes_noise(self) -> bool:
-        """False: images are seen as they are."""
+        """False: images are not noised."""
         return False
 
     @property
@@ -82,7 +82,7 @@ class Encoder(OpenedModel):
         check_level(level)
         if level != 0:
             raise BadInputError(
-                f"Noise level {level:g}: {self.identity.model!r} takes no noise. Give noise_levels=[0.0]."
+                f"Noise level {level:g}: {self.identity.model!r} takes no noise. Pass noise_levels=[0.0]."
             )
         return NoiseLevel(0.0, 0, 0.0, 1.0, 0.0)
 
@@ -126,7 +126,7 @@ class Encoder(OpenedModel):
 class Pixels(Encoder):
     """Raw pixels in −1…1, one block ``pixels`` of 3 × 64 × 64 values by default.
 
-    Pooled over space (the default of `extract`) only the mean colour is left; ``pooling="flat"`` keeps them.
+    Pooled over space (the default of `extract`) only the mean colour is left; ``pooling="flat"`` returns all values.
     """
 
     @property
@@ -139,14 +139,14 @@ def open_pixels(size: str, label: str, device: torch.device) -> Pixels:
     """Open raw pixels as a model; `size` is the number on a side, empty for 64."""
     if size and not (size.isascii() and size.isdigit() and 1 <= int(size) <= 1024):
         raise BadInputError(
-            f"'pixels:{size}': give the number of pixels on a side, 1 to 1024, as in 'pixels:{PIXELS}'."
+            f"'pixels:{size}': write the number of pixels on a side, 1 to 1024, as in 'pixels:{PIXELS}'."
         )
     identity = Identity(label, "pixels", "1", "float32", Pixels.__name__)
     return Pixels(identity, Readouts({"pixels": MapReadout()}), {"size": int(size or PIXELS)}, device)
 
 
 class Latent(Encoder):
-    """What a latent diffusion model's autoencoder makes of an image, without noise: one block, ``latent``.
+    """A latent diffusion model's latent of an image, without noise: one block, ``latent``.
 
     It is in the denoiser's scale; only the autoencoder is loaded.
     """
@@ -182,7 +182,7 @@ class Latent(Encoder):
 
 
 class TextEncoder(Encoder):
-    """What a text encoder makes of the prompt; images are not looked at.
+    """A text encoder's representations of the prompt; images are not read.
 
     Blocks are ``last_token`` and ``mean`` of its output, and of each layer, ``layers.0.mean`` and so on.
     The last token is the one that ends the text, the mean is over all tokens of the text with the marks at
@@ -203,7 +203,7 @@ class TextEncoder(Encoder):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """That images are not looked at, and that text is not padded."""
+        """That images are not read, and that text is not padded."""
         return {"images": "not read", "padding": "none", "longest": self._longest}
 
     @property

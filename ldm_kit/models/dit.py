@@ -63,8 +63,8 @@ class Flux(LatentDiffusion):
     Notes
     -----
     The transformer takes 2 × 2 latent cells as one token. Blocks come in two kinds: ``transformer_blocks``
-    keep text and image apart (double-stream), ``single_transformer_blocks`` run over both together; of
-    either the image's tokens are taken, text left out.
+    have separate weights for text and image (double-stream), ``single_transformer_blocks`` run over both
+    together. Of either, the image's tokens alone are returned.
     """
 
     NEEDED = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer", "scheduler")

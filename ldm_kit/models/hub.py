@@ -25,7 +25,7 @@ from ldm_kit.offline import hub_shut
 log = logging.getLogger(__name__)
 # Weights, configurations, and the vocabularies of transformers' tokenizers; pickles are never loaded.
 LOADABLE = {".safetensors", ".json", ".txt", ".model", ".spm", ".codes", ".tokenizer", ".tiktoken"}
-SMALL = 16 << 20  # bytes that are hashed in no time
+SMALL = 16 << 20  # bytes that are hashed at once
 SETTLED = 2_000_000_000  # ns, the coarsest clock of a file system (FAT's)
 
 
@@ -173,7 +173,7 @@ def folder_digest(folder: Path) -> str:
 def _loadable(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """List the files that a loader may read, links followed, in one order."""
     here = folder.resolve()
-    if here in above:  # a link to where we came from
+    if here in above:  # a link to a folder above
         return
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -185,7 +185,7 @@ def _loadable(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def _file_digest(path: Path, cache: dict[str, Any], found: dict[str, Any]) -> str:
-    """Hash a file, or take its hash from the cache; what shall be cached is put into `found`."""
+    """Hash a file, or take its hash from the cache; what is to be cached is put into `found`."""
     with path.open("rb") as file:
         about = os.fstat(file.fileno())
         # A tool that preserves size and time of what it replaces (`cp -p`) does not preserve the other two.
@@ -236,9 +236,9 @@ def _cache_file() -> Path:
 
 @contextmanager
 def quiet(local: bool) -> Iterator[None]:
-    """Keep the libraries' remarks on missing torchvision and deprecated settings off the notebook's page.
+    """Silence the libraries' remarks on missing torchvision and deprecated settings.
 
-    Progress bars stay for downloads, and are off for a folder that loads in a second. Afterwards all is as before.
+    Progress bars stay for downloads, and are off for a folder that loads in a second. Afterwards all settings are as before.
     """
     import diffusers.utils.logging
     import huggingface_hub.utils
@@ -270,7 +270,7 @@ def quiet(local: bool) -> Iterator[None]:
 
 @contextmanager
 def explained(place: Place) -> Iterator[None]:
-    """Load within: quietly, offline if need be, and with errors that tell what to do."""
+    """Load within: quietly, offline if need be, and with errors that advise what to do."""
     from huggingface_hub import errors
 
     source = place.source
@@ -292,7 +292,7 @@ def explained(place: Place) -> Iterator[None]:
         why = "the offline switch is on" if shut else "the hub could not be reached"
         raise ModelNotFoundError(
             f"The model {source!r} is not in this machine's cache and {why}. Download it where there is a "
-            f"network with `hf download {source}`, or give a local folder. 'tiny-ldm' needs no download."
+            f"network with `hf download {source}`, or name a local folder. 'tiny-ldm' needs no download."
         ) from error
     except (errors.HfHubHTTPError, ImportError, OSError, ValueError, KeyError) as error:
         advice = "If a file is missing or damaged, download or save it again; weights must be safetensors."

@@ -39,13 +39,13 @@ FAMILIES: dict[str, type[OpenedModel]] = {
     for family, (name, variants) in _VARIANTS.items()
     for variant in variants
 }
-# Pipelines of these families that cannot be looked into, and why.
+# Pipelines of these families that cannot be opened, and why.
 UNSUPPORTED = {
     "KandinskyV22PriorPipeline": "it is a prior alone; load its denoiser, 'kandinsky-2.2'",
     "IFSuperResolutionPipeline": "it is a later stage, which enlarges images; load the first, 'deepfloyd-if'",
 }
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-# What an opener returns: the adapter, the network to look into, what else it needs, its dtype.
+# What an opener returns: the adapter, the network whose blocks are watched, its other components, its dtype.
 _Opened = tuple[type[OpenedModel], torch.nn.Module, dict[str, Any], torch.dtype]
 
 
@@ -60,7 +60,7 @@ def load_model(
     seed: int = 0,
     offline: bool | None = None,
 ) -> OpenedModel:
-    """Open a diffusion model for looking inside.
+    """Open a diffusion model, to compute the representations of its blocks.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def load_model(
     UnknownNameError
         If `name` is no registered name, hub id or folder, or a component of `drop` cannot be left out.
     ModelNotFoundError
-        If the model is missing, gated, incomplete, or not available offline; the message tells what to do.
+        If the model is missing, gated, incomplete, or not available offline; the message advises what to do.
     BadInputError
         If its pipeline is of no known family, or device or dtype do not exist.
 
@@ -149,7 +149,7 @@ def _check_options(request: Request, revision: str | None) -> None:
 
 
 def _device_and_dtype(device: Any, dtype: Any) -> tuple[torch.device, torch.dtype]:
-    """Check device and dtype, or choose the best that there are."""
+    """Check device and dtype, or choose the best available."""
     if device is None:
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
@@ -158,7 +158,7 @@ def _device_and_dtype(device: Any, dtype: Any) -> tuple[torch.device, torch.dtyp
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise BadInputError(
-            f"Device {str(device)!r} cannot be used ({str(error).splitlines()[0]}). Leave it out, or give 'cpu'."
+            f"Device {str(device)!r} cannot be used ({str(error).splitlines()[0]}). Leave it out, or pass 'cpu'."
         ) from error
     if dtype is None:
         dtype = "float16" if chosen.type == "cuda" else "float32"
@@ -199,7 +199,7 @@ def _open_latent(request: Request) -> _Opened:
     # The autoencoder computes in float32, at whatever precision a denoiser would run.
     request = replace(request, dtype=torch.float32)
     vae = getattr(_load_pipeline(request, index, family, [name], name), name).to(request.device)
-    # Of the denoiser the config alone is needed, which tells the latents' size.
+    # Of the denoiser the config alone is needed, for the latents' size.
     denoiser = made_from_config(index, family.DENOISER, request.place, torch.device("meta"))
     identity = Identity(request.found.label, request.place.source, "", "float32", family.__name__)
     model = family(identity, denoiser, {name: vae}, request.device)

@@ -1,4 +1,4 @@
-"""A diffusion model opened for looking inside: encode, add noise, one pass watched at named blocks."""
+"""An opened diffusion model: encode images, add noise, run one pass and watch named blocks."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Identity:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OpenedModel:
-    """A denoiser with what it needs: made by `load_model`, one small subclass a family.
+    """A denoiser with the components it needs, made by `load_model`; one small subclass for each family.
 
     Parameters
     ----------
@@ -81,11 +81,20 @@ class OpenedModel:
     Notes
     -----
     There is no classifier-free guidance: a representation is what *one* pass computes. Guidance mixes the
-    predictions of two passes, and says nothing of what either computes inside.
+    predictions of two passes, and shows nothing of what either computes.
+
+    Examples
+    --------
+    >>> import ldm_kit as lk
+    >>> model = lk.load_model("tiny-ldm", device="cpu")
+    >>> latents = model.encode([Image.new("RGB", (64, 64))])
+    >>> noised = model.add_noise(latents, model.noise(["black.png"]), model.level(0.5))
+    >>> model.denoise(noised, model.level(0.5), model.texts(["a cat"])).shape
+    torch.Size([1, 4, 16, 16])
     """
 
     # The components of a pipeline folder that the family loads, and which of them is the denoiser. Whatever else
-    # a folder names (a safety checker, say) is never loaded.
+    # a folder names (such as a safety checker) is never loaded.
     NEEDED: ClassVar[tuple[str, ...]] = ()
     DENOISER: ClassVar[str] = "unet"
     # Loaded if the folder has them; and those of them that `load_model` may drop.
@@ -166,7 +175,7 @@ class OpenedModel:
         return to_pixels([self.preprocess(image) for image in images], self.device)
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        """Decode latents to images; the way back of `encode`."""
+        """Decode latents to images, the inverse of `encode`."""
         return to_images(latents)
 
     def encode_prompt(self, prompt: str) -> Text:
@@ -174,7 +183,7 @@ class OpenedModel:
         raise NotImplementedError
 
     def encode_unconditional(self) -> Text:
-        """Encode the family's unconditional input: what its diffusers pipeline sets against the prompt for guidance."""
+        """Encode the family's unconditional input: what its diffusers pipeline contrasts the prompt with for guidance."""
         return self.encode_prompt("")
 
     @property
@@ -201,10 +210,10 @@ class OpenedModel:
         prediction: Tensor = denoiser(**inputs, return_dict=False)[0]
         return prediction[:, : noised.shape[1]]
 
-    def text_of_pictures(self, pictures: Sequence[Image.Image]) -> Text:
+    def text_of_pictures(self, images: Sequence[Image.Image]) -> Text:
         """Encode images as a conditioning; only unCLIP models have this.
 
-        A control: it shows the answer to the network, and is never a default.
+        A control: it shows the stimulus itself to the network, and is never a default.
 
         Raises
         ------
@@ -344,7 +353,7 @@ class OpenedModel:
         -------
         mapping of str to Tensor
             As `text` returns, for one image. Where the family also takes a pooled vector, it is that of the
-            empty prompt: a value that the denoiser knows, and that says nothing of the image.
+            empty prompt: a value that the denoiser knows, and that is independent of the image.
 
         Raises
         ------
@@ -377,7 +386,7 @@ class OpenedModel:
         return text
 
     def add_noise(self, latents: Tensor, noise: Tensor, level: NoiseLevel) -> Tensor:
-        """Noise latents to a level: ``signal * latents + noise_share * noise`` (Ho et al. 2020, eq. 4)."""
+        """Noise latents to a level: ``level.signal * latents + level.noise * noise`` (Ho et al. 2020, eq. 4)."""
         return level.signal * latents + level.noise * noise
 
     def denoise(self, noised: Tensor, level: NoiseLevel, text: Text) -> Tensor:
@@ -404,7 +413,7 @@ class OpenedModel:
         blocks : sequence of str
             Module paths.
         keep : callable (tensor, layout) -> Any, optional
-            Makes of each output what is returned; by default the tensor itself.
+            Turns each output into what is returned; by default the tensor itself.
 
         Returns
         -------

@@ -84,9 +84,9 @@ def variance_preserving_level(
 ) -> NoiseLevel:
     """Place a noise level in a variance-preserving schedule (DDPM, and all that sample from it).
 
-    ``timestep = min(T - 1, round(level * T))``, unless `timestep` is given; between two whole timesteps the noise's
+    ``timestep = min(T - 1, round(level * T))``, unless `timestep` is passed; between two whole timesteps the noise's
     standard deviation is interpolated as Euler's sampler does. The denoiser's input is ``signal * latent +
-    noise * sample`` (Ho et al. 2020, eq. 4). Samplers that scale differently (Euler's sigma space) give the network
+    noise * sample`` (Ho et al. 2020, eq. 4). Samplers that scale differently (Euler's sigma space) pass the network
     this same input after their `scale_model_input`, so none is needed here.
 
     Examples
@@ -111,8 +111,8 @@ def variance_preserving_level(
 def flow_matching_level(level: float, steps: int = 1000) -> NoiseLevel:
     """Place a noise level in flow matching (rectified flow; Lipman et al. 2023): the level *is* sigma.
 
-    The scheduler's ``shift`` moves which sigmas a sampler visits, not what a sigma means to the network: it plays
-    no part here.
+    The scheduler's ``shift`` moves which sigmas a sampler visits, not what a sigma means to the network, and is
+    not used here.
 
     Examples
     --------
@@ -127,9 +127,9 @@ def flow_matching_level(level: float, steps: int = 1000) -> NoiseLevel:
 def paper_timestep(level: float, scheduler: Any) -> float:
     """Return the timestep at which the img2img call of Linhardt et al. (2024) starts, 100 steps at this strength.
 
-    For n percent PNDM gives 10·n + 1, DDIM and Euler 10·n − 9 (T = 1000, "leading" steps, offset 1). Exceptions
+    For n percent PNDM starts at 10·n + 1, DDIM and Euler 10·n − 9 (T = 1000, "leading" steps, offset 1). Exceptions
     that are the call's own: ``int(100 * strength)`` is one short at 29, 57 and 58 percent, and PNDM,
-    which repeats its second step, gives 981 at 99 and 991 at 100. The scheduler itself stays as it was.
+    which repeats its second step, starts at 981 at 99 and 991 at 100. The scheduler itself stays as it was.
 
     Examples
     --------
@@ -190,7 +190,7 @@ def check_level(level: float) -> None:
     """Raise unless `level` is a number within 0–1."""
     if isinstance(level, bool) or not isinstance(level, (int, float, np.number)):
         raise BadInputError(
-            f"Noise level {level!r} is not a number. Give numbers from 0 to 1, positions in the training schedule."
+            f"Noise level {level!r} is not a number. Pass numbers from 0 to 1, positions in the training schedule."
         )
     if not 0 <= level <= 1:
         raise BadInputError(

@@ -1,4 +1,4 @@
-"""The names that `load_model` knows, from a table that a user can edit, and what a name asks for."""
+"""The names that `load_model` knows, from a table that a user can edit, and what a name stands for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RegisteredModel:
     Parameters
     ----------
     name : str
-        What `load_model` knows it by.
+        The name that `load_model` takes.
     source : str
         A hub id, a folder, or ``package:FOLDER`` for a model that is part of ldm_kit; a prefix such as
         ``vision:`` may stand before it, as in `load_model`.
@@ -128,7 +128,7 @@ def _unusable(where: str, why: str) -> BadInputError:
     )
 
 
-# What a name asks for ---------------------------------------------------------------------------------
+# What a name stands for -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class FoundModel:
     Parameters
     ----------
     kind : {"model", "vision", "latent", "text", "pixels"}
-        ``"model"`` is a whole diffusion model, with a denoiser to look into.
+        ``"model"`` is a whole diffusion model, with a denoiser.
     source : str
         A hub id or folder; for pixels their number, or empty.
     untrained : bool
@@ -158,7 +158,7 @@ class FoundModel:
 
 
 def find_model(name: str) -> FoundModel:
-    """Look up what a name asks for; see `load_model` for the prefixes.
+    """Look up what a name stands for; see `load_model` for the prefixes.
 
     Examples
     --------
@@ -176,7 +176,7 @@ def find_model(name: str) -> FoundModel:
         row = rows.get(source, replace(row, source=source))
     if len(kinds) > 1:
         raise BadInputError(
-            f"{name!r} asks for {' and '.join(kinds)} at once. Give one of {', '.join(KINDS)} before a name."
+            f"{name!r} names {' and '.join(kinds)} at once. Write one of {', '.join(KINDS)} before a name."
         )
     kind = kinds[0] if kinds else "model"
     if kind == "pixels":
@@ -193,13 +193,13 @@ def find_model(name: str) -> FoundModel:
     elif _is_folder(source):
         source = str(Path(source).expanduser())
     elif source.startswith((".", "/", "~")) or source.count("/") != 1:
-        advice = "Or give a hub id such as 'stabilityai/sd-turbo', or a folder in diffusers format."
+        advice = "Or name a hub id such as 'stabilityai/sd-turbo', or a folder in diffusers format."
         raise unknown_name("model", source, rows, advice)
     return FoundModel(kind, source, untrained, label, row.revision, row.prior)
 
 
 def _split_prefixes(name: str) -> tuple[list[str], str, bool]:
-    """Split a name into its kinds, what follows them, and whether it shall be untrained."""
+    """Split a name into its kinds, what follows them, and whether it is to be untrained."""
     kinds: list[str] = []
     untrained, rest = False, name
     # A colon may belong to a path: of a folder that exists, or after a drive's letter.

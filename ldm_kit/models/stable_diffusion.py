@@ -84,7 +84,7 @@ class LatentDiffusion(OpenedModel):
             if posterior.shape != latents.shape:
                 raise BadInputError(
                     f"The posterior's sample has shape {tuple(posterior.shape)}, the latents have "
-                    f"{tuple(latents.shape)}. Give one standard normal number a latent value."
+                    f"{tuple(latents.shape)}. Pass one standard normal number for each latent value."
                 )
             latents = latents + torch.cat([std.float() for _, std in encoded]) * posterior.to(latents)
         if not torch.isfinite(latents).all():
@@ -140,7 +140,7 @@ class StableDiffusion(LatentDiffusion):
         """Encode one prompt to the sequence that the U-Net attends to, (1, tokens, channels)."""
         encoder = self.components["text_encoder"]
         ids, mask = self._tokens(prompt)
-        # Stable Diffusion reads the padding too, unless its text encoder says otherwise.
+        # Stable Diffusion reads the padding too, unless its text encoder is configured otherwise.
         masked = getattr(encoder.config, "use_attention_mask", False)
         return {"sequence": encoder(ids, attention_mask=mask if masked else None)[0].to(self.dtype)}
 
@@ -155,7 +155,7 @@ class StableDiffusionXL(LatentDiffusion):
     Notes
     -----
     The size conditions are constant: original and target size are the model's own, nothing is cropped. So is the
-    refiner's aesthetic score, under ``"none"`` as well, where diffusers' guidance would give a lower one.
+    refiner's aesthetic score, under ``"none"`` as well, where diffusers' guidance would pass a lower one.
 
     The unconditional input is zeros in place of the encoded prompt where the model's configuration has
     ``force_zeros_for_empty_prompt`` (SDXL and its Turbo do), and the encoded empty prompt where it has not.
@@ -227,7 +227,7 @@ class StableDiffusion3(LatentDiffusion):
     -----
     T5, the third text encoder and two thirds of the model's size, can be left out:
     ``load_model("sd3-medium", drop=("text_encoder_3", "tokenizer_3"))``. Zeros then take its place, as
-    in diffusers and as in a part of the training.
+    in diffusers and in some of the training.
     """
 
     NEEDED = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "transformer", "scheduler")

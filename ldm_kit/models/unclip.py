@@ -25,12 +25,12 @@ STEPS = 25  # of the prior's sampling, diffusers' default
 
 
 class Kandinsky22(LatentDiffusion):
-    """Kandinsky 2.2: its denoiser is conditioned on a CLIP *image* embedding, which a prior makes of the prompt.
+    """Kandinsky 2.2: its denoiser is conditioned on a CLIP *image* embedding, which a prior samples from the prompt.
 
     Notes
     -----
-    The unconditional input is the embedding of an image of zeros, as in diffusers, and not what the prior makes of the
-    empty prompt. `text_of_pictures` conditions the denoiser on the embedding of the stimulus itself: a control.
+    The unconditional input is the embedding of an image of zeros, as in diffusers, and not what the prior samples from
+    the empty prompt. `text_of_pictures` conditions the denoiser on the embedding of the stimulus itself: a control.
 
     The prior is looked for in the registry's `prior:`, in the model's folder (a combined pipeline's components, or
     a subfolder ``prior``), and at the head of its README.md, as diffusers does.
@@ -76,7 +76,7 @@ class Kandinsky22(LatentDiffusion):
         return prior
 
     def encode_prompt(self, prompt: str) -> Text:
-        """Sample the image embedding that the prior makes of a prompt, (1, channels)."""
+        """Sample the prior's image embedding of a prompt, (1, channels)."""
         generator = torch.Generator().manual_seed(prompt_seed(prompt))
         sampled = self.prior.pipeline(
             prompt, num_inference_steps=STEPS, guidance_scale=1.0, generator=generator
@@ -93,10 +93,10 @@ class Kandinsky22(LatentDiffusion):
         zeros = self.prior.images_only.get_zero_embed(device=self.device)
         return {"image_embedding": zeros.to(self.dtype)}
 
-    def text_of_pictures(self, pictures: Sequence[Image.Image]) -> Text:
+    def text_of_pictures(self, images: Sequence[Image.Image]) -> Text:
         """Return the images' own embeddings, (n, channels): the control ``"image"``."""
         pipeline = self.prior.images_only
-        values = pipeline.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+        values = pipeline.image_processor(list(images), return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
             embeddings = pipeline.image_encoder(values.to(self.device, self.dtype)).image_embeds
         return {"image_embedding": embeddings.to(self.dtype)}
@@ -179,7 +179,7 @@ def prompt_seed(prompt: str) -> int:
 
 
 def find_prior(pipeline: Any, request: Request) -> Prior | None:
-    """Find the prior of a denoiser, where `Kandinsky22` says; None if there is none."""
+    """Find the prior of a denoiser in the places that `Kandinsky22` lists; None if it has none."""
     place = request.place
     named = request.found.prior
     if named is None and "prior_prior" in pipeline.config:

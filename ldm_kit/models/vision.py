@@ -20,7 +20,7 @@ from ldm_kit.models.noise import NoiseLevel
 
 # Weights that may be missing: nothing of them is used here.
 UNUSED = ("pooler.", "mask_token", "num_batches_tracked", "text_", "logit_")
-# What of an image processor decides about the values that the network gets.
+# The settings of an image processor that determine the network's input.
 SETTINGS = (
     *("do_resize", "size", "crop_pct", "resample", "do_center_crop", "crop_size"),
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
@@ -32,9 +32,9 @@ class VisionEncoder(Encoder):
 
     Notes
     -----
-    Of a layer's tokens only those of the image's patches count: the class token, registers and a
-    distillation token are left out, so that a mean is one over the image, as it is for a map. What the
-    class token gathered is in ``embedding``: the projection into the space shared with text (CLIP), the
+    Of a layer's tokens only those of the image's patches are returned: the class token, registers and a
+    distillation token are left out, so that a mean is one over the image, as it is for a map. The class
+    token's representation is in ``embedding``: the projection into the space shared with text (CLIP), the
     pooler's output, or the class token after the last norm, whichever the weights hold.
     """
 
@@ -44,7 +44,7 @@ class VisionEncoder(Encoder):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Shape of what the network gets, (3, height, width)."""
+        """Shape of the network's input, (3, height, width)."""
         return self._shape
 
     @functools.cached_property
@@ -70,7 +70,7 @@ class VisionEncoder(Encoder):
         return Image.fromarray(pixels[0].permute(1, 2, 0).to(torch.uint8).numpy())
 
     def encode(self, images: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
-        """Return the values that the network gets, (n, 3, height, width), float32."""
+        """Return the network's input, (n, 3, height, width), float32."""
         return self._values(images).to(self.device, torch.float32)
 
     def _values(self, images: Sequence[Image.Image], **options: Any) -> Tensor:
