@@ -63,7 +63,7 @@ class ProbesView(Explorer):
     Examples
     --------
     >>> cell = store.select(blocks="mid_block", noise_levels=0.3, conditionings="none")
-    >>> linear = lk.cross_validate_probe(cell, data.triplets, lk.LinearProbe(), cv=2)
+    >>> linear = lk.cross_validate_probe(cell, data.triplets, lk.LinearProbe(alpha=1.0), cv=2)
     >>> lk.widgets.ProbesView(cell, data, linear).tab
     'Neighbours'
     """
@@ -122,7 +122,7 @@ class ProbesView(Explorer):
         Examples
         --------
         >>> cell = store.select(blocks="mid_block", noise_levels=0.3, conditionings="none")
-        >>> linear = lk.cross_validate_probe(cell, data.triplets, lk.LinearProbe(), cv=2)
+        >>> linear = lk.cross_validate_probe(cell, data.triplets, lk.LinearProbe(alpha=1.0), cv=2)
         >>> sorted(lk.widgets.ProbesView(cell, data, linear).similarities())
         ['after the probe', 'norms (simulated)', 'the block']
         """
