@@ -71,9 +71,9 @@ def live(explorer):
     return explorer.drawing.live
 
 
-def png(picture):
+def png(image):
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -184,9 +184,9 @@ def test_going_back_to_any_tab_computes_nothing(human):
 
 
 def test_a_figure_asked_for_leaves_the_status_line_alone(noise):
-    told = noise.status.value
+    text = noise.status.value
     noise.figure("Film strip")
-    assert noise.status.value == told and "noise level" in told
+    assert noise.status.value == text and "noise level" in text
 
 
 def test_an_error_is_told_and_the_next_change_works(noise, monkeypatch):
@@ -264,16 +264,16 @@ def test_the_film_strip_can_be_left_halfway_and_keeps_what_is_done(noise):
         await noise.latest.idle()
         return looked
 
-    # the level that opened the explorer was there already, and so was the second picture
+    # the level that opened the explorer was there already, and so was the second image
     assert asyncio.run(leave()) >= 2
     assert noise.shown_key[0] == "Film strip"
     assert noise.figure("Film strip").width > 400
 
 
-def test_a_picture_of_ones_own_is_offered_and_a_bad_file_refused_by_name(noise):
-    picture = Image.new("RGB", (90, 60), "#aa3300")
+def test_an_image_of_ones_own_is_offered_and_a_bad_file_refused_by_name(noise):
+    image = Image.new("RGB", (90, 60), "#aa3300")
     files = [
-        {"name": "red.png", "content": memoryview(png(picture))},
+        {"name": "red.png", "content": memoryview(png(image))},
         {"name": "../notes.png", "content": memoryview(b"milk, eggs")},
     ]
     noise._take_upload({"new": files})
@@ -285,7 +285,7 @@ def test_a_picture_of_ones_own_is_offered_and_a_bad_file_refused_by_name(noise):
     assert noise.stimulus.value.endswith("/red.png")
 
 
-def test_a_refusal_is_still_read_when_the_good_picture_beside_it_is_shown(noise):
+def test_a_refusal_is_still_read_when_the_good_image_beside_it_is_shown(noise):
     async def upload():
         good = {"name": "blue.png", "content": memoryview(png(Image.new("RGB", (64, 64), "#0033aa")))}
         noise._take_upload({"new": [good, {"name": "list.png", "content": memoryview(b"milk, eggs")}]})
@@ -296,7 +296,7 @@ def test_a_refusal_is_still_read_when_the_good_picture_beside_it_is_shown(noise)
         assert "list.png" in noise.status.value and "blue.png at noise level" in noise.status.value
         noise.level.value = 0.7 if noise.level.value != 0.7 else 0.3
         await noise.latest.idle()
-        assert "list.png" not in noise.status.value  # told once
+        assert "list.png" not in noise.status.value  # named once
 
     asyncio.run(upload())
 
@@ -318,8 +318,8 @@ def test_the_map_reaches_from_chance_to_the_ceiling_and_marks_the_cells(human):
     np.testing.assert_allclose(fig.data[0].z, grid.to_numpy())
     assert fig.data[0].zmax == pytest.approx(table["ceiling_high"].max())
     assert fig.data[0].zmin == pytest.approx(min(1 / 3, grid.to_numpy().min()))
-    told = " ".join(fig.data[0].colorbar.ticktext)
-    assert "chance" in told and "ceiling" in told
+    text = " ".join(fig.data[0].colorbar.ticktext)
+    assert "chance" in text and "ceiling" in text
     assert len(fig.layout.shapes) == 2
     human.to_ceiling.value = False
     assert human.figure("Map").data[0].zmax == pytest.approx(grid.to_numpy().max())
@@ -368,10 +368,10 @@ def test_two_cells_differ_by_what_their_triplets_say(human, store, data):
 
 
 def test_the_most_human_triplets_are_those_the_block_is_surest_of(human, store, data):
-    told = human.shown("Triplets").alt.split("; ")
-    assert len(told) == 8
-    for i, sentence in enumerate(told):
-        names, judged = sentence.split(": judged odd ")
+    sentences = human.shown("Triplets").alt.split("; ")
+    assert len(sentences) == 8
+    for i, sentence in enumerate(sentences):
+        names, judged = sentence.split(": chosen as odd ")
         judged, block = judged.split(", by the block ")
         assert judged in names
         assert (block == judged) == (i < 4), (
@@ -384,7 +384,7 @@ def test_the_most_human_triplets_are_those_the_block_is_surest_of(human, store, 
     S = X @ X.T
     best = np.argmax(S[i, j] - np.maximum(S[i, k], S[j, k]))
     labels = [data.stimuli.labels[one] for one in data.triplets.indices[best]]
-    assert set(told[0].split(": ")[0].split(", ")) == set(labels)
+    assert set(sentences[0].split(": ")[0].split(", ")) == set(labels)
 
 
 # What does a prompt add? ----------------------------------------------------------------------------
@@ -495,9 +495,9 @@ def test_neighbours_and_ranks_are_those_of_one_probe(probed, data):
     ]
     assert sum(np.allclose(after, each) for each in shown) == 1
     expected = [data.stimuli.labels[i] for i in np.argsort(-after) if i != row][:6]
-    told = view.shown("Neighbours").alt
-    assert f"after the probe: {', '.join(expected)}" in told
-    assert "norms (simulated)" in told
+    text = view.shown("Neighbours").alt
+    assert f"after the probe: {', '.join(expected)}" in text
+    assert "norms (simulated)" in text
     ranks = view.figure("Ranks").data[2]
     assert sorted(ranks.y) == list(range(1, len(part)))
     assert [ranks.text[list(ranks.y).index(place)] for place in range(1, 7)] == expected
@@ -523,10 +523,10 @@ def test_the_probe_shown_never_saw_the_chosen_stimulus(probed, data):
         spoilt[row] = 50 * np.roll(honest[row], 7)
         holds = (odd == triplets.names.index(stimulus)).any(axis=1)
         odd[holds] = odd[holds][:, [1, 2, 0]]
-        before, said = shown(stimulus, honest, triplets)
+        before, status = shown(stimulus, honest, triplets)
         after, _ = shown(stimulus, spoilt, replace(triplets, indices=odd))
         np.testing.assert_array_equal(before, after, err_msg=stimulus)
-        assert ("It has no judgements" in said) == (stimulus in unjudged), stimulus
+        assert ("It has no judgements" in status) == (stimulus in unjudged), stimulus
 
 
 def test_probes_of_other_stimuli_are_refused(probed, data):

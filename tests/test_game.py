@@ -61,10 +61,10 @@ def test_candidates_are_judged_sets_with_their_votes(data, sets):
     assert sets.judgements == "simulated"
     for members, votes, majority in zip(sets.members, sets.votes, sets.majority, strict=True):
         three = [sets.names[int(i)] for i in members]
-        said = plain[frozenset(three)]
-        assert [said.count(name) for name in three] == votes.tolist()
+        choices = plain[frozenset(three)]
+        assert [choices.count(name) for name in three] == votes.tolist()
         assert votes.sum() >= 25  # repeatedly judged ones come first, and there are 200
-        assert said.count(three[majority]) == max(map(said.count, three))
+        assert choices.count(three[majority]) == max(map(choices.count, three))
     again = candidate_sets(data, N_SETS, seed=3)
     assert again.names == sets.names and np.array_equal(again.members, sets.members)
     assert not np.array_equal(candidate_sets(data, N_SETS, seed=4).votes, sets.votes)
@@ -81,7 +81,7 @@ def test_a_tie_among_the_judges_is_no_candidate():
         candidate_sets(tied)
 
 
-def test_pictures_that_nobody_judged_can_be_played(tmp_path):
+def test_images_that_nobody_judged_can_be_played(tmp_path):
     for name in "abcd":
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
     data = lk.load_dataset("folder", tmp_path)
@@ -143,10 +143,10 @@ def test_answers_are_on_disk_before_feedback_and_read_as_human_choices(game, tmp
     shown, chosen = [], [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2]
     for choice in chosen:
         shown.append(session.images)
-        told = session.answer(choice, 1.25)
+        feedback = session.answer(choice, 1.25)
         row = read_rows(tmp_path / "ann.csv")[-1]  # as another process would see it
         assert (row["image1"], row["image2"], row["image3"]) == shown[-1]
-        assert row["choice"] == str(choice) == str(told.choice)
+        assert row["choice"] == str(choice) == str(feedback.choice)
     assert session.finished
     lines = (tmp_path / "ann.csv").read_text().splitlines()
     assert lines[0] == ",".join(COLUMNS) and len(lines) == 15
@@ -158,16 +158,16 @@ def test_answers_are_on_disk_before_feedback_and_read_as_human_choices(game, tmp
     assert len(lk.read_choices(tmp_path / "ann.csv")) == 10  # without the repeats
 
 
-def test_what_the_others_said_is_told_by_side(game, sets, tmp_path):
+def test_the_choices_of_the_others_are_shown_by_side(game, sets, tmp_path):
     session = game.start("ann", tmp_path)
     for _ in range(14):
         trial, three = session.current, session.images
-        told = session.answer(2)
+        feedback = session.answer(2)
         members = sets.members[trial.set_index]
         for name, block in game.answers.items():
-            assert three[told.others[name] - 1] == sets.names[members[block[trial.set_index]]]
-        assert three[told.others["simulated observers"] - 1] == three[int(np.argmax(told.votes))]
-        assert sum(told.votes) == sets.votes[trial.set_index].sum()
+            assert three[feedback.others[name] - 1] == sets.names[members[block[trial.set_index]]]
+        assert three[feedback.others["simulated observers"] - 1] == three[int(np.argmax(feedback.votes))]
+        assert sum(feedback.votes) == sets.votes[trial.set_index].sum()
 
 
 def test_a_restarted_kernel_goes_on_where_it_was(data, sets, answers, tmp_path):
@@ -296,10 +296,10 @@ def test_a_block_without_an_answer_is_not_scored_there():
     assert table[["ci_low", "ci_high"]].values[1].tolist() == [0, 1]
 
 
-def test_the_consistency_counts_pictures_not_sides(game, tmp_path):
+def test_the_consistency_counts_images_not_sides(game, tmp_path):
     left = game.start("left", tmp_path)
     while not left.finished:
-        left.answer(1)  # always the same side: since no picture keeps its side, never the same picture
+        left.answer(1)  # always the same side: since no image keeps its side, never the same image
     assert left.consistency() == Consistency(0, 4)
     firm = autoplay(game, "majority", tmp_path)
     assert firm.consistency() == Consistency(4, 4)
@@ -319,9 +319,9 @@ def test_the_personal_ceiling_lies_between_c_and_its_root():
 
 
 def test_it_is_said_how_little_ten_trials_prove():
-    said = describe_agreement(agreement_table([0] * 10, {"people": [0] * 7 + [1] * 3}, {}))
-    assert "7 of 10 in common with people fit any true agreement from 0.35 to 0.93" in said
-    assert "about 323 trials" in said  # 0.7 · 0.3 · (1.96 / 0.05)²
+    text = describe_agreement(agreement_table([0] * 10, {"people": [0] * 7 + [1] * 3}, {}))
+    assert "7 of 10 in common with people fit any true agreement from 0.35 to 0.93" in text
+    assert "about 323 trials" in text  # 0.7 · 0.3 · (1.96 / 0.05)²
     blocks = {"a": [0] * 6 + [1] * 4, "b": [0] * 4 + [1] * 6}
     table = agreement_table([0] * 10, blocks, {name: {"block": name} for name in blocks})
     assert "The intervals of all blocks overlap" in describe_agreement(table)

@@ -68,7 +68,7 @@ def test_a_visitor_gives_a_name_plays_and_sees_who_agreed(game, tmp_path):
     assert seen["phase"] == "play" and (seen["trial"], seen["done"], seen["total"]) == (1, 0, 7)
     labels = [game.stimuli[game.stimuli.index(name)].label for name in page.session.images]
     assert [one["alt"] for one in seen["images"]] == labels
-    assert not any("who" in one for one in seen["images"])  # nothing is told beforehand
+    assert not any("who" in one for one in seen["images"])  # nothing is shown beforehand
     send(page, kind="answer", trial=1, choice=2, seconds=0.75)
     seen = view(page)
     assert seen["phase"] == "feedback" and seen["choice"] == 2 and seen["done"] == 1
@@ -145,7 +145,7 @@ def test_nobody_has_played_yet(game, tmp_path):
         lk.plots.agreement_dots(page.scores())
 
 
-def test_pictures_are_sent_small_and_whole():
+def test_images_are_sent_small_and_whole():
     large = Image.effect_noise((900, 600), 60).convert("RGB")
     for image, kind in ((large, "JPEG"), (large.resize((64, 64)), "PNG")):
         uri = data_uri(image, small=kind == "PNG")
@@ -209,22 +209,22 @@ def test_a_served_player_plays_goes_on_and_ends_where_a_notebook_would(game, por
 
 def test_a_message_that_is_sent_again_counts_once_and_a_second_window_is_noticed(port, tmp_path):
     key = visitors.say(port, kind="start", player="ann")["game"]
-    told = {"kind": "answer", "player": "ann", "game": key}
-    first = visitors.say(port, **told, trial=1, choice=2, seconds=1)
+    message = {"kind": "answer", "player": "ann", "game": key}
+    first = visitors.say(port, **message, trial=1, choice=2, seconds=1)
     assert first["phase"] == "feedback"
-    again = visitors.say(port, **told, trial=1, choice=2, seconds=9)  # the reply to the first was lost
+    again = visitors.say(port, **message, trial=1, choice=2, seconds=9)  # the reply to the first was lost
     assert again | {"turn": 0} == first | {"turn": 0}
-    other = visitors.say(port, **told, trial=1, choice=3, seconds=1)
+    other = visitors.say(port, **message, trial=1, choice=3, seconds=1)
     assert "another window" in other["error"] and (other["phase"], other["trial"]) == ("play", 2)
-    assert visitors.say(port, **told, trial=5, choice=3)["trial"] == 2  # not shown yet
-    changed = visitors.say(port, **{**told, "game": "0a1b2c3d"}, trial=2, choice=3)
+    assert visitors.say(port, **message, trial=5, choice=3)["trial"] == 2  # not shown yet
+    changed = visitors.say(port, **{**message, "game": "0a1b2c3d"}, trial=2, choice=3)
     assert "other trials than this page showed" in changed["error"]
     assert [row["choice"] for row in read_rows(tmp_path / "ann.csv")] == ["2"]
-    wild = visitors.say(port, **told, trial=2, choice=3, seconds=-1e300)
+    wild = visitors.say(port, **message, trial=2, choice=3, seconds=-1e300)
     assert wild["phase"] == "feedback" and read_rows(tmp_path / "ann.csv")[1]["seconds"] == ""
 
 
-def test_a_flood_is_told_that_the_game_is_full_and_leaves_nothing_behind(port, monkeypatch):
+def test_a_flood_is_refused_as_the_game_is_full_and_leaves_nothing_behind(port, monkeypatch):
     def eventually_served():
         for _ in range(200):
             with suppress(OSError):
@@ -246,12 +246,12 @@ def test_a_flood_is_told_that_the_game_is_full_and_leaves_nothing_behind(port, m
             break
         time.sleep(0.02)
     assert status == 503 and b"The game is full" in page and b"tries again" in page
-    status, said = visitors.ask(port, "/play", b"{}", {"Content-Type": "application/json"})
-    assert status == 503 and said.startswith(b"The game is full")
+    status, body = visitors.ask(port, "/play", b"{}", {"Content-Type": "application/json"})
+    assert status == 503 and body.startswith(b"The game is full")
     stalled += [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
     with pytest.raises(OSError):
         for _ in range(200):
-            visitors.ask(port, "/")  # so many that they are not even told
+            visitors.ask(port, "/")  # so many that they get no reply
     monkeypatch.setattr(server, "PATIENCE", 0.2)  # those that say nothing are let go
     assert eventually_served()
     for one in stalled:
@@ -268,8 +268,8 @@ def test_a_flood_is_told_that_the_game_is_full_and_leaves_nothing_behind(port, m
 def test_visitors_who_do_not_wait_leave_no_queue(port, monkeypatch):
     held, began = threading.Event(), []
 
-    def slow(*told):
-        began.append(told)
+    def slow(*message):
+        began.append(message)
         held.wait(60)
         return {"phase": "name"}
 
@@ -320,9 +320,11 @@ def test_visitors_who_do_not_wait_leave_no_queue(port, monkeypatch):
 def test_nothing_but_the_game_can_be_fetched(port, path, tmp_path):
     (tmp_path / "ann.csv").write_text("secret")
     for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
-        told = raw(port, f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n".encode())
-        assert int(told.split()[1]) in (400, 404, 405), told[:100]
-        assert b"secret" not in told and b"root:" not in told and b"PNG" not in told
+        reply = raw(
+            port, f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+        assert int(reply.split()[1]) in (400, 404, 405), reply[:100]
+        assert b"secret" not in reply and b"root:" not in reply and b"PNG" not in reply
 
 
 def test_another_site_cannot_answer_for_a_player(port, tmp_path):
@@ -373,8 +375,8 @@ def test_what_is_no_message_is_refused(port, body, tmp_path):
 
 
 def test_the_page_may_run_its_own_script_and_nothing_else(port):
-    told = raw(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").decode().lower()
-    policy = re.search(r"content-security-policy: (.*)\r\n", told)
+    reply = raw(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").decode().lower()
+    policy = re.search(r"content-security-policy: (.*)\r\n", reply)
     assert (
         policy and "unsafe" not in policy[1] and policy[1].startswith("default-src 'none'; script-src 'self'")
     )
@@ -421,7 +423,7 @@ def test_a_game_that_cannot_be_served_says_why(tmp_path, capsys, make_notebook):
         parameters="".join(cell["source"]).replace("player: Optional[str] = None", 'player: str = "a"'),
     )
     assert main(["--notebook", str(named)]) == 2
-    assert "asks every visitor for a name" in capsys.readouterr().err
+    assert "requests a name from every visitor" in capsys.readouterr().err
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["--port", str(taken.getsockname()[1])]) == 2
     assert "choose another by --port" in capsys.readouterr().err

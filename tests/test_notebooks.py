@@ -197,7 +197,7 @@ def test_03_reports_its_winner_on_the_other_half(series, store, triplets):
         assert versus.loc[block, "difference"] == pytest.approx(alone[block] - alone["mid_block"], abs=1e-6)
 
 
-def test_04_gains_are_differences_and_words_are_told_from_pictures(series, store, triplets):
+def test_04_gains_are_differences_and_prompts_are_distinguished_from_images(series, store, triplets):
     scored = table(series, "04_text_conditioning", "alignment").set_index(
         ["block", "noise_level", "conditioning"]
     )["accuracy"]
@@ -217,9 +217,9 @@ def test_04_gains_are_differences_and_words_are_told_from_pictures(series, store
         row_of_word[label[word]] = row
     features = store.select(names=triplets.names)["up_blocks.1", 0.9, "shuffled"]
     by_word = plain_accuracy(features[row_of_word], triplets.indices)
-    assert shuffled["up_blocks.1", 0.9, "as the word's object"] == pytest.approx(by_word, abs=2e-4)
-    by_picture = plain_accuracy(features, triplets.indices)
-    assert shuffled["up_blocks.1", 0.9, "as the picture's object"] == pytest.approx(by_picture, abs=2e-4)
+    assert shuffled["up_blocks.1", 0.9, "as the prompt's object"] == pytest.approx(by_word, abs=2e-4)
+    by_image = plain_accuracy(features, triplets.indices)
+    assert shuffled["up_blocks.1", 0.9, "as the image's object"] == pytest.approx(by_image, abs=2e-4)
 
 
 def test_05_scores_a_simulated_player_as_the_answers_on_disk_do(series, store, triplets):
@@ -299,7 +299,7 @@ def test_02_opens_with_the_gain_on_the_same_triplets_and_says_what_was_picked(se
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twenty pictures of one's own."""
+    """Twenty images of one's own."""
     stimuli = lk.load_dataset("toybox").stimuli[:20]
     (tmp_path / "mine").mkdir()
     for name in stimuli.names:
@@ -330,10 +330,10 @@ def test_03_runs_on_a_folder_with_triplets_which_has_no_dimensions(folder, tmp_p
     )
     assert outcome.status == "done", outcome.error
     assert not (tmp_path / "out" / "03_layer_comparison" / "tables" / "dimensions.parquet").exists()
-    assert "Judged by human choices" in findings(tmp_path / "out", "03_layer_comparison")
+    assert "On human choices" in findings(tmp_path / "out", "03_layer_comparison")
 
 
-def test_the_bundled_model_shows_that_words_help_at_high_noise(series):
+def test_the_bundled_model_shows_that_prompts_help_at_high_noise(series):
     """What the training taught: at noise 0.9 the label is all there is, and the kit sees it."""
     gains = table(series, "04_text_conditioning", "gains_over_blocks")
     label = gains[gains["a"] == "label"].set_index("noise_level")

@@ -22,8 +22,8 @@ def test_gains_can_be_read_on_every_colour() -> None:
     gains = [-0.1, -0.07, -0.03, 0.0, 0.03, 0.07, 0.1]
     rows = {"block": "mid_block", "depth": 0, "noise_level": range(7), "difference": gains}
     table = pd.DataFrame(rows).assign(ci_low=-0.2, ci_high=0.2, judgements="simulated")
-    (told,) = lk.plots.gain_heatmap(table).data[0].text
-    for gain, text in zip(gains, told, strict=True):
+    (texts,) = lk.plots.gain_heatmap(table).data[0].text
+    for gain, text in zip(gains, texts, strict=True):
         ink = tuple(one / 255 for one in hex_to_rgb(re.search("color:(#......)", text)[1]))
         (ground,) = sample_colorscale(DIVERGING, [(gain / 0.1 + 1) / 2], colortype="tuple")
         low, high = sorted([luminance(ink), luminance(ground)])
@@ -37,8 +37,8 @@ def cells(shares: dict[float, float | None], model: str = "m") -> pd.DataFrame:
         for depth, block in enumerate(["down_blocks.0", "mid_block"])
         for level, share in shares.items()
     ]
-    told = {"conditioning": "none", "judgements": "simulated", "accuracy": 0.5, "difference": 0.1}
-    return tidy([{**row, **told, "ci_low": 0.4, "ci_high": 0.6, "chance": 1 / 3} for row in rows])
+    columns = {"conditioning": "none", "judgements": "simulated", "accuracy": 0.5, "difference": 0.1}
+    return tidy([{**row, **columns, "ci_low": 0.4, "ci_high": 0.6, "chance": 1 / 3} for row in rows])
 
 
 SHARES = {0.0: 0.99915, 0.05: 0.96, 0.1: 0.93, 0.5: 0.28, 1.0: 0.0047}
@@ -53,11 +53,11 @@ NOISE_FIGURES = {
 @pytest.mark.parametrize("name", NOISE_FIGURES)
 def test_an_axis_of_noise_tells_the_signals_share(name) -> None:
     axis = NOISE_FIGURES[name](cells(SHARES)).layout.xaxis
-    told = dict(zip(map(float, axis.tickvals), axis.ticktext, strict=True))
+    labels = dict(zip(map(float, axis.tickvals), axis.ticktext, strict=True))
     expected = {0.0: "99.9", 0.05: "96", 0.1: "93", 0.5: "28", 1.0: "0.47"}
     if "map" not in name:  # a tick that would run into its neighbour is left out
         del expected[0.05]
-    assert told == {level: f"{level:g}<br>{share}" for level, share in expected.items()}
+    assert labels == {level: f"{level:g}<br>{share}" for level, share in expected.items()}
     assert axis.title.text == "noise level<br>signal's share of the variance in %"
 
 

@@ -1,4 +1,4 @@
-"""Toybox: pictures determined by the request, recognisably different objects, captions that say what is shown."""
+"""Toybox: images determined by the request, recognisably different objects, captions that describe what is shown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_object_draws_in_all_its_colours_without_a_placeholder_left() -> N
         assert pixels(name, 0).std() > 20, f"{name} is nearly blank"
 
 
-def test_a_picture_is_determined_by_seed_object_and_exemplar() -> None:
+def test_an_image_is_determined_by_seed_object_and_exemplar() -> None:
     text = toybox.svg("teapot", 3, seed=7)
     # fixed for ever: a change here changes every stored feature and the model's training set
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "96a196b9718815c7"
@@ -62,7 +62,7 @@ def test_another_process_with_another_hash_seed_draws_the_same() -> None:
     assert len(runs) == 1 and "<svg" in runs.pop()
 
 
-def test_size_changes_the_resolution_not_the_picture() -> None:
+def test_size_changes_the_resolution_not_the_image() -> None:
     small, large = pixels("cat", 1), pixels("cat", 1, size=128)
     assert large.shape == (128, 128, 3)
     halved = large.reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
@@ -80,7 +80,7 @@ def test_captions_name_the_object_or_its_category() -> None:
     assert {"a photo of a red apple", "a kind of fruit", "an apple, a kind of fruit"} <= set(many)
 
 
-def test_a_colour_in_a_caption_is_the_colour_of_the_picture() -> None:
+def test_a_colour_in_a_caption_is_the_colour_of_the_image() -> None:
     seen = {"red": 0, "green": 0}
     for exemplar in range(200):
         words = toybox.caption("apple", exemplar).split()

@@ -64,9 +64,9 @@ def test_the_bundled_model_is_small_and_opens_as_stable_diffusion():
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 25e6
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
-    picture = pipeline("a photo of a apple", num_inference_steps=4, guidance_scale=3.0).images[0]
-    assert picture.size == (64, 64)
-    assert np.asarray(picture).std() > 5
+    image = pipeline("a photo of a apple", num_inference_steps=4, guidance_scale=3.0).images[0]
+    assert image.size == (64, 64)
+    assert np.asarray(image).std() > 5
 
 
 def test_the_share_of_known_words_is_counted(model):

@@ -83,7 +83,7 @@ def category(name: str) -> str:
     Returns
     -------
     str
-        One of 14 categories, four objects each.
+        One of 14 names, four objects each.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def prompt(name: str) -> str:
     return f"a photo of a {label(name)}"
 
 
-def generator(*parts: object) -> np.random.Generator:
+def generator(*keys: object) -> np.random.Generator:
     """Return a random generator that depends on the request alone.
 
     Python's own ``hash`` differs from run to run, and a running generator would make an image depend on those drawn
@@ -129,20 +129,20 @@ def generator(*parts: object) -> np.random.Generator:
 
     Parameters
     ----------
-    *parts : object
+    *keys : object
         What identifies the request; their text is hashed.
 
     Returns
     -------
     numpy.random.Generator
-        A fresh generator, the same for the same parts.
+        A fresh generator, the same for the same keys.
 
     Examples
     --------
     >>> float(generator(0, "apple", 1).random()) == float(generator(0, "apple", 1).random())
     True
     """
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8")).digest()
+    digest = hashlib.sha256("\x1f".join(map(str, keys)).encode("utf-8")).digest()
     return np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
 
 

@@ -76,7 +76,7 @@ def game_parameters(notebook: Path) -> dict[str, Any]:
     for name in ("player", "autoplay"):
         if values[name] is not None:
             raise BadInputError(
-                f"{notebook.name!r} sets {name}={values[name]!r}, but a served game asks every visitor for a name. "
+                f"{notebook.name!r} sets {name}={values[name]!r}, but a served game requests a name from every visitor. "
                 f"Set `{name}` to None, or play in JupyterLab."
             )
     return values

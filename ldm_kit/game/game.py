@@ -356,9 +356,12 @@ class Session:
 
     Examples
     --------
-    >>> session = game.start("ann")  # doctest: +SKIP
-    >>> while not session.finished:  # doctest: +SKIP
-    ...     session.answer(int(input(session.images)))
+    >>> game = lk.game.new_game(model, data, "features", blocks="mid_block", n_candidates=20)
+    >>> session = game.start("ann", "answers")
+    >>> while not session.finished:
+    ...     feedback = session.answer(1)
+    >>> len(session.choices)
+    13
     """
 
     def __init__(self, game: Game, file: AnswerFile, judgements: str = "human") -> None:
@@ -521,7 +524,9 @@ def new_game(
 
     Examples
     --------
-    >>> game = lk.game.new_game(net, data, "outputs/features", blocks="mid_block")  # doctest: +SKIP
+    >>> game = lk.game.new_game(model, data, "features", blocks="mid_block", n_candidates=20)
+    >>> len(game.chosen)
+    10
     """
     from ldm_kit.features import extract
     from ldm_kit.measures import METRICS, predicted_odd
@@ -569,7 +574,9 @@ def autoplay(game: Game, kind: str, folder: str | os.PathLike[str], player: str 
 
     Examples
     --------
-    >>> lk.game.autoplay(game, "participant", "outputs/run/answers").scores()  # doctest: +SKIP
+    >>> game = lk.game.new_game(model, data, "features", blocks="mid_block", n_candidates=20)
+    >>> lk.game.autoplay(game, "participant", "answers").finished
+    True
     """
     one_of("simulated player", kind, [*(PLAYERS if game.participants else PLAYERS[2:]), *game.answers])
     name = player or f"simulated {kind}".replace(",", "")

@@ -45,7 +45,7 @@ def reply(
         ``kind``: "start" (with ``player``), "answer" (with ``trial``, from 1, ``choice`` and ``seconds``), "next", or
         none when the page is opened. Beside it ``player``, ``game`` and ``phase``, as the page's view has them.
     another : bool
-        Whether the page asks for another player's name at the end.
+        Whether the page requests another player's name at the end.
 
     Returns
     -------
@@ -53,7 +53,8 @@ def reply(
 
     Examples
     --------
-    >>> reply(game, "outputs/game", {"kind": "start", "player": "ann"})["title"]  # doctest: +SKIP
+    >>> game = lk.game.new_game(model, data, "features", blocks="mid_block", n_candidates=20)
+    >>> reply(game, "answers", {"kind": "start", "player": "ann"})["title"]
     'Trial 1 of 13'
     """
     kind, player = message.get("kind"), str(message.get("player", ""))
@@ -210,15 +211,15 @@ def describe_feedback(feedback: Feedback, labels: list[str], participants: str) 
     >>> describe_feedback(feedback, ["cat", "bus", "dog"], "people")
     'You: bus. People: bus (4 of 5). mid_block: cat. up_blocks.0: undecided.'
     """
-    parts = [f"You: {labels[feedback.choice - 1]}."]
+    sentences = [f"You: {labels[feedback.choice - 1]}."]
     for name, side in feedback.others.items():
         chosen = labels[side - 1] if side else "undecided"
         if name == participants:
             votes = f"{max(feedback.votes)} of {sum(feedback.votes)}"
-            parts.append(f"{name[0].upper()}{name[1:]}: {chosen} ({votes}).")
+            sentences.append(f"{name[0].upper()}{name[1:]}: {chosen} ({votes}).")
         else:
-            parts.append(f"{name}: {chosen}.")
-    return " ".join(parts)
+            sentences.append(f"{name}: {chosen}.")
+    return " ".join(sentences)
 
 
 @lru_cache(maxsize=1024)

@@ -65,11 +65,11 @@ def block_curves(table: pd.DataFrame, conditioning: str | None = None) -> go.Fig
     >>> block_curves(tidy(cells)).data[0].x
     ('a', 'b')
     """
-    part = one_conditioning(table, conditioning)
-    blocks = in_network_order(part)
-    fig = _figure("Alignment through the network", part)
-    shares = signal_shares(part)
-    for i, (level, rows) in enumerate(part.groupby("noise_level")):
+    cells = one_conditioning(table, conditioning)
+    blocks = in_network_order(cells)
+    fig = _figure("Alignment through the network", cells)
+    shares = signal_shares(cells)
+    for i, (level, rows) in enumerate(cells.groupby("noise_level")):
         rows = rows.set_index("block").reindex(blocks)
         name = f"{level:g} ({percent(shares[level])})" if shares else f"{level:g}"
         _curve(fig, blocks, rows, name, i, marker={"symbol": i, "size": 9})
@@ -112,7 +112,7 @@ def noise_curves(table: pd.DataFrame, blocks: list[str] | None = None) -> go.Fig
         for j, conditioning in enumerate(conditionings):
             rows = found[found["conditioning"] == conditioning].sort_values("noise_level")
             name = f"{block}, {conditioning}" if len(conditionings) > 1 else block
-            colour = i if len(blocks) > 1 else j  # colours are told apart more easily than dashes
+            colour = i if len(blocks) > 1 else j  # colours are distinguished more easily than dashes
             marker = {"symbol": i, "size": 8}
             _curve(fig, rows["noise_level"], rows, name, colour, DASHES[j % len(DASHES)], marker=marker)
     fig.update_xaxes(range=[-0.03, 1.03])

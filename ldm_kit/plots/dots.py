@@ -161,7 +161,7 @@ def agreement_dots(
         yellow = "rgba(230, 159, 0, 0.25)"  # a ceiling of 1 has no width, and is drawn all the same
         fig.add_vrect(x0=low, x1=max(high, low + 0.006), fillcolor=yellow, line_width=0, layer="below")
     fig.update_xaxes(title="agreement with the player", range=[-0.02, 1.02], tickformat=".1f")
-    # From top to bottom, with room for the word "chance" above the first.
+    # From top to bottom, with room for the label "chance" above the first.
     rows_axis = {"type": "category", "categoryorder": "array", "categoryarray": list(shown["other"])}
     fig.update_yaxes(range=[len(shown) - 0.4, -0.9], **rows_axis)
     return fig.update_layout(height=200 + 46 * len(shown))

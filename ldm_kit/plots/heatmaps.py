@@ -60,14 +60,14 @@ def block_noise_heatmap(
     >>> block_noise_heatmap(tidy(cells)).data[0].z.tolist()
     [[0.4, 0.5]]
     """
-    part = one_conditioning(table, conditioning)
-    grid, half = _by_block_and_level(part, "accuracy")
-    scale = _scale(part, float(grid.min().min()), float(grid.max().max()), to_ceiling)
+    cells = one_conditioning(table, conditioning)
+    grid, half = _by_block_and_level(cells, "accuracy")
+    scale = _scale(cells, float(grid.min().min()), float(grid.max().max()), to_ceiling)
     low, span = scale["zmin"], max(scale["zmax"] - scale["zmin"], 1e-9)
-    name = str(part["conditioning"].iloc[0]) or "as given"
-    subtitle = f"odd-one-out accuracy ± half of the 95 % interval, conditioning {name}, {judged_by(part)}"
+    name = str(cells["conditioning"].iloc[0]) or "as given"
+    subtitle = f"odd-one-out accuracy ± half of the 95 % interval, conditioning {name}, {judged_by(cells)}"
     fig = _map(
-        part,
+        cells,
         grid,
         [[_cell(f"{v:.3f}", e, ink_on((v - low) / span)) for v, e in rows] for rows in _pairs(grid, half)],
         "Alignment by block and noise level",
@@ -169,12 +169,12 @@ def _map(
     return fig.update_yaxes(title="block, input at the top", autorange="reversed")
 
 
-def _scale(part: pd.DataFrame, lowest: float, highest: float, to_ceiling: bool) -> dict[str, Any]:
+def _scale(cells: pd.DataFrame, lowest: float, highest: float, to_ceiling: bool) -> dict[str, Any]:
     """Make a colour scale from chance up, with chance and noise ceiling named on it."""
-    chance = float(part["chance"].min()) if part["chance"].notna().any() else lowest
+    chance = float(cells["chance"].min()) if cells["chance"].notna().any() else lowest
     low, high = min(chance, lowest), highest
     ticks = {chance: f"{chance:.3f} chance"}
-    ceiling_low, ceiling_high = (float(part[name].max()) for name in ("ceiling_low", "ceiling_high"))
+    ceiling_low, ceiling_high = (float(cells[name].max()) for name in ("ceiling_low", "ceiling_high"))
     if to_ceiling and ceiling_low == ceiling_low and ceiling_high == ceiling_high:  # NaN: unknown
         high = max(highest, ceiling_high)
         ticks[ceiling_low] = f"{ceiling_low:.3f} ceiling"

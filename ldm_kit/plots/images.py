@@ -65,9 +65,9 @@ def picture_grid(
     step_x, step_y = size + pad, size + pad + text
     sheet = Image.new("RGB", (left + columns * step_x, lines * step_y), "white")
     draw = ImageDraw.Draw(sheet)
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(pictures):
         x, y = left + (i % columns) * step_x + pad // 2, (i // columns) * step_y + pad // 2
-        sheet.paste(_resized(picture, size), (x, y))
+        sheet.paste(_resized(image, size), (x, y))
         if captions:
             caption = captions[i]
             if draw.textlength(caption, FONT) > size + pad:
@@ -119,7 +119,7 @@ def triplet_sheet(
     columns: int = 2,
     size: int = 92,
 ) -> Image.Image:
-    """Lay triplets out, the judged odd one and the model's each in a frame.
+    """Lay triplets out, the odd one that was chosen and the model's each in a frame.
 
     Parameters
     ----------
@@ -127,8 +127,8 @@ def triplet_sheet(
     names : sequence of three str
         Below the images.
     odd : sequence of (int, int)
-        Of each triplet, which of the three was judged the odd one and which the model leaves out (-1: a tie).
-        The judged one's frame is blue and solid, the model's orange and dashed; both are named, too.
+        Of each triplet, which of the three was chosen as the odd one and which the model leaves out (-1: a tie).
+        The chosen one's frame is blue and solid, the model's orange and dashed; both are named, too.
     titles : sequence of str
         Above each row of triplets.
     columns : int

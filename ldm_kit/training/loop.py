@@ -212,11 +212,11 @@ def _load(
         return [], identity["steps"]
     with safe_open(path, framework="pt") as file:
         saved = json.loads(file.metadata()["identity"])
-        asked = json.loads(json.dumps(identity))  # as JSON has it: tuples are lists
+        requested = json.loads(json.dumps(identity))  # as JSON has it: tuples are lists
         unlike = [
-            f"{key} was {saved.get(key)!r}, now {asked.get(key)!r}"
-            for key in sorted({*saved, *asked} - {"steps"})
-            if saved.get(key) != asked.get(key)
+            f"{key} was {saved.get(key)!r}, now {requested.get(key)!r}"
+            for key in sorted({*saved, *requested} - {"steps"})
+            if saved.get(key) != requested.get(key)
         ]
         if unlike:
             raise MismatchError(
@@ -231,8 +231,8 @@ def _load(
         if kind == "modules":
             weights[key] = tensor
         elif kind == "optimizer":
-            index, part = key.split("/")
-            state.setdefault(int(index), {})[part] = tensor
+            index, field = key.split("/")
+            state.setdefault(int(index), {})[field] = tensor
     modules.load_state_dict(weights)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return tensors["losses"].tolist(), int(saved["steps"])

@@ -104,7 +104,10 @@ def train_autoencoder(
 
     Examples
     --------
-    >>> vae, losses = train_autoencoder(pixels, out=Path("outputs/run"), steps=100)  # doctest: +SKIP
+    >>> pixels = np.zeros((2, 32, 32, 3), np.uint8)
+    >>> vae, losses = train_autoencoder(pixels, out=Path("run"), steps=2, batch_size=2, channels=(16, 24, 32))
+    >>> list(losses.columns)
+    ['step', 'loss']
     """
     place = pick_device(device)
     vae = build_autoencoder(channels, seed, pixels.shape[1]).to(place)
@@ -176,11 +179,11 @@ def encode(
     >>> encode(build_autoencoder((8, 16)), np.zeros((2, 16, 16, 3), np.uint8)).shape
     torch.Size([2, 4, 8, 8])
     """
-    parts = [
+    batches = [
         vae.encode(as_input(pixels[i : i + batch_size])).latent_dist.mean
         for i in range(0, len(pixels), batch_size)
     ]
-    return torch.cat(parts) * (vae.config.scaling_factor if scaled else 1.0)
+    return torch.cat(batches) * (vae.config.scaling_factor if scaled else 1.0)
 
 
 @torch.no_grad()
@@ -296,8 +299,13 @@ def train_denoiser(
 
     Examples
     --------
-    >>> unet, text_encoder, losses = train_denoiser(latents, captions, tokenizer, out=Path("outputs/run"),
-    ...                                             steps=100)  # doctest: +SKIP
+    >>> from ldm_kit.training import build_tokenizer
+    >>> captions = [["a cat"], ["a bus"]]
+    >>> unet, text_encoder, losses = train_denoiser(
+    ...     torch.zeros(2, 4, 8, 8), captions, build_tokenizer(["a cat", "a bus"]), out=Path("run"), steps=2,
+    ...     batch_size=2, channels=(32, 32, 64, 64))
+    >>> len(losses)
+    2
     """
     place = pick_device(device)
     text_encoder = build_text_encoder(tokenizer, seed).to(place)

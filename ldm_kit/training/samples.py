@@ -110,7 +110,10 @@ def open_model(folder: Path) -> StableDiffusionPipeline:
 
     Examples
     --------
-    >>> pipe = open_model(Path("outputs/model"))  # doctest: +SKIP
+    >>> open_model(Path("outputs/model"))
+    Traceback (most recent call last):
+        ...
+    ldm_kit.errors.ModelNotFoundError: No model in 'outputs/model': ...
     """
     if not (folder / "model_index.json").exists():
         raise ModelNotFoundError(
@@ -166,7 +169,7 @@ def sample(
     if not prompts:
         raise BadInputError("There is no prompt. Pass at least one, e.g. ['a photo of a cat'].")
     pipe.set_progress_bar_config(disable=True)
-    parts = []
+    batches = []
     for start in tqdm(range(0, len(prompts), batch_size), desc="sampling", mininterval=2.0):
         texts = list(prompts[start : start + batch_size])
         noises = [
@@ -178,8 +181,8 @@ def sample(
         out = pipe(
             texts, num_inference_steps=steps, guidance_scale=guidance, generator=noises, output_type="np"
         )
-        parts.append((out.images * 255).round().astype(np.uint8))
-    return np.concatenate(parts)
+        batches.append((out.images * 255).round().astype(np.uint8))
+    return np.concatenate(batches)
 
 
 def _classifier(n_objects: int, seed: int) -> nn.Module:
@@ -231,7 +234,7 @@ def train_classifier(
 
     Examples
     --------
-    >>> classifier = train_classifier(Path("outputs/classifier"))  # doctest: +SKIP
+    >>> classifier = train_classifier(Path("classifier"), exemplars=1, steps=1, batch_size=2)
     """
     images, names = draw(exemplars, seed=seed, variants=1), toybox.names()
     targets = torch.tensor([names.index(name) for name in images.objects])
@@ -276,9 +279,9 @@ def classify(classifier: nn.Module, pixels: npt.NDArray[np.uint8], objects: Sequ
 
     Examples
     --------
-    >>> table = classify(classifier, pixels, names)  # doctest: +SKIP
-    >>> table["correct"].mean()  # doctest: +SKIP
-    0.99
+    >>> classifier = train_classifier(Path("classifier"), exemplars=1, steps=1, batch_size=2)
+    >>> list(classify(classifier, np.zeros((1, 64, 64, 3), np.uint8), ["cat"]).columns)
+    ['object', 'predicted', 'correct']
     """
     names = toybox.names()
     logits = torch.cat([classifier(as_input(pixels[i : i + 128])) for i in range(0, len(pixels), 128)])

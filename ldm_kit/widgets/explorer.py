@@ -32,15 +32,15 @@ class Shown:
     Parameters
     ----------
     figure : plotly.graph_objects.Figure, optional
-    picture : PIL.Image, optional
+    image : PIL.Image, optional
     alt : str
-        The image in words, for a screen reader.
+        A description of the image, for a screen reader.
     status : str
         For the status line.
     """
 
     figure: go.Figure | None = None
-    picture: Image.Image | None = None
+    image: Image.Image | None = None
     alt: str = ""
     status: str = ""
 
@@ -48,8 +48,8 @@ class Shown:
     def png(self) -> bytes:
         """The image as a PNG file; empty if there is none."""
         buffer = io.BytesIO()
-        if self.picture is not None:
-            self.picture.save(buffer, format="PNG")
+        if self.image is not None:
+            self.image.save(buffer, format="PNG")
         return buffer.getvalue()
 
 
@@ -166,7 +166,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         raise NotImplementedError
 
     def key(self, tab: str, state: Any) -> Hashable:
-        """Return the part of the state that a tab depends on; results are cached under it."""
+        """Return the fields of the state that a tab depends on; results are cached under it."""
         return tab, state
 
     def must_run(self, tab: str, state: Any) -> str:
@@ -203,10 +203,12 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
 
         Examples
         --------
-        >>> explorer.figure("Film strip")  # doctest: +SKIP
+        >>> explorer = lk.widgets.IntoTheNoise(model, data.stimuli, [0.1, 0.5], blocks="mid_block")
+        >>> explorer.figure("Film strip").mode
+        'RGB'
         """
         shown = self.shown(tab)
-        return shown.picture if shown.figure is None else go.Figure(shown.figure)
+        return shown.image if shown.figure is None else go.Figure(shown.figure)
 
     def shown(self, tab: str | None = None) -> Shown:
         """Return what a tab shows for the present state, from the cache or computed now."""
@@ -286,9 +288,9 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
 
     def _show(self, key: Hashable) -> None:
         shown = self.cache[key]
-        self.image.layout.display = "none" if shown.picture is None else ""
+        self.image.layout.display = "none" if shown.image is None else ""
         self.drawing.layout.display = "none" if shown.figure is None else ""
-        if shown.picture is not None:
+        if shown.image is not None:
             with self.image.hold_sync():  # one message: an image never stands with another's description
                 self.image.value, self.image.tooltip = shown.png, shown.alt
         if shown.figure is not None:

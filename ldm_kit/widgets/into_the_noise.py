@@ -170,14 +170,14 @@ class IntoTheNoise(Explorer):
         )
         status = self._describe(state)
         alt = f"Image, noised image, estimate and feature map. {status}"
-        return Shown(picture=sheet, alt=alt, status=status)
+        return Shown(image=sheet, alt=alt, status=status)
 
     def _strip(self, views: list[Look], state: State) -> Shown:
         strip = plots.film_strip(views, size=min(112, (FIGURE_WIDTH - 130) // len(views) - 8))
         label = self._label(state.stimulus)
         status = f"{label} at {len(views)} noise levels{_prompted(state)}, {state.block}."
         alt = f"Noised images, the model's estimates, and the block in colour, by noise level. {status}"
-        return Shown(picture=strip, alt=alt, status=status)
+        return Shown(image=strip, alt=alt, status=status)
 
     def _positions(self, view: Look, second: Look, state: State) -> Shown:
         height, width = view.maps.shape[1:]
@@ -274,7 +274,7 @@ def uploaded_image(name: str, content: bytes) -> tuple[str, Image.Image]:
     Parameters
     ----------
     name : str
-        As the browser sends it; only its last part is used.
+        As the browser sends it; only its last component is used.
     content : bytes
 
     Returns
@@ -295,7 +295,7 @@ def uploaded_image(name: str, content: bytes) -> tuple[str, Image.Image]:
         ...
     ldm_kit.errors.UnreadableImageError: ...
     """
-    last = PurePosixPath(name.replace("\\", "/")).name or "picture"
+    last = PurePosixPath(name.replace("\\", "/")).name or "image"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "upload"  # a name from outside is never a path here
         path.write_bytes(content)
@@ -311,7 +311,7 @@ def _prompted(state: State) -> str:
 
 
 def _framed(image: Image.Image, row: int, column: int, height: int, width: int) -> Image.Image:
-    """Frame the part of an image where a spatial position lies."""
+    """Frame the region of an image where a spatial position lies."""
     scale = max(1, 300 // image.width)
     framed = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     x, y = framed.width / width, framed.height / height

@@ -28,7 +28,7 @@ class OddOneOut(anywidget.AnyWidget):
     game : Game
         From `lk.game.new_game`.
     player : str, optional
-        Whose file is written, or gone on with. By default the board asks for a name.
+        Whose file is written, or continued. By default the board requests a name.
     folder : path-like
         Where the answers go.
 
@@ -39,7 +39,8 @@ class OddOneOut(anywidget.AnyWidget):
 
     Examples
     --------
-    >>> lk.widgets.OddOneOut(game, player="ann")  # doctest: +SKIP
+    >>> game = lk.game.new_game(model, data, "features", blocks="mid_block", n_candidates=20)
+    >>> board = lk.widgets.OddOneOut(game, player="ann", folder="answers")
     """
 
     _esm = _data("board.js")

@@ -62,8 +62,10 @@ class ProbesView(Explorer):
 
     Examples
     --------
-    >>> view = lk.widgets.ProbesView(store, data, linear)  # doctest: +SKIP
-    >>> view.figure("Neighbours")  # doctest: +SKIP
+    >>> cell = store.select(blocks="mid_block", noise_levels=0.3, conditionings="none")
+    >>> linear = lk.cross_validate_probe(cell, data.triplets, lk.LinearProbe(alpha=1.0), cv=2)
+    >>> lk.widgets.ProbesView(cell, data, linear).tab
+    'Neighbours'
     """
 
     NAME = "probes-view"
@@ -119,7 +121,9 @@ class ProbesView(Explorer):
 
         Examples
         --------
-        >>> sorted(view.similarities())  # doctest: +SKIP
+        >>> cell = store.select(blocks="mid_block", noise_levels=0.3, conditionings="none")
+        >>> linear = lk.cross_validate_probe(cell, data.triplets, lk.LinearProbe(alpha=1.0), cv=2)
+        >>> sorted(lk.widgets.ProbesView(cell, data, linear).similarities())
         ['after the probe', 'norms (simulated)', 'the block']
         """
         state = self.state if state is None else state
@@ -152,7 +156,7 @@ class ProbesView(Explorer):
             for space, order in nearest.items()
         )
         alt = f"Nearest to {self._labels[row]}. {'; '.join(listed)}."
-        return Shown(picture=sheet, alt=alt, status=self._describe(nearest, state))
+        return Shown(image=sheet, alt=alt, status=self._describe(nearest, state))
 
     def _ranks(self, nearest: dict[str, list[int]], state: State) -> Shown:
         ranks = {space: {i: rank for rank, i in enumerate(order, 1)} for space, order in nearest.items()}

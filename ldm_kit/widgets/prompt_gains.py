@@ -78,9 +78,10 @@ class PromptGains(Explorer):
 
     Examples
     --------
-    >>> view = lk.widgets.PromptGains(model, data, store)  # doctest: +SKIP
-    >>> view.conditioning.value, view.template.value = "your template", "a drawing of a {name}"  # doctest: +SKIP
-    >>> view.figure("Gain")  # doctest: +SKIP
+    >>> view = lk.widgets.PromptGains(model, data, store)
+    >>> view.conditioning.value = "label"
+    >>> type(view.figure("Gain")).__name__
+    'Figure'
     """
 
     NAME = "prompt-gains"
@@ -182,13 +183,13 @@ class PromptGains(Explorer):
     def _matrices(self, state: State) -> Shown:
         if len(state.chosen) < 2:
             return Shown(status="Choose two stimuli or more.")
-        parts = {"no prompt": self._store.select(conditionings="none")}
+        stores = {"no prompt": self._store.select(conditionings="none")}
         if state.conditioning != "none":
-            parts[state.conditioning] = self._features(state)
+            stores[state.conditioning] = self._features(state)
         rows = [self.names.index(one) for one in state.chosen]
         sides: dict[str, Any] = {}
-        for title, part in parts.items():
-            X = part.select(names=self.names)[state.block, state.level, part.conditionings[0]]
+        for title, features in stores.items():
+            X = features.select(names=self.names)[state.block, state.level, features.conditionings[0]]
             sides[title] = np.round(measures.similarity(X, self._metric)[np.ix_(rows, rows)], 5)
         cell = cell_name((state.block, state.level))
         fig = plots.matrices(
@@ -232,11 +233,11 @@ class PromptGains(Explorer):
         return self._store.select(conditionings=state.conditioning)
 
     def _first_prompt(self, state: State) -> str:
-        """Quote the first prompt, and give the share of words that the text encoder knows."""
+        """Quote the first prompt, and give the share of its words that the text encoder met in training."""
         if state.conditioning == "none":
             return ""
-        part = self._features(state)
-        prompts = part.prompts(part.conditionings[0])
+        features = self._features(state)
+        prompts = features.prompts(features.conditionings[0])
         share, _ = vocabulary_coverage(self._model, prompts)
         known = "" if share != share else f"; its text encoder met {share:.0%} of the words in training"
         return f"First prompt: “{prompts[0]}”{known}."

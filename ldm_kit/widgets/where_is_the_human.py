@@ -68,8 +68,9 @@ class WhereIsTheHuman(Explorer):
 
     Examples
     --------
-    >>> view = lk.widgets.WhereIsTheHuman(store, data)  # doctest: +SKIP
-    >>> view.figure("Categories")  # doctest: +SKIP
+    >>> view = lk.widgets.WhereIsTheHuman(store, data)
+    >>> type(view.figure("Categories")).__name__
+    'Figure'
     """
 
     NAME = "where-is-the-human"
@@ -189,10 +190,12 @@ class WhereIsTheHuman(Explorer):
             size=118,
         )
         alt = "; ".join(
-            f"{', '.join(names)}: judged odd {names[2]}, by the block {names[one] if one >= 0 else 'none (a tie)'}"
+            f"{', '.join(names)}: chosen as odd {names[2]}, by the block {names[one] if one >= 0 else 'none (a tie)'}"
             for names, one in zip(labels, odd, strict=True)
         )
-        return Shown(picture=sheet, alt=alt, status=f"Blue: the judged odd one. {self._describe(state)}")
+        return Shown(
+            image=sheet, alt=alt, status=f"Blue: the odd one that was chosen. {self._describe(state)}"
+        )
 
     def _two_cells(self, state: State) -> Generator[Progress, None, Shown]:
         if state.a == state.b:
