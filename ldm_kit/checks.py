@@ -17,7 +17,7 @@ from ldm_kit.measures import object_folds
 FEWEST_TRAINING, FEWEST_HELD_OUT = 30, 10
 
 
-def check_enough_triplets(triplets: Triplets, n_folds: int = 3, seed: int = 0) -> str:
+def check_enough_triplets(triplets: Triplets, cv: int = 3, random_state: int = 0) -> str:
     """Say why a probe cannot be cross-validated on some choices, and how many would do; empty if it can.
 
     Most sets of three mix training and held-out objects, and are of no use to a probe. What counts is how many
@@ -26,7 +26,7 @@ def check_enough_triplets(triplets: Triplets, n_folds: int = 3, seed: int = 0) -
     Parameters
     ----------
     triplets : Triplets
-    n_folds, seed : int
+    cv, random_state : int
         As for `cross_validate_probe`.
 
     Returns
@@ -42,21 +42,21 @@ def check_enough_triplets(triplets: Triplets, n_folds: int = 3, seed: int = 0) -
     """
     sets = np.unique(np.sort(triplets.indices, axis=1), axis=0)
     objects, place = np.unique(sets, return_inverse=True)
-    if len(objects) >= 3 * n_folds:
-        fold = object_folds(len(objects), n_folds, seed)[place.reshape(sets.shape)]
-        training = min(int((fold != one).all(axis=1).sum()) for one in range(n_folds))
-        held_out = min(int((fold == one).all(axis=1).sum()) for one in range(n_folds))
+    if len(objects) >= 3 * cv:
+        fold = object_folds(len(objects), cv, random_state)[place.reshape(sets.shape)]
+        training = min(int((fold != one).all(axis=1).sum()) for one in range(cv))
+        held_out = min(int((fold == one).all(axis=1).sum()) for one in range(cv))
         if training >= FEWEST_TRAINING and held_out >= FEWEST_HELD_OUT:
             return ""
     return (
         f"Too few to fit a probe: {len(triplets):,} {triplets.judgements} choices are about {len(sets):,} different "
         f"sets of three. A probe learns from some objects and is scored on others, and most sets mix the two: "
-        f"about {sets_needed(len(triplets.names), n_folds):,} different sets are needed for {n_folds} folds. Shown instead is what the "
+        f"about {sets_needed(len(triplets.names), cv):,} different sets are needed for {cv} folds. Shown instead is what the "
         "blocks score without a probe."
     )
 
 
-def sets_needed(n_objects: int, n_folds: int) -> int:
+def sets_needed(n_objects: int, cv: int) -> int:
     """About how many different sets of three it takes, drawn from all objects alike; to the nearest hundred.
 
     Examples
@@ -64,7 +64,7 @@ def sets_needed(n_objects: int, n_folds: int) -> int:
     >>> sets_needed(56, 3)
     500
     """
-    fold = max(3, n_objects // n_folds)  # a fold without three objects holds no set
+    fold = max(3, n_objects // cv)  # a fold without three objects holds no set
     every = math.comb(max(n_objects, fold + 3), 3)
     held_out, training = math.comb(fold, 3) / every, math.comb(max(n_objects - fold, 3), 3) / every
     fewest = max(FEWEST_HELD_OUT / held_out, FEWEST_TRAINING / training)
@@ -112,7 +112,9 @@ def check_parameters(
         )
         if name in names:
             if value not in names[name]:
-                raise unknown_name(name, str(value), [str(one) for one in names[name]], "Pick one of these.")
+                raise unknown_name(
+                    name, str(value), [str(one) for one in names[name]], "Choose one of these."
+                )
         elif name == "n_folds":
             number_of_folds(value, name)
         elif name.endswith("_channels"):

@@ -305,7 +305,7 @@ def test_cells_that_vanish_meanwhile_are_missed(out, monkeypatch):
 
     monkeypatch.setattr("ldm_kit.features.extraction.fill", and_vanish)
     with pytest.raises(
-        MismatchError, match="1 of the 2 cells that were asked for are not in .* 'b/0.5/none'"
+        MismatchError, match="1 of the 2 cells that were requested are not in .* 'b/0.5/none'"
     ):
         ask(out)
 

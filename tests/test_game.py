@@ -474,7 +474,7 @@ def test_a_class_loses_no_file(game, tmp_path):
     (tmp_path / "BEN.CSV").write_bytes((tmp_path / "ann.csv").read_bytes().replace(b"ann", b"ben"))
     assert len(lk.read_choices(tmp_path)) == 2
     for content, message in [
-        (b"player;judgements\n", "Unknown column of BEN.CSV"),
+        (b"player;judgements\n", "BEN.CSV.*Unknown column"),
         (b"player,choice\rben,1\r", "no line that ends"),
         (",".join(COLUMNS).encode() + b'\n"' + b"x" * 200_000 + b'"\n', "cannot be read as a table"),
     ]:

@@ -95,5 +95,5 @@ def load_dataset(
     options |= {option: value for option, value in usual.items() if value is not None}
     allowed = list(inspect.signature(_LOADERS[name]).parameters)
     for option in options:
-        one_of(f"option of the data set {name!r}", option, allowed, "Pick one of these, or leave it out.")
+        one_of(f"option of the data set {name!r}", option, allowed, "Choose one of these, or leave it out.")
     return _LOADERS[name](**options)

@@ -69,7 +69,7 @@ def _entry(name: str) -> dict[str, Any]:
     try:
         return _objects()[name]
     except KeyError:
-        raise unknown_name("object of Toybox", name, names(), "Pick one of these.") from None
+        raise unknown_name("object of Toybox", name, names(), "Choose one of these.") from None
 
 
 def category(name: str) -> str:

@@ -351,7 +351,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     with reading(path, _PLAYERS):
         reader = csv.DictReader(io.StringIO(whole.decode("utf-8-sig"), newline=""))
         for column in _NEEDED:
-            one_of(f"column of {path.name}", column, reader.fieldnames or (), _PLAYERS)
+            one_of("column", column, reader.fieldnames or (), _PLAYERS)
         rows = list(reader)
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():

@@ -13,7 +13,7 @@ from ldm_kit.errors import BadInputError, MismatchError, one_of
 from ldm_kit.tables import JUDGEMENTS
 
 Ints = npt.NDArray[np.int64]
-_EXPECTED = "Give three 0-based columns, the odd one last; indices are integers (see `.astype('int64')`)."
+_EXPECTED = "Give three columns of 0-based integers, the odd one last; `lk.read_triplets` and `lk.read_choices` read files."
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,7 @@ def extract(
     batch_size: int | str = "auto",
     progress: bool = True,
 ) -> FeatureStore:
-    """Extract features: noise each image, run the denoiser once, pool the blocks that were asked for.
+    """Extract features: add noise to each image, run the denoiser once, pool the chosen blocks.
 
     Parameters
     ----------
@@ -65,21 +65,21 @@ def extract(
     noise_levels : sequence of float, optional
         Positions in the training schedule, 0–1 (sigma, for flow matching); by default 0.1, 0.3, … 0.9,
         and 0 for an encoder, which takes no noise. In a variance-preserving schedule 0 is timestep 0, not a clean
-        image, and 1 may leave some signal: the tables' column ``signal_share`` tells how much.
+        image, and 1 may leave some signal: the tables' column ``signal_share`` is the signal's share of the variance.
     conditionings : str or sequence of str
-        Among ``"none"`` (the family's own unconditional input, what its diffusers pipeline sets against the prompt
+        Among ``"none"`` (the family's own unconditional input, what its diffusers pipeline contrasts with the prompt
         for guidance: the encoded empty prompt, but zeros for SDXL if its configuration says so, and for unCLIP models
         no image's embedding; ``store.prompts("none")`` tells which), ``"empty"`` (the encoded empty prompt, for
-        every family), ``"label"``, ``"caption"``, ``"shuffled"``, ``"embedding"`` (vectors given by
+        every family), ``"label"``, ``"caption"``, ``"shuffled"``, ``"embedding"`` (the vectors of
         `embedding`) and ``"image"`` (for models like DALL·E 2 only: the stimulus's own image embedding,
-        a control, since it tells the model what it is to see).
+        a control).
     out : path-like, optional
-        Folder of the store. What is there already is reused if the request is the same, and an error if
-        it is not. None keeps the features in memory.
+        Folder of the store. What it has is reused if the request is the same, and an error if
+        it is not. None: the features stay in memory.
     pooling : {"mean", "max", "none", "tokens", "flat"}
-        Over space (Linhardt et al. 2024 take the mean). ``"none"`` keeps maps; ``"tokens"`` keeps all
-        positions as a sequence, (tokens, channels); ``"flat"`` keeps all numbers as one vector, for pixels
-        and latents, whose mean over space says little.
+        Over space (Linhardt et al. 2024 take the mean). ``"none"`` stores maps; ``"tokens"`` all
+        positions as a sequence, (tokens, channels); ``"flat"`` all numbers as one vector, for pixels
+        and latents, whose mean over space is little more than a colour.
     seed : int
         Of the noise (each stimulus's noise depends on this and its name alone) and of shuffled labels.
     template : str
@@ -90,7 +90,7 @@ def extract(
     timesteps : {"exact", "linhardt2024"}
         ``"linhardt2024"`` takes those that img2img rounds to, as in Linhardt et al. 2024.
     n_noise : int
-        Draws of noise that features are averaged over (the paper's avg5: 5); each costs a pass.
+        Noise samples that features are averaged over (the paper's avg5: 5); each costs a pass.
     posterior : {"mean", "sample"}
         What is taken of the VAE's posterior; a sample depends on the seed and the stimulus's name alone.
     store_dtype : {"float32", "float16"}
@@ -100,9 +100,9 @@ def extract(
         (`store.table()` counts them, `store.finite()` shows the rest).
     on_error : {"raise", "skip"}
         What to do about an image that cannot be used: raise, or go on and list those at the end
-        (`store.refused` keeps the list, and the store does not show them).
+        (`store.refused` lists them, and the store does not show them).
     repair : bool
-        Whether to compute anew what is damaged in the store, for the stimuli and cells asked for (`store.verify()`
+        Whether to compute anew what is damaged in the store, for the requested stimuli and cells (`store.verify()`
         lists damaged chunks). By default it is an error.
     batch_size : int or "auto"
         Images a forward pass. Speed only: the features are the same within 1e-5.
@@ -112,7 +112,7 @@ def extract(
     Returns
     -------
     FeatureStore
-        Showing what was asked for, even if the folder holds more; without pictures that were skipped.
+        Showing what was requested, even if the folder has more; without images that were skipped.
 
     Raises
     ------
@@ -134,10 +134,10 @@ def extract(
 
     Notes
     -----
-    All parameters are checked before anything is computed or written. A store that has all that is asked for is
+    All parameters are checked before anything is computed or written. A store that has all that is requested is
     not written to, so it may lie on a read-only disk.
 
-    One pass a picture, noise level and conditioning: activations of a single forward pass, without
+    One pass an image, noise level and conditioning: activations of a single forward pass, without
     classifier-free guidance. Chunks of 32 stimuli are written as they are finished; a run that was killed
     repeats at most the chunk it was in, in the same batches, so that the bytes come out the same. An error or
     Ctrl-C writes the batches that it finds finished.
@@ -155,7 +155,7 @@ def extract(
     lost = [key.path for key in arrays if key not in there]
     if lost:
         raise MismatchError(
-            f"{len(lost)} of the {len(arrays)} cells that were asked for are not in the store {where!r}, the first is "
+            f"{len(lost)} of the {len(arrays)} cells that were requested are not in the store {where!r}, the first is "
             f"{lost[0]!r}. Something else changed its files meanwhile: run the same `lk.extract` again."
         )
     return store.select(
@@ -189,12 +189,12 @@ def extract_models(
     out : path-like
         A folder; each model's store lies in it under the model's name.
     noise_levels : sequence of float, optional
-        For models that take noise; the others are given the clean picture.
+        For models that take noise; the others get the clean image.
     conditioning : str
-        For models that read text. For ``"none"`` and ``"empty"`` a text encoder, which sees nothing else, is given the
-        label.
+        For models that read text. For ``"none"`` and ``"empty"`` a text encoder, which has no image, gets the label.
     on_error : {"raise", "skip"}
-        What to do about a model that is not to be had (gated, not downloaded): raise, or say so and go on.
+        What to do about a model that is not available (gated, not downloaded) and, as in `extract`, about an image that
+        cannot be used: raise, or log it and continue.
     device, dtype
         As for `load_model`.
     **options
@@ -203,7 +203,7 @@ def extract_models(
     Returns
     -------
     dict of str to FeatureStore
-        By the names asked for, in their order. Pixels and latents are kept whole, all else is pooled; of a text
+        By the models' names, in their order. Pixels and latents are stored whole, all else is pooled; of a text
         encoder there is the last token alone.
 
     Raises
@@ -211,16 +211,18 @@ def extract_models(
     UnknownNameError
         If `on_error`, `conditioning` or a model's name is unknown: before any model is opened.
     ModelNotFoundError
-        If a model is not to be had and is not skipped, or none is.
+        If a model is not available and not skipped, or none is.
 
     Examples
     --------
-    >>> stores = lk.extract_models(["tiny-ldm", "pixels"], data.stimuli, out="outputs/models")  # doctest: +SKIP
+    >>> stores = lk.extract_models(["pixels", "latent:tiny-ldm"], data.stimuli[:4], out="models", progress=False)
+    >>> [len(store) for store in stores.values()]
+    [4, 4]
     """
     one_of("on_error", on_error, ("raise", "skip"))
     if len(set(models)) < len(models) or not models:
         raise BadInputError(f"The models {list(models)} must be one or more, each named once.")
-    # All is checked before the first model is opened, not when those before have been through.
+    # All is checked before the first model is opened.
     for name in models:
         find_model(name)  # an error for a name that cannot be one
     for level in () if noise_levels is None else np.atleast_1d(np.asarray(noise_levels, dtype=object)):
@@ -245,9 +247,10 @@ def extract_models(
             noise_levels=noise_levels if model.takes_noise else None,
             conditionings=own if model.reads_text else "none",
             pooling="flat" if set(model.select_blocks()) <= WHOLE else "mean",
+            on_error=on_error,
             **options,
         )
-        del model  # its memory is wanted for the next
+        del model  # frees its memory for the next
     if not stores:
         raise ModelNotFoundError(
             f"None of the models {list(models)} is available. Download one, or try 'tiny-ldm'."
