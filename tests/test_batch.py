@@ -322,6 +322,7 @@ def test_a_missing_series_and_a_broken_notebook_are_named(tmp_path: Path) -> Non
 # --- runs
 
 
+@pytest.mark.slow
 def test_a_failure_is_kept_with_its_log_while_the_others_go_on(
     make_notebook: MakeNotebook,
     tmp_path: Path,
@@ -372,6 +373,7 @@ def test_a_failure_is_kept_with_its_log_while_the_others_go_on(
     assert "is done already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_parameters_another_notebook_or_force_run_again(
     make_notebook: MakeNotebook, tmp_path: Path
 ) -> None:
@@ -397,6 +399,7 @@ def test_out_is_filled_in_where_it_stands_and_other_braces_are_not(
     assert outputs_of(outcome.folder / "a.ipynb").strip() == f"{tmp_path}/o/features a photo of a {{name}}"
 
 
+@pytest.mark.slow
 def test_a_cell_that_takes_too_long_is_a_failure(make_notebook: MakeNotebook, tmp_path: Path) -> None:
     outcome = run_notebook(make_notebook("a", "import time; time.sleep(60)"), tmp_path / "out", timeout=1)
     assert outcome.status == "failed"
@@ -405,6 +408,7 @@ def test_a_cell_that_takes_too_long_is_a_failure(make_notebook: MakeNotebook, tm
     assert (outcome.folder / "a.failed.ipynb").exists()
 
 
+@pytest.mark.slow
 def test_a_kernel_that_dies_is_a_failure(make_notebook: MakeNotebook, tmp_path: Path) -> None:
     outcome = run_notebook(make_notebook("a", "import os; os._exit(3)"), tmp_path / "out", timeout=20)
     assert outcome.status == "failed"
@@ -471,6 +475,7 @@ def wait_until_gone(process: int) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_nothing_is_half_written_and_a_rerun_finishes(
     make_notebook: MakeNotebook, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -502,6 +507,7 @@ def run_and_tell(notebook: Path, out: Path, capsys: pytest.CaptureFixture[str], 
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_changed_since_the_run_is_named_and_nothing_else_runs_again(
     make_notebook: MakeNotebook,
     tmp_path: Path,
@@ -630,6 +636,7 @@ def test_a_file_within_the_series_folder_that_is_read_is_an_input(
         assert [run_series(path, out)[0].status for _ in range(2)] == ["done", "skipped"]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_early_shows_nothing_of_the_one_before(
     make_notebook: MakeNotebook,
     tmp_path: Path,

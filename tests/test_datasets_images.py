@@ -237,6 +237,7 @@ def test_a_very_wide_picture_is_reduced(tmp_path: Path) -> None:
         assert pixels[:, : image.width // 2 - 2].max() < 9 and pixels[:, image.width // 2 + 2 :].min() > 246
 
 
+@pytest.mark.slow
 def test_memory_for_a_large_jpeg_is_bounded(tmp_path: Path) -> None:
     """20,000 × 8,000 pixels are 640 MB decoded; decoding at 1/4 needs far less."""
     Image.new("L", (20_000, 8_000), 90).save(tmp_path / "large.jpg")

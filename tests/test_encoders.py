@@ -525,6 +525,7 @@ def test_vae_and_text_encoder_of_an_untrained_denoiser_stay(sd_folder):
             assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux", "pixart"])
 def test_every_family_has_its_latent_text_and_untrained_forms(family, tmp_path):
     import tiny_families
@@ -566,6 +567,7 @@ def test_nothing_opens_a_socket(no_network, monkeypatch, vision_folders, sd_fold
         lk.load_model("latent:sd1.5")
 
 
+@pytest.mark.slow
 def test_every_baseline_runs_on_toybox(vision_folders):
     toybox = lk.load_dataset("toybox").stimuli[:3]
     for requested in (

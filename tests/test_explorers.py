@@ -20,6 +20,8 @@ from ldm_kit.widgets.into_the_noise import uploaded_image
 from ldm_kit.widgets.live import Cache, Latest, LiveFigure
 from tests.small_store import SmallStore
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = ["down_blocks.1", "mid_block", "up_blocks.1"]
 LEVELS = [0.3, 0.9]
 OWN = "your template"
@@ -236,6 +238,7 @@ def test_into_the_noise_shows_what_the_model_holds(noise, model, data):
     assert here[0][5] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_into_the_noise_follows_each_control(noise):
     noise.tabs.selected_index = 1
     seen = [np.asarray(live(noise).data[0].z)]
@@ -423,6 +426,7 @@ def test_the_matrices_show_the_chosen_stimuli(prompts, store):
     assert np.abs(plain - worded).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(prompts, model, data, store, tmp_path):
     prompts._home = tmp_path
     shown = prompts.shown_key
@@ -503,6 +507,7 @@ def test_neighbours_and_ranks_are_those_of_one_probe(probed, data):
     assert [ranks.text[list(ranks.y).index(place)] for place in range(1, 7)] == expected
 
 
+@pytest.mark.slow
 def test_the_probe_shown_never_saw_the_chosen_stimulus(probed, data):
     """Spoil the stimulus for those that learn from it: only a probe that never saw it stays what it was."""
     part, _ = probed

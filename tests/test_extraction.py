@@ -104,6 +104,7 @@ def test_features_equal_a_hand_written_forward_pass(model, stimuli, reference):
         assert_same(reference[block, 0.5, "label"][3], maps.mean(dim=(2, 3))[0].numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 16])
 def test_same_features_for_any_batch_size(model, stimuli, reference, batch_size):
     again = lk.extract(
@@ -252,6 +253,7 @@ def computed(out: Path) -> dict[str, np.ndarray]:
     return {name: ~np.isnan(np.asarray(array[:, 0])) for name, array in arrays.items()}
 
 
+@pytest.mark.slow
 def test_killed_at_random_instants_it_ends_with_the_same_bytes(folder, tmp_path):
     stimuli = some_stimuli(tmp_path / "pictures", 10 * CHUNK + 5)
     ask = {"blocks": ["mid", "down_blocks.0"], "noise_levels": [0.5], "batch_size": 7}
@@ -318,6 +320,7 @@ def test_orphans_of_a_killed_write_are_swept(model, stimuli, tmp_path):
     assert not orphan.exists()
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_store(folder, stimuli, reference, tmp_path):
     out, ask = tmp_path / "features", {"noise_levels": LEVELS, "conditionings": BOTH}
     children = [extract_in_child(folder, half, out, **ask) for half in (stimuli[:20], stimuli[20:])]

@@ -60,6 +60,7 @@ def assert_resumes(out, asked, after):
     assert digest(out) == digest(after)
 
 
+@pytest.mark.slow
 def test_killed_at_every_file_move_it_resumes(write, tmp_path):
     asked, moves, before, after = write
     options = {"blocks": asked["blocks"], "noise_levels": [0.5]}
@@ -69,6 +70,7 @@ def test_killed_at_every_file_move_it_resumes(write, tmp_path):
         assert_resumes(out, asked, after)
 
 
+@pytest.mark.slow
 def test_with_the_disk_full_at_every_file_move_it_resumes(write, tmp_path):
     asked, moves, before, after = write
     for at in range(1, moves + 1):

@@ -151,6 +151,7 @@ def test_flat_is_the_map_unrolled(model, stimuli):
     assert_same(flat, maps.reshape(6, -1))
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_the_same_and_is_told_apart(stimuli, once, tmp_path):
     model = lk.load_model(save_tiny_stable_diffusion(tmp_path), device="cpu")
     out = tmp_path / "features"
@@ -186,6 +187,7 @@ def overflowing(model, monkeypatch, row):
     monkeypatch.setattr(model.denoiser.mid_block, "forward", spoilt)
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_noted_when_asked(model, stimuli, once, tmp_path, monkeypatch):
     out = tmp_path / "features"
     with monkeypatch.context() as patch:
@@ -348,6 +350,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     assert kilobytes[1000] - kilobytes[100] < 12_000, kilobytes
 
 
+@pytest.mark.slow
 def test_a_chunk_whose_last_picture_is_refused_keeps_the_rest(model, tmp_path):
     stimuli = some_stimuli(tmp_path / "pictures", 64)
     whole = lk.extract(model, stimuli, **ASK)
@@ -423,6 +426,7 @@ def test_levels_are_known_by_six_digits(model, stimuli, tmp_path):
         lk.extract(model, stimuli, **{**ask, "noise_levels": [0.3332]})
 
 
+@pytest.mark.slow
 def test_an_untrained_twin_of_another_autoencoder_is_another_model(stimuli, tmp_path):
     folder = save_tiny_stable_diffusion(tmp_path)
     out = tmp_path / "features"

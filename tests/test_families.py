@@ -29,6 +29,8 @@ from ldm_kit.models.load import FAMILIES
 from ldm_kit.models.noise import draw_noise
 from ldm_kit.models.registry import registered_models
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("apple.png", "bicycle.png", "cat.png", "dog.png", "fork.png", "goat.png", "hat.png")
 LEVEL = 0.3
 UNET = {
@@ -286,6 +288,7 @@ def test_nothing_deeper_than_the_last_block_runs(family, model, stimuli):
     assert calls == paths[:2]
 
 
+@pytest.mark.slow
 def test_text_is_encoded_once_a_distinct_prompt(family, folders, stimuli):
     model = lk.load_model(folders(family), device="cpu")
     encoders = {key: part for key, part in model.components.items() if key.startswith("text_encoder")}
@@ -559,6 +562,7 @@ def test_the_guidance_of_a_distilled_model_is_part_of_the_request(flux, folders)
     assert "guidance" not in lk.load_model(folders("flux-schnell"), device="cpu").preprocessing
 
 
+@pytest.mark.slow
 def test_the_untrained_control_differs_and_is_seeded(family, folders, model):
     first, again, other = (
         lk.load_model(folders(family), device="cpu", pretrained=False, seed=seed).denoiser.state_dict()
@@ -573,6 +577,7 @@ def test_the_untrained_control_differs_and_is_seeded(family, folders, model):
 # Loading ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_socket_is_opened(monkeypatch, family, folders, stimuli):
     def refuse(*args, **kwargs):
         raise AssertionError("a socket was opened")

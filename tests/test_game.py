@@ -170,6 +170,7 @@ def test_the_choices_of_the_others_are_shown_by_side(game, sets, tmp_path):
         assert sum(feedback.votes) == sets.votes[trial.set_index].sum()
 
 
+@pytest.mark.slow
 def test_a_restarted_kernel_goes_on_where_it_was(data, sets, answers, tmp_path):
     code = (
         "import sys, os, numpy as np, ldm_kit as lk\n"

@@ -224,6 +224,7 @@ def test_a_message_that_is_sent_again_counts_once_and_a_second_window_is_noticed
     assert wild["phase"] == "feedback" and read_rows(tmp_path / "ann.csv")[1]["seconds"] == ""
 
 
+@pytest.mark.slow
 def test_a_flood_is_refused_as_the_game_is_full_and_leaves_nothing_behind(port, monkeypatch):
     def eventually_served():
         for _ in range(200):
@@ -386,6 +387,7 @@ def test_the_page_may_run_its_own_script_and_nothing_else(port):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda one: one.name)
 def test_a_signal_to_the_launcher_ends_all_of_it(number, tmp_path):
     port = free_port()

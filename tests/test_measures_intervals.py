@@ -96,6 +96,7 @@ def new_objects(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
     return truth, truth + rng.normal(size=(n, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "t", "runs"), [(300, 4000, 600), (56, 6000, 400)])
 def test_coverage(n: int, t: int, runs: int) -> None:
     rng = np.random.default_rng(0)
@@ -251,6 +252,7 @@ def test_sets_judged_once_are_left_out() -> None:
         noise_ceiling(both, min_judgements=1)
 
 
+@pytest.mark.slow
 def test_ceiling_brackets_the_best_model() -> None:
     """Participants who answer (0.6, 0.3, 0.1): the best model is right 0.6 of the time."""
     rng = np.random.default_rng(0)
@@ -303,6 +305,7 @@ def test_the_ceiling_of_a_class_is_of_its_own_choices(tmp_path: Path, players: i
     assert lk.ceiling_of(lk.load_dataset("toybox", triplets=folder / "p0.csv")) is None
 
 
+@pytest.mark.slow
 def test_things_ceiling_is_not_laid_over_other_choices(things_root: Path, tmp_path: Path) -> None:
     own = lk.load_dataset("things", things_root)
     published = lk.ceiling_of(own)

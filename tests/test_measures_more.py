@@ -157,6 +157,7 @@ def test_corrections() -> None:
     assert np.minimum(raised(p, "holm"), 1) == pytest.approx([holm[value] for value in p])
 
 
+@pytest.mark.slow
 def test_rsa_on_the_48_objects(things_root: Path) -> None:
     human = np.load(things_root / "rdm48_human.npy")
     rows = pd.read_csv(things_root / "names48.tsv", sep="\t")["things_row0"].to_numpy()

@@ -146,6 +146,7 @@ def spose(things_root: Path) -> np.ndarray:
     return np.loadtxt(things_root / "spose_embedding_66d_sorted.txt")
 
 
+@pytest.mark.slow
 def test_known_truth_is_recovered(spose: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     n = 400
@@ -230,6 +231,7 @@ def test_no_peeking(probe: Probe) -> None:
     assert not np.array_equal(result.probes[1].transform(probe_X), again.probes[1].transform(probe_X))
 
 
+@pytest.mark.slow
 def test_real_choices(things_root: Path) -> None:
     """One seed of the five that the benchmark reports."""
     X = np.load(things_root / "clip_vit_b32_things.npy")

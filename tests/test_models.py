@@ -191,6 +191,7 @@ def test_noise_depends_on_seed_draw_and_name_alone():
     assert many.std() == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_the_clean_estimate_inverts_a_perfect_prediction(tmp_path, kind):
     model = lk.load_model(save_tiny_stable_diffusion(tmp_path, prediction_type=kind), device="cpu")

@@ -138,6 +138,7 @@ def share_of_the_signal(model, level):
     return float(torch.corrcoef(torch.stack([clean.ravel(), noised.ravel()]))[0, 1] ** 2)
 
 
+@pytest.mark.slow
 def test_the_signals_share_is_that_of_the_variance_in_both_kinds_of_schedule(model, tmp_path):
     flow = lk.load_model(save_tiny_sd3(tmp_path), device="cpu")
     for one in (model, flow):
@@ -206,6 +207,7 @@ REAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_the_block_table_of_the_real_size_needs_no_weights(name):
     family, network, config, channels, stages, shape = REAL[name]

@@ -18,6 +18,7 @@ def drawn(n: int, seed: int) -> Triplets:
     return Triplets(np.array([rng.choice(56, 3, replace=False) for _ in range(n)]), NAMES, "human")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probe", [lk.LinearProbe(), lk.KernelProbe()], ids=["linear", "kernel"])
 @pytest.mark.parametrize("cv", [2, 3])
 def test_where_there_are_said_to_be_enough_a_probe_is_fitted(probe: object, cv: int) -> None:

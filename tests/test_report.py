@@ -23,6 +23,8 @@ from ldm_kit.files import write_text
 from ldm_kit.run_record import HOW_TO_GET_PNGS
 from ldm_kit.tables import split_columns
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOK = """
 import plotly.graph_objects as go
 from PIL import Image

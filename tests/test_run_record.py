@@ -218,6 +218,7 @@ def test_without_a_browser_a_line_says_how_to_get_pngs(
     assert not (tmp_path / "figures/f.png").exists()
 
 
+@pytest.mark.slow
 def test_a_browser_that_fails_is_told_not_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = tmp_path / "chromium"
     fake.write_text("#!/bin/sh\nexit 1\n")

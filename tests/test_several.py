@@ -17,6 +17,7 @@ def stimuli(tmp_path_factory):
     return some_stimuli(tmp_path_factory.mktemp("pictures"), 5)
 
 
+@pytest.mark.slow
 def test_each_model_gets_what_it_takes(stimuli, tmp_path):
     folder = save_tiny_stable_diffusion(tmp_path, seed=7)
     names = [str(folder), f"untrained:{folder}", f"latent:{folder}", "pixels:16", f"text:{folder}"]

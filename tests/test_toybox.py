@@ -47,6 +47,7 @@ def test_an_image_is_determined_by_seed_object_and_exemplar() -> None:
     assert not np.array_equal(before, pixels("teapot", 4, 7))
 
 
+@pytest.mark.slow
 def test_another_process_with_another_hash_seed_draws_the_same() -> None:
     code = "from ldm_kit.datasets import toybox; print(toybox.svg('bee', 2), toybox.caption('bee', 2, variant=3))"
     runs = {

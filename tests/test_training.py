@@ -172,6 +172,7 @@ def test_tokenizer_spells_anything_and_knows_the_captions_words() -> None:
     assert again.get_vocab() == tokenizer.get_vocab()
 
 
+@pytest.mark.slow
 def test_denoiser_resumes_to_the_same_weights(latents: torch.Tensor, tmp_path: Path) -> None:
     captions = [[toybox.prompt(name), toybox.category(name)] for name in OBJECTS * 6]
     tokenizer = training.build_tokenizer([text for several in captions for text in several])

@@ -22,6 +22,8 @@ from ldm_kit.errors import BadInputError, ModelNotFoundError
 from ldm_kit.models.noise import draw_noise
 from ldm_kit.models.unclip import named_in_card, prompt_seed
 
+pytestmark = pytest.mark.slow
+
 STAGES = ["down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1"]
 
 
@@ -122,6 +124,7 @@ def embedding_by_hand(folder, prompt):
 # Kandinsky 2.2 ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_kandinsky_equals_a_forward_pass_by_hand(kandinsky, kandinsky_folder, stimuli):
     store = lk.extract(
         kandinsky,

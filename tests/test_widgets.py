@@ -75,6 +75,7 @@ def test_the_share_of_known_words_is_counted(model):
     assert unknown == ["aardvark"]
 
 
+@pytest.mark.slow
 def test_a_bar_that_was_shown_is_still_there_at_the_end(monkeypatch):
     """A closed one would be "Error displaying widget: model not found" in Voilà and in a reopened notebook."""
     import time
