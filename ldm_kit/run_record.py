@@ -146,7 +146,10 @@ class RunRecord:
 
         Examples
         --------
-        >>> results.table(table, "alignment", caption="Odd-one-out accuracy")  # doctest: +SKIP
+        >>> results = RunRecord("run")
+        >>> _ = results.table(pd.DataFrame({"accuracy": [0.4]}), "alignment", caption="Odd-one-out accuracy")
+        >>> Path("run/tables/alignment.csv").read_text().split()
+        ['accuracy', '0.4']
         """
         from ldm_kit.tables import write_table
 
@@ -185,7 +188,10 @@ class RunRecord:
 
         Examples
         --------
-        >>> results.figure(figure, "block_curves", caption="Alignment by block")  # doctest: +SKIP
+        >>> results = RunRecord("run")
+        >>> _ = results.figure(lk.plots.block_curves(table, conditioning="none"), "curves", caption="By block")
+        >>> Path("run/figures/curves.json").is_file()
+        True
         """
         path = self.out / "figures" / f"{_checked(name)}.png"
         kind = "plotly" if hasattr(figure, "to_plotly_json") else "image"
@@ -221,7 +227,8 @@ class RunRecord:
 
         Examples
         --------
-        >>> results.finding(f"`{best}` is the most human block: {accuracy:.3f}.")  # doctest: +SKIP
+        >>> RunRecord("run").finding("`mid_block` is the most human block.")
+        '`mid_block` is the most human block.'
         """
         self._put("findings", name or text, text=text, headline=headline)
         return Finding(text)
@@ -236,7 +243,7 @@ class RunRecord:
 
         Examples
         --------
-        >>> results.record(model="tiny-ldm", dataset="toybox", judgements="simulated")  # doctest: +SKIP
+        >>> RunRecord("run").record(model="tiny-ldm", dataset="toybox", judgements="simulated")
         """
         for key, value in provenance.items():
             try:
@@ -258,8 +265,8 @@ class RunRecord:
 
         Examples
         --------
-        >>> results.close()  # doctest: +SKIP
-        RunRecord('outputs/02_probing': 2 tables, 4 figures, 3 findings)
+        >>> RunRecord("run").close()
+        RunRecord('run': 0 tables, 0 figures, 0 findings)
         """
         figures = self._entries["figures"].values()
         drawn = [self.out / "figures" / f"{one['name']}.json" for one in figures if one["kind"] == "plotly"]

@@ -730,7 +730,7 @@ def test_two_processes_do_not_run_into_one_folder_and_one_that_is_stopped_keeps_
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130
-    assert error.count("\n") == 1 and error.startswith("Interrupted. What is done is kept"), error
+    assert error.count("\n") == 1 and error.startswith("Interrupted. What is done stays"), error
     wait_until_gone(kernel)
     assert json.loads((out / "b" / "run.json").read_text())["status"] == "interrupted"
     assert "before the wait" in outputs_of(out / "b" / "b.failed.ipynb")

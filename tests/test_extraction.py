@@ -500,6 +500,18 @@ def test_maps_are_kept_when_asked_for(model, stimuli, reference):
     assert_same(maps.mean(axis=(2, 3)), reference["mid_block", 0.5, "none"][:3])
 
 
+def test_a_store_without_arrays_shows_all_its_stimuli(reference):
+    empty = reference.select(blocks=[])
+    assert empty.finite().names == empty.names == reference.names
+
+
+def test_a_stimulus_that_is_selected_twice_is_shown_once(reference):
+    twice = reference.select(names=["thing02.png", "thing01.png", "thing02.png"])
+    assert twice.names == ("thing02.png", "thing01.png")
+    expected = reference["mid_block", 0.1, "none"][[2, 1]]
+    np.testing.assert_array_equal(twice["mid_block", 0.1, "none"], expected)
+
+
 def test_opening_what_is_no_store(tmp_path):
     with pytest.raises(BadInputError, match=r"no feature store at .*lk\.extract"):
         lk.FeatureStore.open(tmp_path)

@@ -390,7 +390,7 @@ def test_features_are_named_by_the_word_that_their_own_seed_gave_them(seed):
     others = dataclasses.replace(
         stimuli, all_concepts=(*stimuli.concepts[::-1], "gnu"), all_labels=(*stimuli.labels[::-1], "gnu")
     )
-    with pytest.raises((MismatchError, BadInputError), match="was shown with|has no picture"):
+    with pytest.raises((MismatchError, BadInputError), match="The prompt of|has no image"):
         lk.relabel_by_prompt(shuffled, others)
 
 

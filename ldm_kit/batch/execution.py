@@ -28,7 +28,7 @@ def execute(run: Run, parameters: dict[str, Any], out: Path, folder: Path) -> st
     """Run a notebook into its folder, as ``NAME.ipynb``, or as ``NAME.failed.ipynb`` beside ``NAME.log``.
 
     Returns the error in one line, empty if there was none. On Ctrl-C the kernel is shut down, and what there is of
-    the notebook kept as failed.
+    the notebook stored as failed.
     """
     import papermill
 

@@ -47,7 +47,7 @@ PACKAGES = (
 ENVIRONMENT = ("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 # Parameters that name what a notebook writes. A feature store tells by itself whether it fits.
 WRITTEN = ("out", "features")
-SMALL = 1 << 16  # bytes; larger files within a folder are told apart by size and time
+SMALL = 1 << 16  # bytes; larger files within a folder are compared by size and time
 STATE = "run.json"
 PREVIOUS = ".previous"
 RESULTS = (MANIFEST, STATE, PREVIOUS, "tables", "figures")  # in a run's folder, beside its notebook
@@ -288,7 +288,7 @@ def exit_code(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         advice = "the same command goes on from there."
         print(
-            f"Interrupted. What is done is kept, the notebook at work as NAME.failed.ipynb; {advice}",
+            f"Interrupted. What is done stays, the running notebook as NAME.failed.ipynb; {advice}",
             file=sys.stderr,
         )
         return 130

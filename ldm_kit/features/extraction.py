@@ -126,11 +126,13 @@ def extract(
     NonFiniteError
         For NaN or infinite activations; block, noise level and image are named.
     UnreadableImageError
-        For an image that cannot be used. The batches that were finished before it are kept.
+        For an image that cannot be used. The batches finished before it stay in the store.
 
     Examples
     --------
-    >>> store = lk.extract(model, data.stimuli, blocks="up", noise_levels=[0.3])  # doctest: +SKIP
+    >>> store = lk.extract(model, data.stimuli[:4], blocks="up", noise_levels=[0.3], progress=False)
+    >>> store.conditionings, len(store)
+    (('none',), 4)
 
     Notes
     -----

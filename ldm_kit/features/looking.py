@@ -28,9 +28,9 @@ class Look:
     noised : PIL.Image
         The noised latent, decoded.
     estimate : PIL.Image
-        The model's estimate of the clean picture from that latent, in one step.
+        The clean image that the model predicts from that latent, in one step.
     maps : ndarray, shape (channels, height, width)
-        What the block held. Tokens are laid out as the square that they are, row by row, or as
+        The activation of the block. Tokens are laid out as the square that they are, row by row, or as
         (channels, tokens, 1) if their number is no square.
     """
 
@@ -59,12 +59,12 @@ def look(
     model : OpenedModel
     stimuli : Stimuli
     name : str
-        The stimulus's name, or a concept with one picture.
+        The stimulus's name, or a concept with one image.
     noise_levels : sequence of float
     block : str
         One block.
     prompt : str, optional
-        What the text encoder is given; None is the conditioning ``"none"``.
+        The prompt; None is the conditioning ``"none"``.
     seed : int
 
     Returns
@@ -79,7 +79,8 @@ def look(
 
     Examples
     --------
-    >>> lk.look(model, data.stimuli, "apple", [0.3], "mid_block")[0].estimate  # doctest: +SKIP
+    >>> lk.look(model, data.stimuli, "apple", [0.3], "mid_block")[0].estimate.size
+    (64, 64)
     """
     name = stimuli.names[stimuli.index(name)]
     return list(looks_at(model, stimuli.open(name), name, noise_levels, block, prompt, seed))
@@ -87,19 +88,19 @@ def look(
 
 def looks_at(
     model: OpenedModel,
-    picture: Image.Image,
+    image: Image.Image,
     name: str,
     noise_levels: Sequence[float],
     block: str,
     prompt: str | None = None,
     seed: int = 0,
 ) -> Iterator[Look]:
-    """Look at any picture, one noise level at a time, so that one may stop in between.
+    """Look at any image, one noise level at a time, so that one may stop in between.
 
     Parameters
     ----------
     model : OpenedModel
-    picture : PIL.Image
+    image : PIL.Image
         Of any size; scaled and cropped as the model's stimuli are.
     name : str
         Its noise is drawn from this name and the seed.
@@ -122,11 +123,12 @@ def looks_at(
 
     Examples
     --------
-    >>> for view in lk.features.looks_at(model, picture, "mine.jpg", [0.1, 0.9], "mid_block"):  # doctest: +SKIP
-    ...     view.estimate.show()
+    >>> image = data.stimuli.open("apple.png")
+    >>> [view.timestep for view in lk.features.looks_at(model, image, "mine.jpg", [0.1, 0.9], "mid_block")]
+    [100, 900]
     """
     (path,) = model.select_blocks(block)[-1:]
-    latent, noise, text = model.encode([picture]), model.noise([name], seed), model.texts([prompt])
+    latent, noise, text = model.encode([image]), model.noise([name], seed), model.texts([prompt])
     for level in map(model.level, noise_levels):
         noised = model.add_noise(latent, noise, level)
         held = model.watch(noised, level, text, [path]).seen[path][0].float().cpu().numpy()

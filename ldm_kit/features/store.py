@@ -46,10 +46,12 @@ class FeatureStore:
 
     Examples
     --------
-    >>> store = lk.FeatureStore.open("outputs/run/features")  # doctest: +SKIP
-    >>> store["up_blocks.1", 0.3, "label"].shape  # doctest: +SKIP
-    (56, 96)
-    >>> store.select(blocks=["mid_block"], names=store.names[:10])  # doctest: +SKIP
+    >>> _ = lk.extract(model, data.stimuli[:4], blocks="mid_block", noise_levels=[0.3], out="features", progress=False)
+    >>> store = lk.FeatureStore.open("features")
+    >>> store["mid_block", 0.3, "none"].shape
+    (4, 128)
+    >>> len(store.select(blocks=["mid_block"], names=store.names[:2]))
+    2
 
     Notes
     -----
@@ -58,12 +60,14 @@ class FeatureStore:
     channels), with ``"none"`` (stimuli, channels, y, x) for maps. Dimensions are named, per block but for
     ``stimulus``. A row of NaN was not computed yet, one of infinity was computed and not finite. The root's
     attribute ``ldm_kit`` holds the request, the stimuli's names, concepts and fingerprints, the prompts,
-    pictures that were refused and the package versions; each array's attributes hold its block, depth,
+    images that were refused and the package versions; each array's attributes hold its block, depth,
     noise level, timestep, sigma, signal share, conditioning and pooling. So it can be read without ldm_kit:
 
-    >>> array = zarr.open_array("outputs/run/features/mid_block/0.3/none")  # doctest: +SKIP
-    >>> names = zarr.open_group("outputs/run/features").attrs["ldm_kit"]["stimuli"]["names"]  # doctest: +SKIP
-    >>> xarray.open_zarr("outputs/run/features", group="mid_block/0.3", consolidated=False)  # doctest: +SKIP
+    >>> zarr.open_array("features/mid_block/0.3/none", mode="r").shape
+    (4, 128)
+    >>> len(zarr.open_group("features", mode="r").attrs["ldm_kit"]["stimuli"]["names"])
+    4
+    >>> xarray.open_zarr("features", group="mid_block/0.3", consolidated=False)  # doctest: +SKIP
     """
 
     def __init__(
@@ -72,10 +76,10 @@ class FeatureStore:
         self._group, self.where = group, where
         self._about = description(group, where, sealed=False)  # as often as a store is selected from
         self._keys = tuple(_keys_in(group, self._about["prompts"]) if keys is None else keys)
+        refused = self._about.get("refused", {})
+        names = self._about["stimuli"]["names"]
         # the row of each name in the arrays
-        self._row_of = {
-            name: row for row, name in enumerate(self._about["stimuli"]["names"]) if name not in self.refused
-        }
+        self._row_of = {name: row for row, name in enumerate(names) if name not in refused}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> FeatureStore:
@@ -150,7 +154,7 @@ class FeatureStore:
 
     @property
     def conditionings(self) -> tuple[str, ...]:
-        """Conditionings, in the order in which they were first asked for."""
+        """Conditionings, in the order in which they were first requested."""
         return tuple(dict.fromkeys(key.conditioning for key in self._keys))
 
     def prompts(self, conditioning: str) -> tuple[str, ...]:
@@ -174,7 +178,8 @@ class FeatureStore:
 
         Examples
         --------
-        >>> store.table()  # doctest: +SKIP
+        >>> len(store.table()) == len(store.cells())
+        True
         """
         rows = []
         for key in self._keys:
@@ -194,7 +199,7 @@ class FeatureStore:
 
         Examples
         --------
-        >>> store.verify().empty  # doctest: +SKIP
+        >>> store.verify().empty
         True
         """
         rows = [
@@ -209,9 +214,13 @@ class FeatureStore:
 
         Examples
         --------
-        >>> lk.odd_one_out(store.finite(), data.triplets.among(store.finite().names))  # doctest: +SKIP
+        >>> finite = store.finite()
+        >>> len(lk.odd_one_out(finite, data.triplets.among(finite.names))) == len(finite.cells())
+        True
         """
-        bad = np.any([np.isinf(self._first(key)) for key in self._keys], axis=0)
+        bad = np.zeros(len(self), dtype=bool)
+        for key in self._keys:
+            bad |= np.isinf(self._first(key))
         return self.select(names=np.array(self.names)[~bad].tolist())
 
     def __len__(self) -> int:
@@ -263,7 +272,7 @@ class FeatureStore:
         blocks, noise_levels, conditionings : one or a sequence, optional
             What to keep; None keeps all.
         names : iterable of str, optional
-            Stimuli to keep, in this order.
+            Stimuli to keep, in this order; what is named twice is shown once.
 
         Raises
         ------
@@ -300,7 +309,9 @@ class FeatureStore:
 
         Examples
         --------
-        >>> store.renamed({"apple.png": "pear.png", "pear.png": "apple.png"})  # doctest: +SKIP
+        >>> two = store.select(names=store.names[:2])
+        >>> two.renamed(dict(zip(two.names, ("a.png", "b.png")))).names
+        ('a.png', 'b.png')
         """
         lacking = [name for name in self.names if name not in new_names]
         if lacking:
@@ -356,8 +367,9 @@ class SideBySide:
 
     Examples
     --------
-    >>> both = SideBySide({"none": plain, "my words": worded})  # doctest: +SKIP
-    >>> lk.compare(both, data.triplets, by="conditioning", reference="none")  # doctest: +SKIP
+    >>> both = SideBySide({name: store.select(conditionings=name) for name in ("none", "label")})
+    >>> set(lk.compare(both, data.triplets, by="conditioning", reference="none")["a"])
+    {'label'}
     """
 
     def __init__(self, parts: Mapping[str, FeatureStore]) -> None:
@@ -379,52 +391,54 @@ class SideBySide:
 
 
 def relabel_by_prompt(store: FeatureStore, stimuli: Stimuli) -> FeatureStore:
-    """Name features extracted with shuffled labels by the object that the *word* said.
+    """Name features extracted with shuffled labels by the object in the *prompt*.
 
-    Scored under its own names, a store tells whether a representation follows the picture; under these,
-    whether it follows the word.
+    Scored under its own names, a store shows whether a representation follows the image; under these,
+    whether it follows the prompt.
 
     Parameters
     ----------
     store : FeatureStore
-        With the conditioning ``"shuffled"`` alone, extracted from these stimuli; its seed says who got which word.
+        With the conditioning ``"shuffled"`` alone, extracted from these stimuli; its seed determines the prompts.
     stimuli : Stimuli
-        The whole dataset's, one picture a concept.
+        The whole dataset's, one image a concept.
 
     Returns
     -------
     FeatureStore
-        The same arrays; each row bears the name of the picture whose label it was shown.
+        The same arrays; each row has the name of the image whose label was its prompt.
 
     Raises
     ------
     BadInputError
-        If a concept has several pictures, so that a word names no single one, or the store has other conditionings.
+        If a concept has several images, so that a prompt names no single one, or the store has other conditionings.
     MismatchError
         If the prompts in the store are not those of these stimuli.
 
     Examples
     --------
-    >>> by_word = lk.relabel_by_prompt(store.select(conditionings="shuffled"), data.stimuli)  # doctest: +SKIP
+    >>> by_prompt = lk.relabel_by_prompt(store.select(conditionings="shuffled"), data.stimuli)
+    >>> sorted(by_prompt.names) == sorted(store.names), by_prompt.names == store.names
+    (True, False)
     """
     if store.conditionings != ("shuffled",):
         raise BadInputError(
-            f"The store shows the conditionings {store.conditionings}; only shuffled labels can be named by their word. "
+            f"The store shows the conditionings {store.conditionings}; only shuffled labels can be renamed by their prompt. "
             "Give `store.select(conditionings='shuffled')`."
         )
-    picture_of = dict(zip(stimuli.concepts, stimuli.names, strict=True))
-    if len(picture_of) < len(stimuli):
+    image_of = dict(zip(stimuli.concepts, stimuli.names, strict=True))
+    if len(image_of) < len(stimuli):
         raise BadInputError(
-            f"{len(stimuli)} stimuli show {len(picture_of)} concepts: with several pictures a concept, a word "
-            "names no single one. Select one picture a concept first."
+            f"{len(stimuli)} stimuli show {len(image_of)} concepts: with several images a concept, a prompt "
+            "names no single one. Select one image a concept first."
         )
     partner = shuffled_concepts(stimuli.all_concepts, store.request["seed"])
     concept_of = dict(zip(stimuli.names, stimuli.concepts, strict=True))
-    words = {name: picture_of.get(partner[concept_of[name]]) for name in store.names}
-    missing = [name for name, word in words.items() if word is None]
+    renamed = {name: image_of.get(partner[concept_of[name]]) for name in store.names}
+    missing = [name for name, new in renamed.items() if new is None]
     if missing:
         raise BadInputError(
-            f"The word shown with {missing[0]!r} is {partner[concept_of[missing[0]]]!r}, which has no picture "
+            f"The prompt of {missing[0]!r} names {partner[concept_of[missing[0]]]!r}, which has no image "
             "among these stimuli. Extract the whole dataset."
         )
     label_of = dict(zip(stimuli.all_concepts, stimuli.all_labels, strict=True))
@@ -432,10 +446,10 @@ def relabel_by_prompt(store: FeatureStore, stimuli: Stimuli) -> FeatureStore:
         expected = store.request["template"].replace("{name}", label_of[partner[concept_of[name]]])
         if prompt != expected:
             raise MismatchError(
-                f"{name!r} was shown with {prompt!r} in the store {store.where!r}, and would be with {expected!r} among "
+                f"The prompt of {name!r} is {prompt!r} in the store {store.where!r}, and would be {expected!r} among "
                 "these stimuli. Give the stimuli that the store was extracted from."
             )
-    return store.renamed({name: str(word) for name, word in words.items()})
+    return store.renamed({name: str(new) for name, new in renamed.items()})
 
 
 def _match(kind: str, given: Any, there: Sequence[Any]) -> Any:

@@ -142,7 +142,7 @@ def _writable(node: Node) -> Node:
     if node.read_only:
         raise BadInputError(
             f"Cannot write {file_of(node, '').rstrip('/')!r}: the disk or the folder is read-only, and not all that was "
-            "asked for is in the store. Ask for what is there, or choose an `out` folder that you may write to."
+            "requested is in the store. Request what it has, or choose an `out` folder that you may write to."
         )
     return node
 
@@ -326,7 +326,7 @@ def _drop_bad_chunks(array: Array) -> None:
         if isinstance(problem, UNSOUND):  # what the system could not read just now may be sound
             _writable(array)
             Path(file).unlink()
-            logger.warning("%r was damaged and is computed anew, for the stimuli asked for.", file)
+            logger.warning("%r was damaged and is computed anew, for the requested stimuli.", file)
 
 
 def note_refused(group: zarr.Group, names: Iterable[str], refused: Mapping[str, str]) -> None:
