@@ -349,7 +349,7 @@ def test_a_complete_store_on_a_read_only_disk_can_be_used(out, read_only):
 )
 def test_what_a_read_only_disk_lacks_is_told_before_anything_is_computed(out, read_only, monkeypatch, more):
     monkeypatch.setattr(Sums, "encode", None)
-    with pytest.raises(BadInputError, match="Cannot write .*features.*read-only.*Ask for what is there"):
+    with pytest.raises(BadInputError, match="Cannot write .*features.*read-only.*Request what it has"):
         ask(out, **more)
 
 
