@@ -19,9 +19,9 @@ from typing import Any
 
 import lazy_loader
 
-from ldm_kit.offline import tell_the_libraries
+from ldm_kit.offline import set_library_switches
 
-tell_the_libraries()
+set_library_switches()
 
 __version__ = "0.1.0"
 

@@ -102,7 +102,8 @@ def check_parameters(
     Traceback (most recent call last):
     ldm_kit.errors.UnknownNameError: Unknown metric 'cosin'. Did you mean 'cosine'? ...
     """
-    from ldm_kit.game.game import HOW, PLAYERS
+    from ldm_kit.game.game import PLAYERS
+    from ldm_kit.game.trials import HOW
     from ldm_kit.measures.metrics import METRICS
 
     names = {"metric": METRICS, "trials": HOW, "autoplay": (*PLAYERS, *blocks), "shown": tuple(noise_levels)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # The libraries' own switches. Most are read once, when a library is imported; kernels and other children inherit.
-THEIRS = (
+SWITCHES = (
     "HF_HUB_OFFLINE",
     "TRANSFORMERS_OFFLINE",
     "HF_DATASETS_OFFLINE",
@@ -36,15 +36,15 @@ def is_offline() -> bool:
     return any(os.environ.get(name, "").strip().lower() in _ON for name in names)
 
 
-def tell_the_libraries() -> None:
+def set_library_switches() -> None:
     """Set the libraries' own switches if ours is on; `import ldm_kit` does so, before it imports any of them.
 
     Examples
     --------
-    >>> tell_the_libraries()  # doctest: +SKIP
+    >>> set_library_switches()  # doctest: +SKIP
     """
     if is_offline():
-        os.environ.update(dict.fromkeys(THEIRS, "1"))
+        os.environ.update(dict.fromkeys(SWITCHES, "1"))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from ldm_kit.game import (
 )
 from ldm_kit.game.__main__ import address
 from ldm_kit.game.answers import AnswerFile
-from ldm_kit.game.game import GAP, choose_sets, disagreement, plan_trials
+from ldm_kit.game.trials import GAP, choose_sets, disagreement, plan_trials
 
 N_SETS = 40
 

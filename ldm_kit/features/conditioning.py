@@ -76,7 +76,7 @@ def conditionings_for(
     of_text = [name for name in names if name not in ("none", "image")]
     if of_text and not model.reads_text:
         raise BadInputError(
-            f"{model.identity.model!r} reads no text, so it cannot be conditioned on {of_text[0]!r}. Ask for "
+            f"{model.identity.model!r} reads no text, so it cannot be conditioned on {of_text[0]!r}. Request "
             "conditionings='none' alone."
         )
     made = []

@@ -149,14 +149,14 @@ class Request:
             )
 
 
-def listed(values: Any) -> list[Any]:
+def as_list(values: Any) -> list[Any]:
     """List what a parameter holds that takes one value or several."""
     return [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
 
 
 def _names(parameter: str, given: str | Sequence[str]) -> list[str]:
     """List the names in a parameter that takes one or several, each once."""
-    names = listed(given)
+    names = as_list(given)
     if not all(isinstance(name, str) for name in names):
         raise BadInputError(f"{parameter}={given!r}: give a name, or a list of names.")
     return list(dict.fromkeys(names))

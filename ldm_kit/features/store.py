@@ -15,7 +15,7 @@ import zarr
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, LdmKitError, MismatchError, unknown_name
 from ldm_kit.features.conditioning import shuffled_concepts
-from ldm_kit.features.request import listed
+from ldm_kit.features.request import as_list
 from ldm_kit.features.store_files import (
     METADATA_ERRORS,
     SAME_LEVEL,
@@ -284,7 +284,7 @@ class FeatureStore:
         for field, values in wanted.items():
             if values is not None:
                 there = sorted({getattr(key, field) for key in self._keys})
-                matched = {_match(field.replace("_", " "), value, there) for value in listed(values)}
+                matched = {_match(field.replace("_", " "), value, there) for value in as_list(values)}
                 keys = [key for key in keys if getattr(key, field) in matched]
         view = FeatureStore(self._group, self.where, keys)
         chosen = self.names if names is None else tuple(names)

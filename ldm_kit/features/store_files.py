@@ -183,7 +183,7 @@ def _check_timesteps(group: zarr.Group, request: Request) -> None:
         if abs(there - level.level) >= SAME_LEVEL:
             raise BadInputError(
                 f"Noise level {level.level:g} falls on timestep {level.timestep:g}, which the store holds as "
-                f"{there:g}. Ask for {there:g}."
+                f"{there:g}. Request {there:g}."
             )
 
 
