@@ -5,15 +5,15 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ldm_kit.datasets.bundled import load_toybox
 from ldm_kit.datasets.dataset import Dataset, load_folder
 from ldm_kit.datasets.embeddings import read_embedding
 from ldm_kit.datasets.fetch import DownloadError, fetch_things
+from ldm_kit.datasets.observers import load_emoji
 from ldm_kit.datasets.stimuli import Stimuli, Stimulus
 from ldm_kit.datasets.things import load_things
 from ldm_kit.datasets.triplet_files import read_choices, read_triplets
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import one_of
+from ldm_kit.errors import UnknownNameError, one_of
 
 __all__ = [
     "Dataset",
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _LOADERS: dict[str, Callable[..., Dataset]] = {
-    "toybox": load_toybox,
+    "emoji": load_emoji,
     "things": load_things,
     "folder": load_folder,
 }
@@ -50,14 +50,14 @@ def load_dataset(
     ============  =============================  ========================  =====================
     name          images                         choices                   needs
     ============  =============================  ========================  =====================
-    ``toybox``    56 drawings                    20,000, simulated         nothing
+    ``emoji``     335 drawings                   105,000, simulated        nothing
     ``things``    up to 1,854 photographs        up to 4.7 million, human  `root` (or LDM_KIT_THINGS)
     ``folder``    yours                          yours, if any             `root`
     ============  =============================  ========================  =====================
 
     Parameters
     ----------
-    name : {"toybox", "things", "folder"}
+    name : {"emoji", "things", "folder"}
     root : path-like, optional
         Where the files are.
     triplets : path-like, optional
@@ -67,10 +67,10 @@ def load_dataset(
     judgements : {"human", "human model", "simulated"}, optional
         ``folder``: who chose; "human" by default.
     human_model : path-like, optional
-        ``toybox``: an embedding of the THINGS concepts (SPoSE, VICE) to draw the choices from.
+        ``emoji``: an embedding of the THINGS concepts (SPoSE, VICE) to draw the choices from.
     **options
-        ``toybox``: `n_triplets`, `seed`. ``things``: `images` (which folder), `embeddings` (further
-        vectors). ``folder``: `items` (what numbers in `triplets` are). See `load_toybox`, `load_things`, `load_folder`.
+        ``emoji``: `n_triplets`, `seed`. ``things``: `images` (which folder), `embeddings` (further
+        vectors). ``folder``: `items` (what numbers in `triplets` are). See `load_emoji`, `load_things`, `load_folder`.
 
     Returns
     -------
@@ -85,10 +85,14 @@ def load_dataset(
 
     Examples
     --------
-    >>> data = load_dataset("toybox", n_triplets=500)
+    >>> data = load_dataset("emoji", n_triplets=500)
     >>> len(data.stimuli), len(data.triplets), data.judgements
-    (56, 500, 'simulated')
+    (335, 500, 'simulated')
     """
+    if name == "toybox":
+        raise UnknownNameError(
+            "Toybox is no more: the bundled data set is now 'emoji', 335 concepts instead of 56. Use load_dataset(\"emoji\")."
+        )
     one_of("data set", name, _LOADERS, 'For images of your own use load_dataset("folder", root=…).')
     usual = {"root": root, "triplets": triplets, "captions": captions}
     usual |= {"judgements": judgements, "human_model": human_model}

@@ -26,7 +26,7 @@ class Dataset:
     Parameters
     ----------
     name : str
-        ``"toybox"``, ``"things"``, ``"folder"``: goes into the tables.
+        ``"emoji"``, ``"things"``, ``"folder"``: goes into the tables.
     stimuli : Stimuli
         The images.
     triplets : Triplets, optional
@@ -44,6 +44,8 @@ class Dataset:
         Rows are stimulus names, columns categories; a stimulus may be in several or in none.
     rdm : pandas.DataFrame, optional
         Human dissimilarities (0 to 1) of some of the stimuli, symmetric; rows and columns are their names.
+    exemplars : Stimuli, optional
+        Other images of the same concepts, about which there are no judgements.
     notes : tuple of str
         What a reader must know, e.g. what was dropped and what is simulated.
 
@@ -67,6 +69,7 @@ class Dataset:
     embedding_sources: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     categories: pd.DataFrame | None = None
     rdm: pd.DataFrame | None = None
+    exemplars: Stimuli | None = field(default=None, kw_only=True)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -97,6 +100,8 @@ class Dataset:
             lines.append(f"  categories  {self.categories.shape[1]}, with {members:,} images")
         if self.rdm is not None:
             lines.append(f"  rdm         {len(self.rdm)} images")
+        if self.exemplars is not None:
+            lines.append(f"  exemplars   {len(self.exemplars):,} more images of the same concepts")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
     @property

@@ -1,25 +1,27 @@
-"""How tiny-ldm is made: Toybox images, an autoencoder, a tokenizer, a denoiser, and a classifier of its samples."""
+"""How tiny-ldm is made: drawings, an autoencoder, a text encoder, a denoiser, and what its samples look like to a classifier."""
 
-from ldm_kit.training.data import TrainingImages, build_tokenizer, draw, training_vocabulary
+from ldm_kit.training.data import TrainingImages, draw, evaluation_images
 from ldm_kit.training.loop import pick_device
 from ldm_kit.training.networks import encode, reconstruct, train_autoencoder, train_denoiser
 from ldm_kit.training.samples import (
-    classifier_accuracy,
     classify,
     export,
+    loss_by_prompt,
     open_model,
     sample,
     train_classifier,
 )
+from ldm_kit.training.text import build_tokenizer, train_text_encoder, training_vocabulary
 
 __all__ = [
     "TrainingImages",
     "build_tokenizer",
-    "classifier_accuracy",
     "classify",
     "draw",
     "encode",
+    "evaluation_images",
     "export",
+    "loss_by_prompt",
     "open_model",
     "pick_device",
     "reconstruct",
@@ -27,5 +29,6 @@ __all__ = [
     "train_autoencoder",
     "train_classifier",
     "train_denoiser",
+    "train_text_encoder",
     "training_vocabulary",
 ]

@@ -1,99 +1,147 @@
-"""What the model is trained on, Toybox images and their captions as arrays, and the tokenizer learnt from the captions.
+"""What the model is trained on: emoji in the training styles, varied in pose and background, each with captions.
 
-Exemplar 0 of every object is left out, always: it is the evaluation image.
+The evaluation style is left out, always.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from PIL import Image, ImageEnhance
 from tqdm.auto import tqdm
-from transformers import CLIPTokenizer
 
-from ldm_kit.datasets import toybox
-from ldm_kit.errors import BadInputError, whole_number
+from ldm_kit.datasets import emoji
+from ldm_kit.errors import whole_number
 
-MAX_LENGTH = 32  # tokens of a prompt
-_MERGES = 600  # bytes inside a word, and pairs merged; the 256 bytes at the end of a word come on top
-_START, _END = "<|startoftext|>", "<|endoftext|>"
+SIZE = 64  # side of the model's images, in pixels
+# Light and muted, so that an object's own colours stand out.
+_BACKGROUNDS = ("#f3ead9", "#dfe9ee", "#cfe3cf", "#f4d9d0", "#ddd3ea", "#c8d6e6", "#e9e2b8", "#d9c7b0")
+_WHITE = 0.6  # share of images on white, as the evaluation images are
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Rendered images, each with several captions.
+    """Varied drawings, each with several captions.
 
     Attributes
     ----------
     pixels : ndarray of uint8, shape (n, 64, 64, 3)
-    objects : tuple of str, length n
+    concepts : tuple of str, length n
         What each image shows.
     captions : tuple of tuple of str, n by variants
     """
 
     pixels: npt.NDArray[np.uint8]
-    objects: tuple[str, ...]
+    concepts: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
 
     def __len__(self) -> int:
-        return len(self.objects)
+        return len(self.concepts)
 
 
-def draw(
-    exemplars: int,
-    *,
-    seed: int = 0,
-    variants: int = 6,
-    first: int = 1,
-    objects: Sequence[str] | None = None,
-) -> TrainingImages:
-    """Render training images: for each object, exemplars ``first`` to ``first + exemplars - 1``.
+def draw(exemplars: int, *, seed: int = 0, concepts: Sequence[str] | None = None) -> TrainingImages:
+    """Draw training images: `exemplars` of each concept, their styles in turn.
 
     Parameters
     ----------
     exemplars : int
-        Images an object.
+        Images a concept, at least 1.
     seed : int, default 0
-        Toybox's seed.
-    variants : int, default 6
-        Captions an image; about half of them are the plain label prompt.
-    first : int, default 1
-        First exemplar; a later one gives held-out images.
-    objects : sequence of str, optional
-        All of Toybox by default.
+        Of pose, background and colour; image `e` of a concept depends on ``(seed, concept, e)`` alone.
+    concepts : sequence of str, optional
+        All by default.
 
     Returns
     -------
     TrainingImages
-        Exemplar by exemplar, each of all objects.
+        Exemplar by exemplar, each of all concepts.
 
     Raises
     ------
     BadInputError
-        If `first` or `exemplars` is below 1: exemplar 0 is for evaluation.
+        If `exemplars` is below 1.
+    UnknownNameError
+        If there is no such concept.
 
     Examples
     --------
-    >>> draw(2, objects=["apple", "cat"]).pixels.shape
+    >>> draw(2, concepts=["apple", "cat"]).pixels.shape
     (4, 64, 64, 3)
     """
     whole_number("exemplars", exemplars, 1)
-    if first < 1:
-        raise BadInputError(f"first={first}: exemplar 0 is the evaluation image, which no training may see.")
-    objects = toybox.names() if objects is None else objects
-    which = [(name, exemplar) for exemplar in range(first, first + exemplars) for name in objects]
+    concepts = emoji.names() if concepts is None else concepts
+    which = [(name, exemplar) for exemplar in range(exemplars) for name in concepts]
     bar = tqdm(which, desc="drawing", mininterval=2.0)
     return TrainingImages(
-        np.stack([np.asarray(toybox.render(name, exemplar, seed)) for name, exemplar in bar]),
+        np.stack([_vary(name, exemplar, seed) for name, exemplar in bar]),
         tuple(name for name, _ in which),
-        tuple(tuple(toybox.caption(*one, seed, variant) for variant in range(variants)) for one in which),
+        tuple(training_captions(name) for name, _ in which),
     )
+
+
+def evaluation_images(concepts: Sequence[str], style: str = emoji.EVALUATION_STYLE) -> npt.NDArray[np.uint8]:
+    """Return drawings as the data set shows them: on white, unvaried.
+
+    Parameters
+    ----------
+    concepts : sequence of str, length n
+    style : str
+        The style for evaluation by default.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, 64, 64, 3)
+
+    Examples
+    --------
+    >>> evaluation_images(["apple"]).shape
+    (1, 64, 64, 3)
+    """
+    white = Image.new("RGBA", (128, 128), "white")
+    images = (Image.alpha_composite(white, emoji.picture(name, style)) for name in concepts)
+    return np.stack(
+        [np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for image in images]
+    )
+
+
+@cache
+def _source(name: str, style: str) -> Image.Image:
+    return emoji.picture(name, style)
+
+
+def _vary(name: str, exemplar: int, seed: int) -> npt.NDArray[np.uint8]:
+    """One drawing with its own size, place, turn, mirror image, light and background."""
+    rng = emoji.generator(seed, name, exemplar, "pose")
+    drawing = _source(name, emoji.TRAINING_STYLES[exemplar % len(emoji.TRAINING_STYLES)])
+    if rng.random() < 0.5:
+        drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    drawing = drawing.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
+    side = round(SIZE * rng.uniform(0.75, 1.0))
+    drawing = drawing.resize((side, side), Image.Resampling.LANCZOS)
+    drawing = ImageEnhance.Brightness(drawing).enhance(rng.uniform(0.88, 1.08))
+    drawing = ImageEnhance.Color(drawing).enhance(rng.uniform(0.75, 1.15))
+    white = rng.random() < _WHITE
+    image = Image.new("RGBA", (SIZE, SIZE), "white" if white else str(rng.choice(_BACKGROUNDS)))
+    image.alpha_composite(drawing, tuple(rng.integers(0, SIZE - side + 1, size=2).tolist()))
+    return np.asarray(image.convert("RGB"))
+
+
+def training_captions(name: str) -> tuple[str, ...]:
+    """Return the captions that an image is trained with; the plain prompt comes as often as all others together.
+
+    Examples
+    --------
+    >>> len(training_captions("apple")), training_captions("apple")[8]
+    (16, 'a drawing of an apple')
+    """
+    label = emoji.label(name)
+    article = "an" if label[0] in "aeiou" else "a"
+    return (emoji.prompt(name),) * 8 + (f"a drawing of {article} {label}", label, *emoji.captions(name))
 
 
 def as_input(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
@@ -112,76 +160,3 @@ def as_pixels(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
     """
     scaled = ((tensor.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
-
-def training_vocabulary(captions: Iterable[str]) -> list[str]:
-    """Return the words of the captions, sorted: a word outside them means nothing to the model.
-
-    Parameters
-    ----------
-    captions : iterable of str
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
-    >>> training_vocabulary(["a photo of a cat", "a red t-shirt"])
-    ['a', 'cat', 'of', 'photo', 'red', 'shirt', 't']
-    """
-    return sorted({word for text in captions for word in re.findall(r"[a-z]+", text.lower())})
-
-
-def build_tokenizer(captions: Sequence[str]) -> CLIPTokenizer:
-    """Learn a vocabulary of CLIP's kind (byte-level pairs, ``</w>`` at word ends) of a few hundred tokens.
-
-    Any text can be spelled with it, and words of the captions are single tokens.
-
-    Parameters
-    ----------
-    captions : sequence of str
-        Training captions.
-
-    Returns
-    -------
-    transformers.CLIPTokenizer
-        Padding to 32 tokens.
-
-    Examples
-    --------
-    >>> build_tokenizer(["a photo of a cat"]).tokenize("a cat")
-    ['a</w>', 'cat</w>']
-    """
-    learner = Tokenizer(models.BPE(unk_token=None, end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    learner.normalizer = normalizers.Lowercase()
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    learner.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    endings = [letter + "</w>" for letter in alphabet]
-    learner.train_from_iterator(
-        sorted(set(captions)),
-        trainers.BpeTrainer(
-            vocab_size=_MERGES + len(endings),
-            # Numbered beforehand: otherwise in the order of a random hash, by which equally frequent pairs
-            # would be merged in another order each time.
-            special_tokens=endings,
-            min_frequency=1,
-            show_progress=False,
-            end_of_word_suffix="</w>",
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        ),
-    )
-    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
-    tokens = dict.fromkeys([*alphabet, *endings, *map("".join, merges), _START, _END])
-    return CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(tokens)},
-        merges=merges,
-        unk_token=_END,
-        bos_token=_START,
-        eos_token=_END,
-        pad_token=_END,
-        model_max_length=MAX_LENGTH,
-    )

@@ -1,7 +1,8 @@
 """The training loop that the networks share: warm-up, cool-down, averaged weights, checkpoints.
 
-Every step draws its randomness from ``(seed, stage, step)`` alone, and weights, averages, optimiser state and losses lie in
-one safetensors file that is moved into place whole. So a run that was killed at any instant and resumed sees the same
+Accelerate brings mixed precision, diffusers the averaging of weights, transformers the schedule of the learning rate. Ours are two
+things. Every step draws its randomness from ``(seed, stage, step)`` alone; and weights, averages, optimiser state and losses lie
+in one safetensors file that is moved into place whole. So a run that was killed at any instant and resumed sees the same
 batches and ends with the same weights as one that was not.
 """
 
@@ -16,11 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
+from transformers import get_wsd_schedule
 
-from ldm_kit.datasets.toybox import generator
+from ldm_kit.datasets.emoji import generator
 from ldm_kit.errors import BadInputError, MismatchError, NonFiniteError
 from ldm_kit.files import written_aside
 
@@ -60,37 +64,9 @@ def pick_device(name: str) -> torch.device:
         ) from error
 
 
-def learning_rate_factor(step: int, steps: int, warm_up: int) -> float:
-    """Return the share of the full learning rate at a step: a linear rise, a plateau, a cosine fall.
-
-    The plateau (rather than one long cosine) means that, until the fall begins, a run does not depend on how long it
-    is going to be: it can be lengthened or cut short.
-
-    Examples
-    --------
-    >>> [round(learning_rate_factor(step, 1000, 100), 2) for step in (0, 49, 99, 500, 825, 999)]
-    [0.01, 0.5, 1.0, 1.0, 0.5, 0.0]
-    """
-    begin = cool_down_begins(steps)
-    if step < begin:
-        return min(1.0, (step + 1) / max(1, warm_up))
-    return 0.5 * (1 + float(np.cos(np.pi * (step - begin) / max(1, steps - begin))))
-
-
 def cool_down_begins(steps: int) -> int:
     """Return the first step at which the learning rate falls."""
     return round(steps * (1 - _COOL_DOWN))
-
-
-def _update(
-    averages: Mapping[str, torch.nn.Module], modules: Mapping[str, torch.nn.Module], step: int
-) -> None:
-    """Move the averaged weights a little towards the new ones."""
-    decay = min(_AVERAGE, (1 + step) / (10 + step))  # early weights are poor: forget them fast
-    with torch.no_grad():
-        for name, module in modules.items():
-            for old, new in zip(averages[name].parameters(), module.parameters(), strict=True):
-                old.lerp_(new, 1 - decay)
 
 
 def train(
@@ -126,7 +102,7 @@ def train(
     identity : mapping
         Further settings that make this run what it is; a checkpoint of another run is refused.
     warm_up : int, default 100
-        Steps over which the learning rate rises.
+        Steps over which the learning rate rises; a tenth of all steps at the most.
     save_every : int, default 200
         Steps between checkpoints.
 
@@ -144,26 +120,37 @@ def train(
     NonFiniteError
         If a loss is not finite; the last checkpoint stays.
     """
-    averages = {key: copy.deepcopy(module).requires_grad_(False).eval() for key, module in modules.items()}
-    parameters = [p for module in modules.values() for p in module.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    everything = torch.nn.ModuleDict({**modules, **{f"average of {key}": averages[key] for key in averages}})
+    everything = torch.nn.ModuleDict(modules)
+    warm_up = min(warm_up, steps // 10)
+    parameters = list(everything.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
+    average = EMAModel(parameters, decay=_AVERAGE)
     path = out / f"{stage}.safetensors"
     identity = {**identity, "seed": seed, "learning_rate": learning_rate, "warm_up": warm_up, "steps": steps}
-    losses, before = _load(path, everything, optimizer, identity)
+    losses, before = _load(path, everything, average, optimizer, identity)
     if before != steps and len(losses) > min(map(cool_down_begins, (before, steps))):
         raise MismatchError(
             f"{path.name} was to have {before} steps and is at step {len(losses)}, past the plateau of the "
             f"learning rate; its length cannot become {steps}. Choose {before} steps, or start afresh."
         )
-    for module in modules.values():
-        module.train()
+    # A plateau rather than one long cosine: until the fall begins, a run does not depend on how long it is going to be.
+    schedule = get_wsd_schedule(
+        optimizer, warm_up, steps - cool_down_begins(steps), num_training_steps=steps, decay_type="cosine"
+    )
+    schedule.last_epoch = len(losses) - 1
+    schedule.step()
+    on_gpu = parameters[0].device.type == "cuda"
+    accelerator = Accelerator(
+        cpu=parameters[0].device.type == "cpu", mixed_precision="bf16" if on_gpu else "no"
+    )
+    everything.train()
     bar = tqdm(range(len(losses), steps), initial=len(losses), total=steps, desc=stage, mininterval=2.0)
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * learning_rate_factor(step, steps, warm_up)
         rng = generator("training", seed, stage, step)
-        loss = loss_of_step(step, rng, torch.Generator().manual_seed(int(rng.integers(2**62))))
+        with accelerator.autocast():
+            loss = loss_of_step(step, rng, torch.Generator().manual_seed(int(rng.integers(2**62))))
         losses.append(float(loss.detach()))
         if not np.isfinite(losses[-1]):
             raise NonFiniteError(
@@ -171,21 +158,25 @@ def train(
                 f"(it was {learning_rate}) and start afresh in another folder."
             )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        _update(averages, modules, step)
+        schedule.step()
+        average.step(parameters)
         if (step + 1) % 20 == 0:
             bar.set_postfix(loss=f"{np.mean(losses[-100:]):.4f}")
         if (step + 1) % save_every == 0 or step + 1 == steps:
-            save(path, everything, optimizer, losses, identity)
+            save(path, everything, average, optimizer, losses, identity)
+    averaged = copy.deepcopy(everything).requires_grad_(False).eval()
+    average.copy_to(averaged.parameters())
     frame = pd.DataFrame({"step": np.arange(1, len(losses) + 1), "loss": losses})
-    return {key: module.cpu() for key, module in averages.items()}, frame
+    return {key: averaged[key].cpu() for key in modules}, frame
 
 
 def save(
     path: Path,
     modules: torch.nn.Module,
+    average: EMAModel,
     optimizer: torch.optim.Optimizer,
     losses: list[float],
     identity: Mapping[str, Any],
@@ -195,6 +186,7 @@ def save(
     Not accelerate's `save_state` nor torch's own: they pickle the optimiser, and write in place.
     """
     tensors = {f"modules/{key}": value for key, value in modules.state_dict().items()}
+    tensors |= {f"average/{index}": value for index, value in enumerate(average.shadow_params)}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
     tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
@@ -205,7 +197,11 @@ def save(
 
 
 def _load(
-    path: Path, modules: torch.nn.Module, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
+    path: Path,
+    modules: torch.nn.Module,
+    average: EMAModel,
+    optimizer: torch.optim.Optimizer,
+    identity: Mapping[str, Any],
 ) -> tuple[list[float], int]:
     """Fill modules and optimiser from a checkpoint, if there is one; its losses, and how many steps it was to have."""
     if not path.exists():
@@ -234,5 +230,8 @@ def _load(
             index, field = key.split("/")
             state.setdefault(int(index), {})[field] = tensor
     modules.load_state_dict(weights)
+    for index, shadow in enumerate(average.shadow_params):
+        shadow.copy_(tensors[f"average/{index}"])
+    average.optimization_step = len(tensors["losses"])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return tensors["losses"].tolist(), int(saved["steps"])

@@ -1,8 +1,8 @@
 """The trained model as a folder, what it draws, and whether a classifier recognises it.
 
-The classifier is a small convolutional network, trained (in a minute or two) on drawings alone. They are noised, blurred and
+The classifier is a small convolutional network, trained on drawings alone. They are noised, blurred and
 shifted in brightness, so that it looks at shape and colour and not at the crispness that only a drawing has. Its accuracy on
-exemplars that it never saw bounds what its accuracy on samples can mean.
+drawings that it never saw bounds what its accuracy on samples can mean.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,12 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ldm_kit.datasets import toybox
+from ldm_kit.datasets import emoji
 from ldm_kit.errors import BadInputError, ModelNotFoundError
-from ldm_kit.training.data import as_input, draw, training_vocabulary
-from ldm_kit.training.loop import train
-from ldm_kit.training.networks import noise_schedule
-
-_HELD_OUT = 10_001  # first exemplar of the held-out drawings, far from any that is trained on
+from ldm_kit.training.data import TrainingImages, as_input
+from ldm_kit.training.loop import pick_device, train
+from ldm_kit.training.networks import encode, noise_schedule
+from ldm_kit.training.text import build_image_encoder, encode_text, training_vocabulary
 
 # Precision is changed by torch's own `Module.to`: that of diffusers warns of a list of exceptions that is empty here.
 
@@ -174,7 +173,7 @@ def sample(
         texts = list(prompts[start : start + batch_size])
         noises = [
             torch.Generator().manual_seed(
-                int(toybox.generator("sample", seed, text, start + i).integers(2**62))
+                int(emoji.generator("sample", seed, text, start + i).integers(2**62))
             )
             for i, text in enumerate(texts)
         ]
@@ -183,23 +182,6 @@ def sample(
         )
         batches.append((out.images * 255).round().astype(np.uint8))
     return np.concatenate(batches)
-
-
-def _classifier(n_objects: int, seed: int) -> nn.Module:
-    """Return a fresh convolutional network."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        layers: list[nn.Module] = []
-        for inside, outside in ((3, 24), (24, 48), (48, 96), (96, 128)):
-            layers += [
-                nn.Conv2d(inside, outside, 3, stride=2, padding=1),
-                nn.GroupNorm(8, outside),
-                nn.SiLU(),
-                nn.Conv2d(outside, outside, 3, padding=1),
-                nn.GroupNorm(8, outside),
-                nn.SiLU(),
-            ]
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * 128, n_objects))
 
 
 def _worsen(images: torch.Tensor, rng: np.random.Generator, torch_rng: torch.Generator) -> torch.Tensor:
@@ -214,36 +196,43 @@ def _worsen(images: torch.Tensor, rng: np.random.Generator, torch_rng: torch.Gen
 
 
 def train_classifier(
-    out: Path, *, exemplars: int = 60, steps: int = 1200, batch_size: int = 64, seed: int = 0
+    images: TrainingImages,
+    out: Path,
+    *,
+    steps: int = 2000,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> nn.Module:
-    """Train (or go on training) a classifier on Toybox drawings.
+    """Train (or go on training) a classifier on drawings.
 
     Parameters
     ----------
+    images : TrainingImages
+        Of `draw`.
     out : pathlib.Path
         Folder of its checkpoint ``classifier.safetensors``.
-    exemplars : int, default 60
-        Drawings an object; exemplar 0 is not among them.
-    steps, batch_size, seed
+    steps, batch_size, seed, device
         The recipe.
 
     Returns
     -------
     torch.nn.Module
-        From float32 ``(n, 3, 64, 64)``, -1 to 1, to logits ``(n, 56)``, in the order of `toybox.names`.
+        From float32 ``(n, 3, 64, 64)``, -1 to 1, to logits ``(n, 335)``, in the order of `emoji.names`.
 
     Examples
     --------
-    >>> classifier = train_classifier(Path("classifier"), exemplars=1, steps=1, batch_size=2)
+    >>> from ldm_kit.training import draw
+    >>> classifier = train_classifier(draw(1, concepts=["cat"]), Path("classifier"), steps=1, batch_size=2)
     """
-    images, names = draw(exemplars, seed=seed, variants=1), toybox.names()
-    targets = torch.tensor([names.index(name) for name in images.objects])
-    classifier = _classifier(len(names), seed)
+    names, place = emoji.names(), pick_device(device)
+    targets = torch.tensor([names.index(name) for name in images.concepts])
+    classifier = build_image_encoder(len(names), seed).to(place)
 
     def loss_of_step(_: int, rng: np.random.Generator, torch_rng: torch.Generator) -> torch.Tensor:
         rows = rng.integers(len(images), size=batch_size)
-        logits = classifier(_worsen(as_input(images.pixels[rows]), rng, torch_rng))
-        return functional.cross_entropy(logits, targets[rows], label_smoothing=0.05)
+        logits = classifier(_worsen(as_input(images.pixels[rows]), rng, torch_rng).to(place))
+        return functional.cross_entropy(logits, targets[rows].to(place), label_smoothing=0.05)
 
     averages, _ = train(
         "classifier",
@@ -253,7 +242,7 @@ def train_classifier(
         steps=steps,
         learning_rate=2e-3,
         seed=seed,
-        identity={"exemplars": exemplars, "batch_size": batch_size},
+        identity={"images": len(images), "batch_size": batch_size},
         save_every=400,
     )
     trained: nn.Module = averages["classifier"]
@@ -261,7 +250,7 @@ def train_classifier(
 
 
 @torch.no_grad()
-def classify(classifier: nn.Module, pixels: npt.NDArray[np.uint8], objects: Sequence[str]) -> pd.DataFrame:
+def classify(classifier: nn.Module, pixels: npt.NDArray[np.uint8], concepts: Sequence[str]) -> pd.DataFrame:
     """Classify images, of drawings or samples.
 
     Parameters
@@ -269,41 +258,85 @@ def classify(classifier: nn.Module, pixels: npt.NDArray[np.uint8], objects: Sequ
     classifier : torch.nn.Module
         Of `train_classifier`.
     pixels : ndarray of uint8, shape (n, 64, 64, 3)
-    objects : sequence of str, length n
+    concepts : sequence of str, length n
         What each image should show.
 
     Returns
     -------
     pandas.DataFrame
-        One row an image, with the columns ``object``, ``predicted`` and ``correct``.
+        One row an image, with the columns ``concept``, ``predicted`` and ``correct``.
 
     Examples
     --------
-    >>> classifier = train_classifier(Path("classifier"), exemplars=1, steps=1, batch_size=2)
+    >>> from ldm_kit.training import draw
+    >>> classifier = train_classifier(draw(1, concepts=["cat"]), Path("classifier"), steps=1, batch_size=2)
     >>> list(classify(classifier, np.zeros((1, 64, 64, 3), np.uint8), ["cat"]).columns)
-    ['object', 'predicted', 'correct']
+    ['concept', 'predicted', 'correct']
     """
-    names = toybox.names()
+    names = emoji.names()
     logits = torch.cat([classifier(as_input(pixels[i : i + 128])) for i in range(0, len(pixels), 128)])
     predicted = [names[index] for index in logits.argmax(dim=1).tolist()]
-    table = pd.DataFrame({"object": list(objects), "predicted": predicted})
-    return table.assign(correct=table["object"] == table["predicted"])
+    table = pd.DataFrame({"concept": list(concepts), "predicted": predicted})
+    return table.assign(correct=table["concept"] == table["predicted"])
 
 
-def classifier_accuracy(classifier: nn.Module, *, exemplars: int = 10, seed: int = 0) -> float:
-    """Return the share of held-out drawings that a classifier recognises.
+@torch.no_grad()
+def loss_by_prompt(
+    pipe: StableDiffusionPipeline,
+    pixels: npt.NDArray[np.uint8],
+    prompts: Mapping[str, Sequence[str]],
+    *,
+    noise_levels: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+    n_noise: int = 4,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return the denoiser's loss on images under several prompts: does it use its text?
 
     Parameters
     ----------
-    classifier : torch.nn.Module
-        Of `train_classifier`.
-    exemplars : int, default 10
-        Drawings an object, none of which it was trained on.
+    pipe : diffusers.StableDiffusionPipeline
+        The model.
+    pixels : ndarray of uint8, shape (n, 64, 64, 3)
+        Images, best held-out ones.
+    prompts : mapping of str to sequence of str, length n
+        ``{"label": […], "shuffled": […]}``: one prompt an image and conditioning. All see the same noise.
+    noise_levels : sequence of float
+        From 0 to 1.
+    n_noise : int, default 4
+        Noise samples an image.
     seed : int, default 0
 
     Returns
     -------
-    float
+    pandas.DataFrame
+        One row an image, noise level and conditioning, with the columns ``image`` (its row), ``noise_level``,
+        ``conditioning`` and ``loss`` (mean squared error of the predicted noise, over `n_noise` samples).
     """
-    images = draw(exemplars, seed=seed, variants=1, first=_HELD_OUT)
-    return float(classify(classifier, images.pixels, images.objects)["correct"].mean())
+    latents = encode(pipe.vae, pixels).repeat_interleave(n_noise, dim=0)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+    scheduler = noise_schedule()
+    last = scheduler.config.num_train_timesteps - 1
+    tables = []
+    for conditioning, texts in prompts.items():
+        text = encode_text(pipe.text_encoder, pipe.tokenizer, texts).repeat_interleave(n_noise, dim=0)
+        for level in noise_levels:
+            timestep = torch.tensor([min(last, round(level * (last + 1)))])
+            noisy = scheduler.add_noise(latents, noise, timestep)
+            errors = [
+                (pipe.unet(noisy[i : i + 64], timestep, text[i : i + 64]).sample - noise[i : i + 64])
+                .square()
+                .mean(dim=(1, 2, 3))
+                for i in range(0, len(latents), 64)
+            ]
+            loss = torch.cat(errors).view(-1, n_noise).mean(dim=1).numpy()
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "image": np.arange(len(loss)),
+                        "noise_level": level,
+                        "conditioning": conditioning,
+                        "loss": loss,
+                    }
+                )
+            )
+    return pd.concat(tables, ignore_index=True)
