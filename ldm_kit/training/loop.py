@@ -121,7 +121,6 @@ def train(
         If a loss is not finite; the last checkpoint stays.
     """
     everything = torch.nn.ModuleDict(modules)
-    warm_up = min(warm_up, steps // 10)
     parameters = list(everything.parameters())
     optimizer = torch.optim.AdamW(
         parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
@@ -137,7 +136,11 @@ def train(
         )
     # A plateau rather than one long cosine: until the fall begins, a run does not depend on how long it is going to be.
     schedule = get_wsd_schedule(
-        optimizer, warm_up, steps - cool_down_begins(steps), num_training_steps=steps, decay_type="cosine"
+        optimizer,
+        min(warm_up, steps // 10),
+        steps - cool_down_begins(steps),
+        num_training_steps=steps,
+        decay_type="cosine",
     )
     schedule.last_epoch = len(losses) - 1
     schedule.step()
