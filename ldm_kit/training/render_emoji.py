@@ -70,9 +70,11 @@ def render(packages: Path, folder: Path = FOLDER) -> int:
                 )
             drawing = {"width": loaded.get("width", 16), "height": loaded.get("height", 16)}
             drawing |= loaded["icons"][icon]
+            width, height = drawing["width"], drawing["height"]
+            side = max(width, height)  # a few are not square: they lie in the middle
             svg = (
                 '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-                f'viewBox="0 0 {drawing["width"]} {drawing["height"]}">{drawing["body"]}</svg>'
+                f'viewBox="{(width - side) / 2} {(height - side) / 2} {side} {side}">{drawing["body"]}</svg>'
             )
             png = resvg_py.svg_to_bytes(svg_string=svg, width=_SIDE, height=_SIDE, skip_system_fonts=True)
             image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
