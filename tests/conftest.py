@@ -91,11 +91,24 @@ def make_notebook(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture(scope="session")
-def things_root() -> Path:
-    """The folder of real THINGS data: a user may lack it, CI may not."""
-    root = Path(os.environ.get("LDM_KIT_THINGS") or Path(__file__).parents[1] / "../shared/things")
-    if not (root / "human_triplets_50k.txt").is_file():
-        reason = f"needs the real THINGS data at {root} (set LDM_KIT_THINGS)"
+def real_folder(name: str, what: str, *files: str) -> Path:
+    """The folder `name` of what is too large for the project: a user may lack it, CI may not."""
+    variable = f"LDM_KIT_{name.upper()}"
+    root = Path(os.environ.get(variable) or Path(__file__).parents[1] / f"../shared/{name}")
+    if not all((root / file).is_file() for file in files):
+        reason = f"needs {what} at {root} (set {variable})"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     return root
+
+
+@pytest.fixture(scope="session")
+def things_root() -> Path:
+    """The folder of real THINGS data."""
+    return real_folder("things", "the real THINGS data", "human_triplets_50k.txt")
+
+
+@pytest.fixture(scope="session")
+def weights_root() -> Path:
+    """The folder of real checkpoints that need no hub."""
+    files = ("mobilenet_v2/model.safetensors", "taef2/taef2_encoder.pth", "taef2/taef2_decoder.pth")
+    return real_folder("weights", "the real weights", *files)

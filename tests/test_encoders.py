@@ -60,6 +60,10 @@ def processor_of(kind: str):
 
     if kind in ("convnext", "convnextv2", "resnet", "regnet"):
         return t.ConvNextImageProcessorPil(size={"shortest_edge": 32})
+    if kind == "mobilenetv2":  # 64 pixels leave its last maps 2 × 2 positions
+        return t.MobileNetV2ImageProcessorPil(
+            size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64}
+        )
     if kind.startswith("dinov2"):
         return t.BitImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32})
     if kind == "clip-vision":

@@ -527,6 +527,13 @@ def test_the_posterior_is_sampled_on_request(model, stimuli):
         model.encode(opened, posterior=draw[:1])
 
 
+def test_flux_over_a_distilled_autoencoder_takes_the_size_of_diffusers_own_pipeline(tmp_path):
+    folder = tiny.save_tiny_flux(tmp_path, vae=diffusers.AutoencoderTiny())
+    model, pipe = lk.load_model(folder, device="cpu"), diffusers.FluxPipeline.from_pretrained(folder)
+    assert model.image_size == pipe.default_sample_size * pipe.vae_scale_factor == 1024
+    assert model.encode([Image.new("RGB", (32, 32))]).shape == (1, 4, 128, 128)
+
+
 def test_an_embedding_takes_the_place_of_the_text(model):
     text = model.text("a cat")
     channels = text["sequence"].shape[-1]

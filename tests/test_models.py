@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_models import save_tiny_stable_diffusion
 
 import ldm_kit as lk
@@ -201,6 +202,58 @@ def test_the_clean_estimate_inverts_a_perfect_prediction(tmp_path, kind):
         kind, model.components["scheduler"].get_velocity(clean, noise, torch.tensor([600]))
     )
     torch.testing.assert_close(model.clean_estimate(noised, target, level), clean, rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory):
+    """A Stable Diffusion whose autoencoder is a distilled one, with six latent channels and a scale of its own."""
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(1)  # not that of the untrained control
+    sizes = {f"{half}_block_out_channels": (8, 8, 8) for half in ("encoder", "decoder")}
+    layers = {f"num_{half}_blocks": (1, 1, 1) for half in ("encoder", "decoder")}
+    vae = AutoencoderTiny(**sizes, **layers, latent_channels=6, scaling_factor=0.7)
+    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("distilled"), vae=vae)
+
+
+def test_a_distilled_autoencoder_gives_the_latents_of_diffusers_own_pipeline(distilled):
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    model, control = (lk.load_model(f"{kind}{distilled}", device="cpu") for kind in ("", "latent:"))
+    pipe = StableDiffusionImg2ImgPipeline.from_pretrained(distilled, safety_checker=None)
+    assert model.latent_shape == (6, 8, 8)
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    latent = model.encode([image])
+    level = model.level(0.3)
+    with torch.no_grad():
+        clean = (
+            pipe.vae.encode(pipe.image_processor.preprocess(image)).latents * pipe.vae.config.scaling_factor
+        )
+        noised = pipe.scheduler.add_noise(clean, model.noise(["a.png"]), torch.tensor([300]))
+        theirs = pipe.image_processor.postprocess(pipe.vae.decode(noised / 0.7).sample)[0]
+    torch.testing.assert_close(latent, clean)
+    torch.testing.assert_close(model.add_noise(latent, model.noise(["a.png"]), level), noised)
+    (view,) = lk.features.looks_at(model, image, "a.png", [0.3], "mid_block")
+    # one step of 255 where rounding falls the other way
+    assert np.abs(np.asarray(view.noised, int) - np.asarray(theirs, int)).max() <= 1
+    assert np.ptp(np.asarray(view.estimate)) > 0
+    assert torch.equal(control.encode([image]), latent)
+    assert np.array_equal(control.decode(latent)[0], model.decode(latent)[0])
+    assert model.preprocessing == control.preprocessing
+    untrained = lk.load_model(f"untrained:latent:{distilled}", device="cpu").encode([image])
+    assert untrained.shape == latent.shape
+    assert not torch.equal(untrained, latent)
+
+
+@pytest.mark.parametrize("requested", ["", "latent:"])
+def test_a_distilled_autoencoder_has_no_posterior_to_sample(distilled, requested):
+    model = lk.load_model(f"{requested}{distilled}", device="cpu")
+    with pytest.raises(BadInputError, match="AutoencoderTiny, has none.*Leave out `posterior`"):
+        model.encode([Image.new("RGB", (32, 32))], posterior=torch.zeros(1, 6, 8, 8))
+    stimuli = lk.load_dataset("toybox").stimuli[:1]
+    with pytest.raises(BadInputError, match="no autoencoder with a posterior to sample.*'mean'"):
+        lk.extract(model, stimuli, noise_levels=[0.0], posterior="sample", progress=False)
 
 
 def test_shuffled_labels_are_a_derangement_that_subsets_keep():

@@ -251,6 +251,8 @@ def test_the_movq_decodes_what_it_encoded(kandinsky):
         decoded = kandinsky.components["movq"].decode(latents, force_not_quantize=True).sample
     theirs = VaeImageProcessor().postprocess(decoded, "np")[0]
     assert np.abs(np.asarray(kandinsky.decode(latents)[0]) / 255 - theirs).max() <= 0.5 / 255 + 1e-6
+    with pytest.raises(BadInputError, match="VQModel, has none.*Leave out `posterior`"):
+        kandinsky.encode([Image.new("RGB", (32, 32))], posterior=latents)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ KINDS = {
     "dinov3-convnext": ("DINOv3ConvNextConfig", "DINOv3ConvNextModel", STAGES, None),
     "resnet": ("ResNetConfig", "ResNetModel", {**STAGES, "embedding_size": 8, "layer_type": "basic"}, None),
     "regnet": ("RegNetConfig", "RegNetModel", {**STAGES, "embedding_size": 8, "groups_width": 4}, None),
+    "mobilenetv2": ("MobileNetV2Config", "MobileNetV2Model", {"depth_multiplier": 0.25}, None),
     "swin": ("SwinConfig", "SwinModel", SWIN, 0),
     "swinv2": ("Swinv2Config", "Swinv2Model", SWIN, 0),
 }
@@ -52,7 +53,11 @@ def save_tiny_vision(folder: Path, kind: str, *, seed: int = 0, processor: objec
     config_class, model_class, small, _ = KINDS[kind]
     torch.manual_seed(seed)
     model = getattr(transformers, model_class)(getattr(transformers, config_class)(**small))
-    livened(model).save_pretrained(folder)
+    livened(model)
+    if any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()):
+        with torch.no_grad():  # without statistics of their own, layer by layer less is left of the image
+            model.train()(torch.randn(8, 3, 64, 64))
+    model.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)
     return folder

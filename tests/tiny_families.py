@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import Any
 
 import torch
 from tiny_models import byte_tokenizer
@@ -128,7 +129,7 @@ def save_tiny_sd3(folder: Path, *, t5: bool = True) -> Path:
     return folder / "model"
 
 
-def save_tiny_flux(folder: Path, *, guidance: bool = True) -> Path:
+def save_tiny_flux(folder: Path, *, guidance: bool = True, vae: Any = None) -> Path:
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
     torch.manual_seed(0)
@@ -148,7 +149,7 @@ def save_tiny_flux(folder: Path, *, guidance: bool = True) -> Path:
     FluxPipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=tiny_vae(shift=0.3),
+        vae=vae or tiny_vae(shift=0.3),
         text_encoder=tiny_clip(tokenizer, projected=False),
         tokenizer=tokenizer,
         text_encoder_2=encoder_2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,15 +22,28 @@ def byte_tokenizer(folder: Path, length: int = 16):
     return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=length)
 
 
-def save_tiny_stable_diffusion(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
-    """Save a Stable Diffusion of 32 × 32 pixels with two levels, loadable by StableDiffusionPipeline."""
+def save_tiny_stable_diffusion(
+    folder: Path,
+    *,
+    prediction_type: str = "epsilon",
+    seed: int = 0,
+    vae: Any = None,
+    sample_size: int = 8,
+) -> Path:
+    """Save a Stable Diffusion with two levels, loadable by StableDiffusionPipeline.
+
+    It is of 32 × 32 pixels, unless it is given an autoencoder of its own and a size of the latents.
+    """
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(seed)
     tokenizer = byte_tokenizer(folder / "bytes")
+    channels = 4 if vae is None else vae.config.latent_channels
     unet = UNet2DConditionModel(
-        sample_size=8,
+        sample_size=sample_size,
+        in_channels=channels,
+        out_channels=channels,
         block_out_channels=(16, 32),
         layers_per_block=1,
         norm_num_groups=8,
@@ -38,7 +52,7 @@ def save_tiny_stable_diffusion(folder: Path, *, prediction_type: str = "epsilon"
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )
-    vae = AutoencoderKL(
+    vae = vae or AutoencoderKL(
         block_out_channels=(8, 8, 16),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,

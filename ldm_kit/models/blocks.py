@@ -55,7 +55,7 @@ _LAYOUTS: dict[str, Layout] = {
     **dict.fromkeys(("Dinov2WithRegistersLayer", "DINOv3ViTLayer"), _AFTER_FIVE),
     **dict.fromkeys(("SiglipEncoderLayer", "IJepaLayer", "SwinStage", "Swinv2Stage"), _TOKENS_FIRST),
     **dict.fromkeys(("ConvNextStage", "ConvNextV2Stage", "DINOv3ConvNextStage"), _MAP),
-    **dict.fromkeys(("ResNetStage", "RegNetStage"), _MAP),
+    **dict.fromkeys(("ResNetStage", "RegNetStage", "MobileNetV2InvertedResidual"), _MAP),
     # the controls' own
     "MapReadout": _MAP,
     "VectorReadout": Layout("vector"),

@@ -15,6 +15,7 @@ from ldm_kit.models.stable_diffusion import LatentDiffusion
 # Flux.1 dev was distilled from a guided model and takes the strength as an input; diffusers' default. It is one
 # pass all the same, and there is no value that means "not guided".
 GUIDANCE = 3.5
+PIXELS = 1024  # on a side, where Flux's autoencoder states no size (`AutoencoderTiny`): diffusers' default
 
 
 class PixArt(LatentDiffusion):
@@ -73,8 +74,8 @@ class Flux(LatentDiffusion):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Shape of one latent, (channels, height, width), before it is packed; its size is the VAE's."""
-        side = int(self._vae.config.sample_size) // self._vae_factor
+        """Shape of one latent, (channels, height, width), before it is packed; its size is the VAE's, if that has one."""
+        side = int(self._vae.config.get("sample_size") or PIXELS) // self._vae_factor
         return self._checked_channels(int(self.denoiser.config.in_channels) // 4), side, side
 
     @property

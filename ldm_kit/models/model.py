@@ -317,7 +317,7 @@ class OpenedModel:
             "resample": "lanczos",
             "crop": "centre",
             "range": [-1, 1],
-            "posterior": "mean" if self.AUTOENCODER == "vae" else "none",
+            "posterior": "none",
         }
 
     def noise(self, names: Sequence[str], seed: int = 0, draw: int = 0) -> Tensor:

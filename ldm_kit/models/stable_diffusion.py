@@ -17,6 +17,9 @@ from ldm_kit.models.model import OpenedModel, Text, to_images, to_pixels
 CPU_PIXELS = 2**17  # as many as are encoded at once on a CPU: two images of 256 pixels on a side
 T5_TOKENS = 256  # of SD3: diffusers' default; the models were trained with 77 and 256
 AESTHETIC_SCORE = 6.0  # the refiner's aesthetic score: diffusers' default
+# Autoencoders of diffusers that return the latent itself: the distilled one, and the MoVQ, which does so before it
+# quantises, as its denoiser was trained.
+WITHOUT_POSTERIOR = ("AutoencoderTiny", "VQModel")
 
 
 class LatentDiffusion(OpenedModel):
@@ -45,8 +48,20 @@ class LatentDiffusion(OpenedModel):
         """Side of the square images that the model was trained on, in pixels."""
         return self.latent_shape[1] * self._vae_factor
 
+    @property
+    def _has_posterior(self) -> bool:
+        """Whether the autoencoder returns a distribution, not the latent itself."""
+        return type(self._vae).__name__ not in WITHOUT_POSTERIOR
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What `preprocess` and `encode` do, as data."""
+        return {**super().preprocessing, "posterior": "mean" if self._has_posterior else "none"}
+
     def encode(self, images: Sequence[Image.Image], *, posterior: Tensor | None = None) -> Tensor:
         """Encode images to latents: the posterior's mean, or a sample of it, in the denoiser's scale.
+
+        An autoencoder without a posterior (diffusers' `AutoencoderTiny`, Kandinsky's MoVQ) makes one latent an image.
 
         Parameters
         ----------
@@ -64,7 +79,7 @@ class LatentDiffusion(OpenedModel):
         NonFiniteError
             If the autoencoder overflows.
         BadInputError
-            If the sample is not of the latents' shape.
+            If the sample is not of the latents' shape, or the autoencoder has no posterior to sample.
 
         Examples
         --------
@@ -73,6 +88,11 @@ class LatentDiffusion(OpenedModel):
         >>> model.encode([Image.new("RGB", (300, 200))]).shape
         torch.Size([1, 4, 16, 16])
         """
+        if posterior is not None and not self._has_posterior:
+            raise BadInputError(
+                f"A sample of the posterior was passed, but the autoencoder of {self.identity.model!r}, a "
+                f"{type(self._vae).__name__}, has none: it makes one latent an image. Leave out `posterior`."
+            )
         pixels = to_pixels([self.preprocess(image) for image in images], self.device)
         # On a CPU the full-size maps of many images fall out of the cache (a batch of 16 took a third longer an
         # image than one at a time), so few are encoded at once there.
@@ -94,9 +114,11 @@ class LatentDiffusion(OpenedModel):
         return scaled
 
     def _posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the autoencoder's posterior."""
-        distribution = self._vae.encode(pixels).latent_dist
-        return distribution.mean, distribution.std
+        """Mean and standard deviation of the autoencoder's posterior; the latent and 0 if it has none."""
+        encoded = self._vae.encode(pixels)
+        if not self._has_posterior:
+            return encoded.latents, torch.zeros_like(encoded.latents)
+        return encoded.latent_dist.mean, encoded.latent_dist.std
 
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Decode latents to images."""

@@ -50,11 +50,6 @@ class Kandinsky22(LatentDiffusion):
         prior = self.components.get("prior")  # the latent alone (`latent:`) does not depend on one
         return {**super().preprocessing, **({} if prior is None else {"prior": prior.state})}
 
-    def _posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents of the MoVQ, not quantised, as the denoiser was trained on; there is no posterior to sample from."""
-        latents: Tensor = self._vae.encode(pixels).latents
-        return latents, torch.zeros_like(latents)
-
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Decode latents to images."""
         with torch.inference_mode():

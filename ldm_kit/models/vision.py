@@ -1,4 +1,4 @@
-"""Vision models of transformers (ViT, DINOv2, CLIP, ConvNeXt, ResNet, …) as models without noise."""
+"""Vision models of transformers (ViT, DINOv2, CLIP, ConvNeXt, ResNet, MobileNetV2, …) as models without noise."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ class VisionEncoder(Encoder):
     distillation token are left out, so that a mean is one over the image, as it is for a map. The class
     token's representation is in ``embedding``: the projection into the space shared with text (CLIP), the
     pooler's output, or the class token after the last norm, whichever the weights hold.
+
+    Images are prepared as the model's preprocessor_config.json says, and `preprocessing` shows. To prepare them
+    otherwise, change that file in a local copy of the model's folder: ``"size": {"height": 224, "width": 224}``,
+    ``"do_center_crop": false`` and ``"resample": 3`` show the whole image, scaled by bicubic interpolation.
     """
 
     @property
