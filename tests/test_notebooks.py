@@ -28,11 +28,12 @@ WRONG = [
     ("00_start_here", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),
     ("01_extraction", {"batch_size": "many"}, "many"),
     ("01_extraction", {"conditionings": ["labels"]}, "label"),
+    ("01_extraction", {"n_drawn": 0}, "n_drawn=0"),
     ("02_probing", {"n_folds": 1}, "n_folds=1"),
     ("02_probing", {"neighbours_of": "appel"}, "apple"),
     ("03_layer_comparison", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),
     ("03_layer_comparison", {"n_folds": 0}, "n_folds=0"),
-    ("03_layer_comparison", {"n_folds": 40}, "40 folds"),
+    ("03_layer_comparison", {"n_folds": 200}, "200 folds"),
     ("04_text_conditioning", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),
     ("04_text_conditioning", {"template": "a photo"}, "{name}"),
     ("05_odd_one_out_game", {"metric": "centred cosin"}, "Did you mean 'centred cosine'"),
@@ -45,6 +46,7 @@ WRONG = [
     ("06_model_comparison", {"conditioning": "labels"}, "Did you mean 'label'"),
     ("06_model_comparison", {"models": ["pixels", "tiny-ldn"]}, "Did you mean 'tiny-ldm'"),
     ("06_model_comparison", {"models": ["pixels", "tiny-ldm"], "noise_levels": [0.1, 30]}, "outside 0 to 1"),
+    ("90_train_tiny_ldm", {"concepts": ["appel"]}, "apple"),
     ("90_train_tiny_ldm", {"denoiser_channels": [32, 48]}, "denoiser_channels"),
     ("90_train_tiny_ldm", {"sampling_steps": 0}, "sampling_steps=0"),
     ("90_train_tiny_ldm", {"denoiser_rate": 0.0}, "denoiser_rate=0.0"),
@@ -122,7 +124,7 @@ def store(series):
 
 @pytest.fixture(scope="module")
 def triplets():
-    return lk.load_dataset("toybox").triplets
+    return lk.load_dataset("emoji").triplets
 
 
 def plain_accuracy(features, indices) -> float:
@@ -159,6 +161,27 @@ def test_01_extracts_what_it_says(series, store):
     assert "| 16/32 [00:00" in executed  # half is there when it resumes, and then all
     assert "| 32/32 [00:00" in executed
     assert set(store.conditionings) == {"none", "label", "caption", "shuffled"}
+
+
+def test_01_looks_for_the_same_concept_in_other_styles(series, store):
+    shares = table(series, "01_extraction", "other_drawings").set_index("block")
+    other = lk.FeatureStore.open(series / "features-exemplars")
+    names = lk.load_dataset("emoji").stimuli[::8][:40].names
+    styles = ("fluent", "fluent_flat", "twemoji")
+    assert set(other.names) == {f"{style}/{name}" for style in styles for name in names}
+    for block in BLOCKS:
+        mine = store.select(names=names)[block, 0.3, "none"].astype(np.float64)
+        hits = 0
+        for style in styles:
+            theirs = other.select(names=[f"{style}/{name}" for name in names])[block, 0.3, "none"]
+            for row, vector in enumerate(mine - mine.mean(axis=0)):
+                against = theirs.astype(np.float64) - theirs.mean(axis=0)
+                cosines = against @ vector / np.linalg.norm(against, axis=1)
+                hits += int(np.argmax(cosines) == row)
+        assert shares.loc[block, "share"] == pytest.approx(hits / 120, abs=0.009)
+    assert (shares["difference"] == pytest.approx(shares["share"] - 1 / 40)) and (
+        shares["n_concepts"] == 40
+    ).all()
 
 
 def test_02_scores_probes_on_objects_they_never_saw(series, store, triplets):
@@ -211,7 +234,7 @@ def test_04_gains_are_differences_and_prompts_are_distinguished_from_images(seri
     )["accuracy"]
     prompts = store.select(names=triplets.names).prompts("shuffled")
     said = [prompt.removeprefix("a photo of a ") for prompt in prompts]
-    label = {lk.load_dataset("toybox").stimuli[i].label: i for i in range(len(triplets.names))}
+    label = {lk.load_dataset("emoji").stimuli[i].label: i for i in range(len(triplets.names))}
     row_of_word = np.empty(len(said), dtype=int)
     for row, word in enumerate(said):
         row_of_word[label[word]] = row
@@ -220,6 +243,13 @@ def test_04_gains_are_differences_and_prompts_are_distinguished_from_images(seri
     assert shuffled["up_blocks.1", 0.9, "as the prompt's object"] == pytest.approx(by_word, abs=2e-4)
     by_image = plain_accuracy(features, triplets.indices)
     assert shuffled["up_blocks.1", 0.9, "as the image's object"] == pytest.approx(by_image, abs=2e-4)
+    follows = table(series, "04_text_conditioning", "prompt_minus_image").set_index("noise_level")[
+        "difference"
+    ]
+    ways = shuffled.groupby(["noise_level", "conditioning"]).mean().unstack()
+    np.testing.assert_allclose(
+        follows[LEVELS], (ways["as the prompt's object"] - ways["as the image's object"])[LEVELS], atol=1e-6
+    )
 
 
 def test_05_scores_a_simulated_player_as_the_answers_on_disk_do(series, store, triplets):
@@ -248,7 +278,7 @@ def test_05_scores_a_simulated_player_as_the_answers_on_disk_do(series, store, t
 
 
 def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path, without_kernel):
-    data = lk.load_dataset("toybox")
+    data = lk.load_dataset("emoji")
     sets = lk.game.candidate_sets(data, 400)
     game = lk.game.Game(data.stimuli, sets, {}, n_trials=400, n_catch=20, how="random")
     for player in range(4):
@@ -268,7 +298,7 @@ def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path, witho
 
 def test_02_shows_the_blocks_of_a_class_that_judged_too_few_sets(series, tmp_path, without_kernel):
     """Thirty players with the game's defaults: the same ten sets each, of which no fold has enough."""
-    data = lk.load_dataset("toybox")
+    data = lk.load_dataset("emoji")
     game = lk.game.Game(data.stimuli, lk.game.candidate_sets(data, 200), {}, n_trials=10, n_catch=3)
     for player in range(30):
         lk.game.autoplay(game, "participant", tmp_path / "class", player=f"player {player}")
@@ -280,7 +310,7 @@ def test_02_shows_the_blocks_of_a_class_that_judged_too_few_sets(series, tmp_pat
     assert [finding["headline"] for finding in told["findings"]] == [True]
     assert "300 simulated choices" in told["findings"][0]["text"]
     assert "10 different sets" in told["findings"][0]["text"]
-    assert "about 500 different sets are needed" in told["findings"][0]["text"]
+    assert "about 400 different sets are needed" in told["findings"][0]["text"]
     assert [(figure["name"], figure["headline"]) for figure in told["figures"]] == [("probe_bars", True)]
     bare = table(tmp_path / "out", "02_probing", "zero_shot")
     assert bare["n_triplets"].tolist() == [300] and bare["ceiling_low"].notna().all()
@@ -300,7 +330,7 @@ def test_02_opens_with_the_gain_on_the_same_triplets_and_says_what_was_picked(se
 @pytest.fixture
 def folder(tmp_path):
     """Twenty images of one's own."""
-    stimuli = lk.load_dataset("toybox").stimuli[:20]
+    stimuli = lk.load_dataset("emoji").stimuli[:20]
     (tmp_path / "mine").mkdir()
     for name in stimuli.names:
         stimuli.open(name).save(tmp_path / "mine" / name)
@@ -349,7 +379,7 @@ def test_06_compares_models_on_the_same_triplets(tmp_path, triplets):
     scored = table(tmp_path, "06_model_comparison", "alignment")
     assert list(dict.fromkeys(scored["model"])) == models
     assert scored[scored["model"] == "tiny-ldm"]["relative_depth"].tolist() == [i / 8 for i in range(9)]
-    stimuli = lk.load_dataset("toybox").stimuli
+    stimuli = lk.load_dataset("emoji").stimuli
     order = [stimuli.index(name) for name in triplets.names]
     pixels = np.stack([np.asarray(stimuli.open(name).resize((64, 64))) for name in stimuli.names])
     plain = {

@@ -35,8 +35,9 @@ FOLDER = Path(__file__).parent.parent / "data" / "emoji"
 
 
 @cache
-def _concepts() -> pd.DataFrame:
-    return pd.read_csv(FOLDER / "concepts.csv", index_col="concept", keep_default_na=False)
+def _table() -> dict[str, dict[str, str]]:
+    table = pd.read_csv(FOLDER / "concepts.csv", index_col="concept", dtype=str, keep_default_na=False)
+    return {str(name): row for name, row in table.to_dict("index").items()}
 
 
 def names() -> list[str]:
@@ -52,12 +53,12 @@ def names() -> list[str]:
     >>> names()[:3]
     ['abacus', 'accordion', 'airplane']
     """
-    return list(_concepts().index)
+    return list(_table())
 
 
 def _cell(name: str, column: str) -> str:
     one_of("emoji", name, names(), "Choose one of these.")
-    return str(_concepts().at[name, column])
+    return _table()[name][column]
 
 
 def label(name: str) -> str:
