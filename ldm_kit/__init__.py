@@ -7,7 +7,7 @@ Examples
 --------
 >>> import ldm_kit as lk
 >>> model = lk.load_model("tiny-ldm")
->>> data = lk.load_dataset("toybox")
+>>> data = lk.load_dataset("emoji")
 >>> store = lk.extract(model, data.stimuli[:8], noise_levels=[0.5], conditionings=["none", "label"], progress=False)
 >>> lk.odd_one_out(store.select(blocks="mid_block", conditionings="label"), [[0, 1, 2], [3, 4, 5]])["n_triplets"].tolist()
 [2]

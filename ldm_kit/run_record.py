@@ -243,7 +243,7 @@ class RunRecord:
 
         Examples
         --------
-        >>> RunRecord("run").record(model="tiny-ldm", dataset="toybox", judgements="simulated")
+        >>> RunRecord("run").record(model="tiny-ldm", dataset="emoji", judgements="simulated")
         """
         for key, value in provenance.items():
             try:

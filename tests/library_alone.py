@@ -6,10 +6,10 @@ import importlib.util
 
 import ldm_kit as lk
 
-for module in ("jupyterlab", "ipywidgets", "papermill", "kaleido", "tornado", "pytest"):
+for module in ("jupyterlab", "ipywidgets", "papermill", "kaleido", "tornado", "resvg_py", "pytest"):
     assert importlib.util.find_spec(module) is None, f"{module} is here, so this environment shows nothing"
 
-model, data = lk.load_model("tiny-ldm"), lk.load_dataset("toybox")
+model, data = lk.load_model("tiny-ldm"), lk.load_dataset("emoji")
 store = lk.extract(model, data.stimuli, noise_levels=[0.5], conditionings=["none", "label"], progress=False)
 table = lk.odd_one_out(store, data.triplets, ceiling=lk.ceiling_of(data))
 assert len(table) == 2 * len(store.blocks) and table["accuracy"].between(0, 1).all()

@@ -108,7 +108,7 @@ def test_captions_that_will_not_do(tmp_path: Path, name: str, text: str, message
 
 def test_reading_data_imports_no_torch() -> None:
     code = (
-        "import sys; from ldm_kit.datasets import load_dataset; load_dataset('toybox', n_triplets=50);"
+        "import sys; from ldm_kit.datasets import load_dataset; load_dataset('emoji', n_triplets=50);"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -26,7 +26,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTI
 @cache
 def shared() -> dict[str, Any]:
     """What examples take for granted: the bundled model and dataset, features of it, a table."""
-    model, data = lk.load_model("tiny-ldm", device="cpu"), lk.load_dataset("toybox", n_triplets=2000)
+    model, data = lk.load_model("tiny-ldm", device="cpu"), lk.load_dataset("emoji", n_triplets=2000)
     ask: Any = {"noise_levels": [0.3, 0.9], "conditionings": ["none", "label", "shuffled"]}
     store = lk.extract(model, data.stimuli, blocks=["mid_block", "up_blocks.1"], progress=False, **ask)
     table = lk.odd_one_out(store.select(conditionings=["none", "label"]), data.triplets)

@@ -405,7 +405,7 @@ def test_an_encoder_takes_no_noise_and_reads_no_text(vision_folders):
 
 
 def test_the_empty_prompt_is_refused_by_a_model_that_reads_no_text(sd_folder):
-    stimuli = lk.load_dataset("toybox").stimuli[:2]
+    stimuli = lk.load_dataset("emoji").stimuli[:2]
     ask = {"noise_levels": [0.0], "conditionings": ["none", "empty"], "progress": False}
     with pytest.raises(
         BadInputError, match="'pixels' reads no text, .* conditioned on 'empty'.*'none' alone"
@@ -572,8 +572,8 @@ def test_nothing_opens_a_socket(no_network, monkeypatch, vision_folders, sd_fold
 
 
 @pytest.mark.slow
-def test_every_baseline_runs_on_toybox(vision_folders):
-    toybox = lk.load_dataset("toybox").stimuli[:3]
+def test_every_baseline_runs_on_the_emoji(vision_folders):
+    stimuli = lk.load_dataset("emoji").stimuli[:3]
     for requested in (
         "pixels",
         "latent:tiny-ldm",
@@ -584,7 +584,7 @@ def test_every_baseline_runs_on_toybox(vision_folders):
         model = lk.load_model(requested, device="cpu")
         levels = [0.5] if model.takes_noise else [0.0]
         conditioning = "label" if model.reads_text else "none"
-        store = lk.extract(model, toybox, noise_levels=levels, conditionings=conditioning, progress=False)
+        store = lk.extract(model, stimuli, noise_levels=levels, conditionings=conditioning, progress=False)
         for key in store.cells():
             assert np.isfinite(store[key]).all()
             assert len(np.unique(store[key], axis=0)) == 3

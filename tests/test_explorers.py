@@ -35,7 +35,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def data():
-    return lk.load_dataset("toybox")
+    return lk.load_dataset("emoji")
 
 
 @pytest.fixture(scope="module")

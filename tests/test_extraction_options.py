@@ -514,7 +514,7 @@ def test_levels_that_a_store_holds_otherwise_leave_it_as_it_was(tmp_path):
 
 def test_the_dataset_itself_is_not_its_stimuli(model):
     with pytest.raises(BadInputError, match=r"Dataset.*data\.stimuli"):
-        lk.extract(model, lk.load_dataset("toybox"), **ASK)
+        lk.extract(model, lk.load_dataset("emoji"), **ASK)
 
 
 @pytest.mark.gpu

@@ -34,7 +34,7 @@ N_SETS = 40
 
 @pytest.fixture(scope="module")
 def data():
-    return lk.load_dataset("toybox")
+    return lk.load_dataset("emoji")
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_answers_are_on_disk_before_feedback_and_read_as_human_choices(game, tmp
     lines = (tmp_path / "ann.csv").read_text().splitlines()
     assert lines[0] == ",".join(COLUMNS) and len(lines) == 15
     every = lk.read_choices(tmp_path / "ann.csv", repeats=True)
-    assert every.judgements == "human" and every.dataset == "toybox" and len(every) == 14
+    assert every.judgements == "human" and every.dataset == "emoji" and len(every) == 14
     for (i, j, k), three, choice in zip(every, shown, chosen, strict=True):
         assert every.names[k] == three[choice - 1]
         assert {every.names[i], every.names[j], every.names[k]} == set(three)
@@ -176,7 +176,7 @@ def test_a_restarted_kernel_goes_on_where_it_was(data, sets, answers, tmp_path):
         "import sys, os, numpy as np, ldm_kit as lk\n"
         "from ldm_kit.game import Game, candidate_sets\n"
         "rng = np.random.default_rng(0)\n"
-        "data = lk.load_dataset('toybox')\n"
+        "data = lk.load_dataset('emoji')\n"
         f"answers = {{n: rng.integers(0, 3, {N_SETS}).astype(np.int8) for n in ('down', 'mid', 'up')}}\n"
         f"sets = candidate_sets(data, {N_SETS}, seed=3)\n"
         "session = Game(data.stimuli, sets, answers, n_trials=10, n_catch=4, seed=5).start('ann', sys.argv[1])\n"
@@ -357,7 +357,7 @@ def test_people_and_simulated_players_are_never_mixed(game, tmp_path):
         lk.read_choices(tmp_path)
     assert len(lk.read_choices(tmp_path, judgements="human")) == 1
     assert lk.read_choices(tmp_path, judgements="simulated").judgements == "simulated"
-    alone = lk.load_dataset("toybox", triplets=tmp_path / "simulated guess.csv")
+    alone = lk.load_dataset("emoji", triplets=tmp_path / "simulated guess.csv")
     assert alone.triplets.judgements == "simulated"  # whatever it is taken for
 
 
@@ -366,7 +366,7 @@ def test_the_datasets_take_a_players_file_or_a_class_as_their_triplets(data, gam
         session = game.start(player, tmp_path / "class")
         while not session.finished:
             session.answer(2)
-    played = lk.load_dataset("toybox", triplets=tmp_path / "class")
+    played = lk.load_dataset("emoji", triplets=tmp_path / "class")
     assert played.triplets.judgements == "human" and len(played.triplets) == 20
     assert played.triplets.names == data.stimuli.names
     one = lk.read_triplets(tmp_path / "class" / "ann.csv", data.stimuli.names)
@@ -408,7 +408,7 @@ def test_what_is_no_file_of_choices_is_refused_with_a_word_on_why(tmp_path):
     (tmp_path / "a.csv").write_text(header + "\n")
     with pytest.raises(BadInputError, match="holds no answer yet"):
         lk.read_choices(tmp_path)
-    row = "ann,human,toybox,1,1,new,a,b,c,{},1,now\n"
+    row = "ann,human,emoji,1,1,new,a,b,c,{},1,now\n"
     (tmp_path / "a.csv").write_text(header + "\n" + row.format(4))
     with pytest.raises(BadInputError, match="line 2 has the choice '4'"):
         lk.read_choices(tmp_path)

@@ -37,7 +37,7 @@ from tests.browser.servers import free_port
 
 @pytest.fixture(scope="module")
 def game():
-    data = lk.load_dataset("toybox")
+    data = lk.load_dataset("emoji")
     sets = lk.game.candidate_sets(data, 30)
     rng = np.random.default_rng(0)
     answers = {name: rng.integers(-1, 3, 30).astype(np.int8) for name in ("mid_block", "up_blocks.1")}

@@ -293,16 +293,16 @@ def a_class(folder: Path, dataset: str, stimuli: Sequence[str], players: int, se
 
 @pytest.mark.parametrize(("players", "sets"), [(30, 60), (5, 120)])
 def test_the_ceiling_of_a_class_is_of_its_own_choices(tmp_path: Path, players: int, sets: int) -> None:
-    names = lk.load_dataset("toybox").stimuli.names
-    folder = a_class(tmp_path / "class", "toybox", names, players, sets)
-    data = lk.load_dataset("toybox", triplets=folder)
+    names = lk.load_dataset("emoji").stimuli.names
+    folder = a_class(tmp_path / "class", "emoji", names, players, sets)
+    data = lk.load_dataset("emoji", triplets=folder)
     expected = lk.noise_ceiling(lk.read_choices(folder))
     found = lk.ceiling_of(data)
     assert found is not None
     columns = ["ceiling_low", "ceiling_high", "ceiling_source", "n_judgements"]
     pd.testing.assert_frame_equal(found[columns], expected[columns])
     # one player alone repeats nothing, and borrows nobody's ceiling
-    assert lk.ceiling_of(lk.load_dataset("toybox", triplets=folder / "p0.csv")) is None
+    assert lk.ceiling_of(lk.load_dataset("emoji", triplets=folder / "p0.csv")) is None
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ DINOV2 = os.environ.get("LDM_KIT_TEST_DINOV2", "facebook/dinov2-small")
 
 @pytest.fixture(scope="module")
 def stimuli() -> lk.Stimuli:
-    return lk.load_dataset("toybox").stimuli[:4]
+    return lk.load_dataset("emoji").stimuli[:4]
 
 
 def test_a_real_sd_turbo_gives_the_features_of_a_pass_written_by_hand(stimuli: lk.Stimuli) -> None:

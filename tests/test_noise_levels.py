@@ -154,7 +154,7 @@ def test_the_signals_share_is_that_of_the_variance_in_both_kinds_of_schedule(mod
 
 
 def test_tables_tell_the_signals_share(model, tmp_path):
-    stimuli = lk.load_dataset("toybox").stimuli[:4]
+    stimuli = lk.load_dataset("emoji").stimuli[:4]
     ask = {"blocks": ["mid_block", "up_blocks.1"], "noise_levels": [0.1, 0.9], "progress": False}
     store = lk.extract(model, stimuli, out=tmp_path / "out", **ask)
     triplets = lk.Triplets(np.array([[0, 1, 2], [1, 2, 3], [0, 3, 1]]), names=store.names)

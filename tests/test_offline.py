@@ -37,7 +37,7 @@ ENTRY_POINTS = {
         REFUSED.format(call=f"lk.load_model({name!r})")
         for name in ("sd-turbo", "kandinsky-2.2", "vision:facebook/dinov2-base", "text:sd1.5")
     ),
-    "load_dataset, extract, odd_one_out": "data = lk.load_dataset('toybox')\n"
+    "load_dataset, extract, odd_one_out": "data = lk.load_dataset('emoji')\n"
     "some = data.stimuli[:4]\n"
     "store = lk.extract(net, some, blocks='mid_block', noise_levels=[0.5], out='store', progress=False)\n"
     "lk.look(net, some, some.names[0], [0.5], 'mid_block')\n"

@@ -57,7 +57,7 @@ def compared() -> pd.DataFrame:
     return pd.concat(
         [
             compare({name: rng.normal(size=(20, 4)) for name in ("<i>down", "up", "mid_block")}, triplets, reference="mid_block")
-            .assign(noise_level=level, model="tiny-ldm", dataset="toybox", judgements="simulated")
+            .assign(noise_level=level, model="tiny-ldm", dataset="emoji", judgements="simulated")
             for level in np.linspace(0.1, 0.9, 9)
         ],
         ignore_index=True,

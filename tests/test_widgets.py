@@ -17,7 +17,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def stimuli():
-    return lk.load_dataset("toybox").stimuli[:6]
+    return lk.load_dataset("emoji").stimuli[:6]
 
 
 def test_the_picker_starts_at_the_parameters_and_follows_the_user(model):

@@ -95,7 +95,7 @@ def candidate_sets(data: Dataset, n: int = 200, seed: int = 0) -> CandidateSets:
     Examples
     --------
     >>> import ldm_kit as lk
-    >>> candidate_sets(lk.load_dataset("toybox", n_triplets=100), n=50).judgements
+    >>> candidate_sets(lk.load_dataset("emoji", n_triplets=100), n=50).judgements
     'simulated'
     """
     whole_number("n_candidates", n, 1)

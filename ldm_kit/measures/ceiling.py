@@ -136,7 +136,7 @@ def ceiling_of(data: Any) -> pd.DataFrame | None:
     Examples
     --------
     >>> from ldm_kit import load_dataset
-    >>> ceiling_of(load_dataset("toybox"))[["ceiling_low", "ceiling_high"]].round(3).values.tolist()
+    >>> ceiling_of(load_dataset("emoji"))[["ceiling_low", "ceiling_high"]].round(3).values.tolist()
     [[0.679, 0.701]]
     """
     choices = data.triplets

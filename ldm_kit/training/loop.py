@@ -135,15 +135,11 @@ def train(
             f"learning rate; its length cannot become {steps}. Choose {before} steps, or start afresh."
         )
     # A plateau rather than one long cosine: until the fall begins, a run does not depend on how long it is going to be.
+    decay = steps - cool_down_begins(steps)
     schedule = get_wsd_schedule(
-        optimizer,
-        min(warm_up, steps // 10),
-        steps - cool_down_begins(steps),
-        num_training_steps=steps,
-        decay_type="cosine",
+        optimizer, min(warm_up, steps // 10), decay, num_training_steps=steps, decay_type="cosine"
     )
-    schedule.last_epoch = len(losses) - 1
-    schedule.step()
+    (factor_of,) = schedule.lr_lambdas  # asked step by step: a schedule's own count would have to be resumed
     on_gpu = parameters[0].device.type == "cuda"
     accelerator = Accelerator(
         cpu=parameters[0].device.type == "cpu", mixed_precision="bf16" if on_gpu else "no"
@@ -160,11 +156,12 @@ def train(
                 f"The loss of {stage} became {losses[-1]} at step {step}. Lower the learning rate "
                 f"(it was {learning_rate}) and start afresh in another folder."
             )
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * factor_of(step)
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        schedule.step()
         average.step(parameters)
         if (step + 1) % 20 == 0:
             bar.set_postfix(loss=f"{np.mean(losses[-100:]):.4f}")

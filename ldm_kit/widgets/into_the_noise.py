@@ -70,7 +70,7 @@ class IntoTheNoise(Explorer):
     --------
     >>> from ldm_kit.datasets import load_dataset
     >>> from ldm_kit.models import load_model
-    >>> view = IntoTheNoise(load_model("tiny-ldm", device="cpu"), load_dataset("toybox").stimuli, [0.3, 0.9])
+    >>> view = IntoTheNoise(load_model("tiny-ldm", device="cpu"), load_dataset("emoji").stimuli, [0.3, 0.9])
     >>> view.level.value = 0.3
     >>> [trace.type for trace in view.figure("Positions").data[:3]]
     ['heatmap', 'heatmap', 'heatmap']

@@ -217,7 +217,7 @@ def small_game(
     stimuli: lk.Stimuli | None = None, blocks: tuple[str, ...] = ("mid_block", "up_blocks.1")
 ) -> Game:
     """A game whose blocks answer at random: no model is needed."""
-    data = lk.load_dataset("toybox") if stimuli is None else lk.Dataset("hostile", stimuli)
+    data = lk.load_dataset("emoji") if stimuli is None else lk.Dataset("hostile", stimuli)
     sets = lk.game.candidate_sets(data, 120)
     rng = np.random.default_rng(0)
     answers = {name: rng.integers(0, 3, len(sets)).astype(np.int8) for name in blocks}

@@ -26,7 +26,7 @@ PARAMETERS = {NAME: GAME}
 
 @pytest.fixture(scope="module")
 def labels() -> dict[str, str]:
-    stimuli = lk.load_dataset("toybox").stimuli
+    stimuli = lk.load_dataset("emoji").stimuli
     return dict(zip(stimuli.names, stimuli.labels, strict=True))
 
 

@@ -22,7 +22,7 @@ BLOCKS, LEVELS = ["down_blocks.1", "mid_block"], [0.3, 0.9]
 @pytest.fixture(scope="module")
 def store(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> lk.FeatureStore:
     """The features, extracted beforehand: the page has only to open them."""
-    net, stimuli = lk.load_model("tiny-ldm"), lk.load_dataset("toybox").stimuli
+    net, stimuli = lk.load_model("tiny-ldm"), lk.load_dataset("emoji").stimuli
     home = tmp_path_factory.mktemp("store") / "features"
     return lk.extract(net, stimuli, blocks=BLOCKS, noise_levels=LEVELS, conditionings="none", out=home)
 
@@ -39,7 +39,7 @@ def voila(store: lk.FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> I
 
 def by_category(store: lk.FeatureStore, block: str, level: float) -> list[float]:
     """What Python computes for a cell, without any widget."""
-    data = lk.load_dataset("toybox")
+    data = lk.load_dataset("emoji")
     assert data.triplets is not None and data.categories is not None
     cell = store.select(blocks=[block], noise_levels=[level])
     table: pd.DataFrame = lk.accuracy_by_category(
