@@ -251,7 +251,7 @@ def test_a_distilled_autoencoder_has_no_posterior_to_sample(distilled, requested
     model = lk.load_model(f"{requested}{distilled}", device="cpu")
     with pytest.raises(BadInputError, match="AutoencoderTiny, has none.*Leave out `posterior`"):
         model.encode([Image.new("RGB", (32, 32))], posterior=torch.zeros(1, 6, 8, 8))
-    stimuli = lk.load_dataset("toybox").stimuli[:1]
+    stimuli = lk.load_dataset("emoji").stimuli[:1]
     with pytest.raises(BadInputError, match="no autoencoder with a posterior to sample.*'mean'"):
         lk.extract(model, stimuli, noise_levels=[0.0], posterior="sample", progress=False)
 

@@ -13,7 +13,7 @@ from ldm_kit.datasets.stimuli import Stimuli, Stimulus
 from ldm_kit.datasets.things import load_things
 from ldm_kit.datasets.triplet_files import read_choices, read_triplets
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import UnknownNameError, one_of
+from ldm_kit.errors import one_of
 
 __all__ = [
     "Dataset",
@@ -89,10 +89,6 @@ def load_dataset(
     >>> len(data.stimuli), len(data.triplets), data.judgements
     (335, 500, 'simulated')
     """
-    if name == "toybox":
-        raise UnknownNameError(
-            "Toybox is no more: the bundled data set is now 'emoji', 335 concepts instead of 56. Use load_dataset(\"emoji\")."
-        )
     one_of("data set", name, _LOADERS, 'For images of your own use load_dataset("folder", root=…).')
     usual = {"root": root, "triplets": triplets, "captions": captions}
     usual |= {"judgements": judgements, "human_model": human_model}
