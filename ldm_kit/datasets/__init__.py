@@ -69,7 +69,7 @@ def load_dataset(
     human_model : path-like, optional
         ``emoji``: an embedding of the THINGS concepts (SPoSE, VICE) to draw the choices from.
     **options
-        ``emoji``: `n_triplets`, `seed`. ``things``: `images` (which folder), `embeddings` (further
+        ``emoji``: `things` (people's own choices), `n_triplets`, `seed`. ``things``: `images` (which folder), `embeddings` (further
         vectors). ``folder``: `items` (what numbers in `triplets` are). See `load_emoji`, `load_things`, `load_folder`.
 
     Returns

@@ -22,6 +22,7 @@ from ldm_kit.datasets.dataset import Dataset
 from ldm_kit.datasets.embeddings import read_embedding
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.datasets.text_tables import captioned
+from ldm_kit.datasets.things import choices_about
 from ldm_kit.datasets.triplet_files import read_triplets
 from ldm_kit.datasets.triplets import Ints, Triplets, aggregate_repeated, checked_indices
 from ldm_kit.errors import BadInputError, one_of, real_number
@@ -40,6 +41,7 @@ def load_emoji(
     *,
     human_model: str | os.PathLike[str] | None = None,
     triplets: str | os.PathLike[str] | None = None,
+    things: str | os.PathLike[str] | None = None,
     captions: str | os.PathLike[str] | None = None,
     n_triplets: int = 105_000,
     seed: int = 0,
@@ -61,7 +63,9 @@ def load_emoji(
         ``things_concepts.tsv`` beside it) to draw the choices from; rows are matched by concept name. By
         default the choices come from feature norms that we wrote.
     triplets : path-like, optional
-        A file of choices to use instead, with the names of concepts or 0-based indices, e.g. human ones.
+        A file of choices to use instead, with the names of concepts or 0-based indices into the images.
+    things : path-like, optional
+        The folder of THINGS: to use its people's own choices instead, those whose three concepts are all here.
     captions : path-like, optional
         A file of captions by name, see `load_folder`. By default the captions are our own.
     n_triplets : int
@@ -79,12 +83,17 @@ def load_emoji(
     ------
     UnknownNameError
         If a concept has no row in the embedding.
+    BadInputError
+        If more than one of `human_model`, `triplets` and `things` is given.
 
     Examples
     --------
     >>> load_emoji(n_triplets=100).triplets
     Triplets(100 simulated choices over 335 stimuli of emoji)
     """
+    given = {"human_model": human_model, "triplets": triplets, "things": things}
+    if len(asked := [option for option, value in given.items() if value is not None]) > 1:
+        raise BadInputError(f"{' and '.join(asked)} each say whose choices to use. Pass one of them.")
     stimuli = _stimuli()
     if captions is not None:
         stimuli = replace(stimuli, captions=captioned(stimuli, captions))
@@ -93,6 +102,9 @@ def load_emoji(
     if triplets is not None:
         choices = read_triplets(triplets, stimuli, dataset="emoji")
         note = f"Choices are read from {choices.source!r} and taken for {choices.judgements}."
+    elif things is not None:
+        choices = choices_about(things, dict(zip(stimuli.concepts, stimuli.names, strict=True)))
+        note = f"Choices are people's own: the {len(choices):,} of THINGS' {choices.source!r} that are about these concepts alone."
     elif human_model is None:
         choices = _drawn(embeddings["norms"], "simulated", n_triplets, seed, TEMPERATURE)
         note = "Choices are simulated: drawn from feature norms that we wrote, not from people."

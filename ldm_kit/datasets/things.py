@@ -16,7 +16,7 @@ from ldm_kit.datasets.embeddings import PLAIN, TABLES, named_rows, read_concepts
 from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.datasets.text_tables import captioned, read_array, read_table, reading, whole_numbers
 from ldm_kit.datasets.triplet_files import holds_choices, read_triplets
-from ldm_kit.datasets.triplets import aggregate_repeated, checked_indices
+from ldm_kit.datasets.triplets import Triplets, aggregate_repeated, checked_indices
 from ldm_kit.errors import BadInputError, one_of
 
 _ENVIRONMENT = "LDM_KIT_THINGS"
@@ -135,9 +135,7 @@ def load_things(
     file = within(root, triplets) if triplets is not None else _locate(root, *TRIPLETS)
     choices, published = None, _locate(root, "noise_ceiling_triplets.csv")
     if file is not None:
-        # Files count concepts, or name them; a concept without an image has a name that no stimulus has.
-        every = Stimuli(tuple(names.get(concept, f"({concept})") for concept in order), tuple(order))
-        judged = read_triplets(file, every, dataset="things")
+        judged = _judged(file, order, names)
         choices = judged.among(stimuli.names)
         notes.append(f"{len(choices):,} of {len(judged):,} triplets in {file.name!r} have all three images.")
         if holds_choices(file) or not file.resolve().is_relative_to(root.resolve()):
@@ -159,6 +157,42 @@ def load_things(
         rdm=_rdm(root, names),
         notes=tuple(notes),
     )
+
+
+def choices_about(root: str | os.PathLike[str], names: Mapping[str, str]) -> Triplets:
+    """Return people's own choices about some concepts: those of THINGS whose three concepts are among them.
+
+    Parameters
+    ----------
+    root : path-like
+        The folder of THINGS, with a file of triplets; images are not needed.
+    names : mapping of str to str
+        Concept to the name of its stimulus.
+
+    Returns
+    -------
+    Triplets
+        Over the stimuli, in the order of `names`.
+
+    Raises
+    ------
+    BadInputError
+        If there is no such folder, no list of concepts or no file of triplets.
+    """
+    folder = _root(root)
+    listed, file = _locate(folder, *TABLES, PLAIN), _locate(folder, *TRIPLETS)
+    if file is None:
+        raise BadInputError(
+            f"There is no file of triplets in {str(folder)!r}. Put one there, or see `ldm_kit.fetch_things`."
+        )
+    order = list(read_concepts(folder if listed is None else listed.parent).index)
+    return _judged(file, order, names).among(tuple(names.values()))
+
+
+def _judged(file: Path, order: list[str], names: Mapping[str, str]) -> Triplets:
+    """Read a file that counts concepts, or names them; a concept without a stimulus has a name that no stimulus has."""
+    every = Stimuli(tuple(names.get(concept, f"({concept})") for concept in order), tuple(order))
+    return read_triplets(file, every, dataset="things")
 
 
 def _root(root: str | os.PathLike[str] | None) -> Path:

@@ -235,9 +235,15 @@ def train_text_encoder(
         chosen = rng.permutation(len(concepts))[:batch_size]
         pixels = images.pixels[[rng.choice(rows_of[c]) for c in chosen]]
         pairs = [rng.choice(len(texts[c]), size=2, replace=False) for c in chosen]
-        said = [thin_out(texts[c][pair[side]], rng) for side in (0, 1) for c, pair in zip(chosen, pairs, strict=True)]
+        said = [
+            thin_out(texts[c][pair[side]], rng)
+            for side in (0, 1)
+            for c, pair in zip(chosen, pairs, strict=True)
+        ]
         ids = tokens_of(tokenizer, said)
-        ids = ids[:, : int((ids != tokenizer.pad_token_id).sum(dim=1).max()) + 1]  # what follows the end tells nothing
+        ids = ids[
+            :, : int((ids != tokenizer.pad_token_id).sum(dim=1).max()) + 1
+        ]  # what follows the end tells nothing
         first, second = text_encoder(ids.to(place)).pooler_output.chunk(2)
         seen = image_encoder(as_input(pixels).to(place))
         return (contrast(seen, first) + contrast(seen, second) + contrast(first, second)) / 3
