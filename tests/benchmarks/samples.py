@@ -1,10 +1,12 @@
 """How good the bundled model is: reconstructions, samples recognised, use of its text. `python -m tests.benchmarks.samples`, some 20 min.
 
-The figures of the model card (`ldm_kit/data/tiny-ldm/README.md`) come from here. The classifier is trained on the drawings alone.
+The figures of the model card (`ldm_kit/data/tiny-ldm/README.md`) come from here. The classifier is trained on the drawings alone;
+its checkpoint stays in a folder that is named on the command line.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -32,7 +34,7 @@ def interval(values: np.ndarray) -> str:
     return f"{values.mean():+.4f} ± {1.96 * values.std(ddof=1) / np.sqrt(len(values)):.4f}"
 
 
-def main() -> None:
+def main(checkpoints: str = "") -> None:
     torch.set_num_threads(2)
     pipe, names = training.open_model(packaged("tiny-ldm")), emoji.names()
     for style in emoji.STYLES:
@@ -58,7 +60,7 @@ def main() -> None:
     )
 
     with tempfile.TemporaryDirectory() as folder:
-        classifier = training.train_classifier(training.draw(24), Path(folder))
+        classifier = training.train_classifier(training.draw(24), Path(checkpoints or folder))
     fresh = training.draw(3, seed=1)
     for what, pixels, concepts in (
         ("drawings of the training styles, varied anew", fresh.pixels, fresh.concepts),
@@ -82,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
