@@ -138,7 +138,8 @@ def load_emoji(
 def _norms() -> pd.DataFrame:
     grades = pd.read_csv(emoji.FOLDER / "norms.csv", index_col="concept").astype(float)
     weights = pd.read_csv(emoji.FOLDER / "dimensions.csv", index_col="dimension")["weight"]
-    return grades * np.sqrt(weights[list(grades.columns)].to_numpy(float))
+    weighted: pd.DataFrame = grades * np.sqrt(weights[list(grades.columns)].to_numpy(float))
+    return weighted
 
 
 def norms() -> pd.DataFrame:
