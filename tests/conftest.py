@@ -108,6 +108,12 @@ def things_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def emoji_root() -> Path:
+    """The folder of the table that says which drawing shows which concept."""
+    return real_folder("emoji", "the table of the emoji", "emoji_of_things.tsv")
+
+
+@pytest.fixture(scope="session")
 def weights_root() -> Path:
     """The folder of real checkpoints that need no hub."""
     files = ("mobilenet_v2/model.safetensors", "taef2/taef2_encoder.pth", "taef2/taef2_decoder.pth")

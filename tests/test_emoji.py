@@ -94,17 +94,9 @@ def test_the_tables_list_the_same_concepts() -> None:
         assert list(dict.fromkeys(listed)) == emoji.names(), table
 
 
-@pytest.fixture(scope="module")
-def mapping() -> pd.DataFrame:
-    """Which drawing shows which concept of THINGS, as it was decided: a user may lack it, CI may not."""
-    root = Path(os.environ.get("LDM_KIT_EMOJI") or ROOT / "../shared/emoji")
-    if not (root / "emoji_of_things.tsv").is_file():
-        reason = f"needs emoji_of_things.tsv at {root} (set LDM_KIT_EMOJI)"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return pd.read_csv(root / "emoji_of_things.tsv", sep="\t", index_col="uniqueID", keep_default_na=False)
-
-
-def test_concepts_labels_and_icons_are_as_decided(mapping: pd.DataFrame) -> None:
+def test_concepts_labels_and_icons_are_as_decided(emoji_root: Path) -> None:
+    table = emoji_root / "emoji_of_things.tsv"
+    mapping = pd.read_csv(table, sep="\t", index_col="uniqueID", keep_default_na=False)
     listed = pd.read_csv(emoji.FOLDER / "concepts.csv", index_col="concept")
     assert set(listed.index) <= set(mapping.index), "a concept that nobody looked at"
     mapping = mapping.loc[listed.index]

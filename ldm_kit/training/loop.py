@@ -234,4 +234,9 @@ def _load(
         shadow.copy_(tensors[f"average/{index}"])
     average.optimization_step = len(tensors["losses"])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # A fused step pairs numbers as they lie in memory: moments must lie as their parameters do, which may be channels last.
+    for parameter, moments in optimizer.state.items():
+        for key, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[key] = torch.empty_like(parameter).copy_(value)
     return tensors["losses"].tolist(), int(saved["steps"])
