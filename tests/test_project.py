@@ -122,7 +122,7 @@ def test_no_code_from_data() -> None:
 
 
 # Command lines, and the batch runner's progress.
-PRINTS = {"__main__.py", "run.py"}
+PRINTS = {"render_emoji.py", "__main__.py", "run.py"}
 
 
 def test_library_code_logs_and_does_not_print() -> None:

@@ -109,7 +109,7 @@ def definition(name: str) -> str:
     Examples
     --------
     >>> definition("abacus")
-    'a frame with beads that slide along rods, used for counting'
+    'a frame with beads on rods, used for counting'
     """
     return _cell(name, "definition")
 
@@ -154,7 +154,7 @@ def captions(name: str) -> tuple[str, ...]:
     Examples
     --------
     >>> captions("abacus")[3]
-    'a wooden frame with rows of coloured beads for counting'
+    'a wooden frame with coloured beads for counting'
     """
     return _captions()[_known(name)]
 

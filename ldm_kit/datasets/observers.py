@@ -154,8 +154,8 @@ def norms() -> pd.DataFrame:
 
     Examples
     --------
-    >>> norms().loc[["apple", "hammer"], "food"].tolist()
-    [2.23606797749979, 0.0]
+    >>> norms().loc[["apple", "hammer"], "food"].round(2).tolist()
+    [2.01, 0.0]
     """
     return _norms().copy()
 
