@@ -20,6 +20,7 @@ from ldm_kit import training
 from ldm_kit.batch import run_series
 from ldm_kit.datasets import emoji
 from ldm_kit.errors import BadInputError, MismatchError, ModelNotFoundError, NonFiniteError, UnknownNameError
+from ldm_kit.models.registry import packaged
 from ldm_kit.training import data, loop, text
 from ldm_kit.training.data import as_input, training_captions
 from ldm_kit.training.loop import cool_down_begins, train
@@ -517,3 +518,20 @@ def test_notebook_trains_a_model_that_draws(tmp_path: Path) -> None:
     index = json.loads((outcome.folder / "model" / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionPipeline"
     assert not [file for file in outcome.folder.rglob("*") if file.suffix in {".bin", ".pt", ".pkl", ".ckpt"}]
+
+
+# --- the model that is shipped -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_bundled_denoiser_uses_its_text_on_drawings_that_it_never_saw() -> None:
+    pipe, names = training.open_model(packaged("tiny-ldm")), emoji.names()[::4]
+    labels = [emoji.prompt(name) for name in names]
+    prompts = {"none": [""] * len(names), "label": labels, "shuffled": labels[7:] + labels[:7]}
+    table = training.loss_by_prompt(
+        pipe, training.evaluation_images(names), prompts, noise_levels=(0.5, 0.9), n_noise=2
+    )
+    wide = table.pivot(index=["noise_level", "image"], columns="conditioning", values="loss")
+    for other in ("none", "shuffled"):
+        for level, rows in (wide[other] - wide["label"]).groupby("noise_level"):
+            assert rows.mean() > 1.96 * rows.std(ddof=1) / math.sqrt(len(rows)), (other, level)
