@@ -440,7 +440,7 @@ def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(prompts, mode
         assert "has no {name}" in prompts.status.value
         prompts.template.value = "a toy {name}"
         prompts.start()
-        while "8 of 56" not in prompts.status.value:
+        while "8 of 335" not in prompts.status.value:
             await asyncio.sleep(0.001)
         prompts.cancel()
         assert prompts.shown_key == shown and not prompts.latest.busy

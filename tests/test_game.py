@@ -13,6 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 import ldm_kit as lk
+from ldm_kit.datasets import observers
 from ldm_kit.datasets.triplet_files import COLUMNS, read_rows
 from ldm_kit.errors import BadInputError, MismatchError, UnknownNameError
 from ldm_kit.game import (
@@ -68,6 +69,22 @@ def test_candidates_are_judged_sets_with_their_votes(data, sets):
     again = candidate_sets(data, N_SETS, seed=3)
     assert again.names == sets.names and np.array_equal(again.members, sets.members)
     assert not np.array_equal(candidate_sets(data, N_SETS, seed=4).votes, sets.votes)
+
+
+def test_candidates_range_from_obvious_to_hard(data):
+    """By how sure the observers are, in closed form: the games drawn from them have some of each."""
+    drawn = candidate_sets(data, 200)
+    rows = np.array([data.stimuli.index(name) for name in drawn.names])[drawn.members]
+    norms = data.embeddings["norms"].to_numpy()
+    sure = observers.choice_probabilities(norms, rows, observers.TEMPERATURE).max(axis=1)
+    assert (sure >= 0.8).mean() > 0.25 and (sure < 0.5).mean() > 0.15
+    assert ((sure >= 0.5) & (sure < 0.8)).mean() > 0.4
+    games = [
+        Game(data.stimuli, drawn, {}, n_trials=10, n_catch=3, how="random", seed=seed) for seed in range(20)
+    ]
+    for game in games:
+        assert np.ptp(sure[game.chosen]) > 0.3, "ten trials that are all equally hard"
+    assert {data.stimuli.open(name).size for name in drawn.names[:20]} == {(128, 128)}
 
 
 def test_a_tie_among_the_judges_is_no_candidate():
