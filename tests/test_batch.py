@@ -729,7 +729,9 @@ def test_two_processes_do_not_run_into_one_folder_and_one_that_is_stopped_keeps_
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
     assert process.returncode == 130
-    assert error.count("\n") == 1 and error.startswith("Interrupted. What is done stays"), error
+    # On a busy machine the interrupt may find the kernel idle, which says so in a line of its own.
+    lines = [line for line in error.splitlines() if not line.startswith("[IPKernelApp]")]
+    assert len(lines) == 1 and lines[0].startswith("Interrupted. What is done stays"), error
     wait_until_gone(kernel)
     assert json.loads((out / "b" / "run.json").read_text())["status"] == "interrupted"
     assert "before the wait" in outputs_of(out / "b" / "b.failed.ipynb")

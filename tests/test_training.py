@@ -495,7 +495,6 @@ def test_notebook_trains_a_model_that_draws(tmp_path: Path) -> None:
         "autoencoder_batch": 8,
         "autoencoder_channels": [8, 16, 16],
         "text_steps": 20,
-        "text_batch": 8,
         "denoiser_steps": 40,
         "denoiser_batch": 8,
         "denoiser_channels": [32, 32, 32, 32],

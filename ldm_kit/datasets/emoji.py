@@ -1,4 +1,4 @@
-"""The bundled world: 335 concepts of THINGS as emoji, in four independent drawing styles.
+"""The bundled world: 335 concepts of THINGS as emoji, in four drawing styles.
 
 The style `EVALUATION_STYLE` is the one that judgements are about; no training of ours sees it. The others are exemplars, from
 which `tiny-ldm` learnt. Texts and images are data (`ldm_kit/data/emoji`); its README has their origin and licences.

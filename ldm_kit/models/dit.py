@@ -75,7 +75,7 @@ class Flux(LatentDiffusion):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Shape of one latent, (channels, height, width), before it is packed; its size is the VAE's, if that has one."""
-        side = int(self._vae.config.get("sample_size") or PIXELS) // self._vae_factor
+        side = int(getattr(self._vae.config, "sample_size", None) or PIXELS) // self._vae_factor
         return self._checked_channels(int(self.denoiser.config.in_channels) // 4), side, side
 
     @property
