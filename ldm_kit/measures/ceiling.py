@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,30 +13,32 @@ from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, one_of
 from ldm_kit.measures import kernels
 from ldm_kit.measures.grouped import Grouped, set_keys
-from ldm_kit.measures.statistics import checked_estimand, interval
+from ldm_kit.measures.statistics import checked_estimand, interval, settled, standard_error
 from ldm_kit.tables import tidy
 
 Counts = npt.NDArray[np.int64]
 SUMMARY = ("id_lo", "id_mid", "id_hi", "n_per_triplet", "prop_max")
 BIAS_DRAWS = 200
+ENOUGH = 5  # judgements of a set
 OFTEN = 0.1  # a share of choices of repeated sets that sets drawn at random do not reach
 
 
 def noise_ceiling(
     judgements: Triplets | npt.ArrayLike | pd.DataFrame,
     *,
-    min_judgements: int = 2,
+    min_judgements: int | None = None,
     ci: bool | str = True,
     source: str | None = None,
     random_state: int = 0,
 ) -> pd.DataFrame:
     """Bounds on the accuracy that a model of people can reach, from triplets judged repeatedly.
 
-    Each set of three that was judged often enough counts once. Its *upper* bound is the share of its
-    majority answer: no model that gives one answer can do better on these judgements. Its *lower* bound
-    is how often one participant gives the majority answer of the others (a tie among theirs scores 1/2 or 1/3).
-    The upper bound is biased upward when few judged a set, since the majority is found in the same
-    answers that it is scored on; `ceiling_high_bias` estimates by how much (parametric bootstrap).
+    Each set of three that was judged often enough counts once. Its *upper* bound is the share of the likeliest
+    answer: no model that gives one answer can do better. The share of the majority exceeds it when few judged a set, since
+    the majority is found in the same answers that it is scored on; so `ceiling_high` is that share less its bias (parametric
+    bootstrap), and `ceiling_high_uncorrected` the share itself. The *lower* bound is how often one participant gives the majority
+    answer of the others (a tie among theirs scores 1/2 or 1/3). Where people are known, only the first judgement of each
+    person about a set counts: people agree with themselves more than with others.
 
     Parameters
     ----------
@@ -43,10 +46,12 @@ def noise_ceiling(
         Single judgements, some of the same three stimuli; or THINGS' summary of them, with columns
         ``n_per_triplet`` and ``prop_max`` (and ``id_lo, id_mid, id_hi``). How the other answers divide is
         not known from it: the lower bound is then the mean over all ways in which they can.
-    min_judgements : int
-        Sets judged less often are left out; at least 2.
-    ci : bool or {"new objects", "these objects"}
-        Which interval the columns `ceiling_low_se` and `ceiling_high_se` belong to.
+    min_judgements : int, optional
+        Sets judged less often are left out; at least 2. By default 5, from which on the corrected bound is off by 0.005 at most
+        (simulation: tests/benchmarks/README.md); where no set was judged 5 times, 2, and `ceiling_source` says so.
+    ci : bool or {"new objects and people", "new objects", "these objects"}
+        Which interval the columns `ceiling_low_se` and `ceiling_high_se` belong to; by default over new objects, and new people
+        where they are known.
     source : str, optional
         Text for the column `ceiling_source`; by default it names the sets and the judgements.
     random_state : int
@@ -56,8 +61,8 @@ def noise_ceiling(
     -------
     pandas.DataFrame
         One row of the tidy table: `ceiling_low`, `ceiling_high`, `ceiling_source`, `n_triplets` (the
-        number of sets), and the columns `ceiling_low_se`, `ceiling_high_se`, `ceiling_high_bias`,
-        `n_judgements`, `min_judgements`, `median_judgements`.
+        number of sets), and the columns `ceiling_low_se`, `ceiling_high_se`, `ceiling_high_uncorrected`, `ceiling_high_bias`,
+        `n_judgements`, `min_judgements`, `median_judgements`, `n_self_repeats` (left out), `n_people`, `estimand`.
 
     Raises
     ------
@@ -72,41 +77,53 @@ def noise_ceiling(
     Examples
     --------
     >>> table = noise_ceiling([[0, 1, 2], [1, 0, 2], [0, 2, 1]])
-    >>> table[["ceiling_low", "ceiling_high"]].round(3).values.tolist()
+    >>> table[["ceiling_low", "ceiling_high_uncorrected"]].round(3).values.tolist()
     [[0.333, 0.667]]
     """
-    if not min_judgements >= 2:
+    if min_judgements is not None and not min_judgements >= 2:
         raise BadInputError(
             f"min_judgements={min_judgements}: a set judged once has no ceiling of its own. Give 2 or more."
         )
-    if isinstance(judgements, pd.DataFrame):
+    summary = isinstance(judgements, pd.DataFrame)
+    single = None if summary else _Single.of(judgements)
+    if single is None:
         counts, members = _from_summary(judgements)
         about, agreement = {"judgements": "human", "dataset": ""}, _leave_one_out_of_summary
     else:
-        counts, members = _counted(judgements)
+        counts, members = single.counts, single.members
         about = {name: getattr(judgements, name, "") for name in ("judgements", "dataset")}
         agreement = leave_one_out
     total = counts.sum(axis=1)
-    often = total >= min_judgements
+    few = min_judgements is None and not (total >= ENOUGH).any()
+    least = min_judgements or (2 if few else ENOUGH)
+    often = total >= least
     if not often.any():
         raise BadInputError(
-            f"No set of three was judged {min_judgements} times or more (the most is "
+            f"No set of three was judged {least} times or more (the most is "
             f"{int(total.max(initial=0))}), so there is no noise ceiling. Use triplets with repeated "
             "judgements, or lower `min_judgements`."
         )
-    counts, total = counts[often], total[often]
-    bounds = {"low": agreement(counts), "high": counts.max(axis=1) / total}
+    bias = _bias(counts[often], random_state)
+    bounds = {"low": agreement(counts[often]), "high": counts[often].max(axis=1) / total[often]}
     row = {**about, **{f"ceiling_{name}": float(values.mean()) for name, values in bounds.items()}}
+    row |= {"ceiling_high_uncorrected": row["ceiling_high"], "ceiling_high": row["ceiling_high"] - bias}
     estimand = checked_estimand(ci)
-    if members is not None and estimand is not None:
+    if single is not None and estimand is not None:
+        row |= single.errors(often, estimand)
+    elif members is not None and estimand is not None:
         objects, members = np.unique(members[often], return_inverse=True)
         groups = Grouped(members.reshape(-1, 3), len(objects))
         for name, values in bounds.items():
             row[f"ceiling_{name}_se"] = interval(values[groups.order], groups, estimand).se
+        row["estimand"] = settled(estimand, groups)
+    counts, total = counts[often], total[often]
     of = f" of {about['dataset']}" if about["dataset"] else ""
+    times = f"{total.min()}" if total.min() == total.max() else f"{total.min()}–{total.max()}"
     row |= {
-        "ceiling_high_bias": _bias(counts, random_state),
-        "ceiling_source": source or f"{len(counts):,} sets{of} judged {total.min()}–{total.max()} times",
+        "ceiling_high_bias": bias,
+        "ceiling_source": (source or f"{len(counts):,} sets{of} judged {times} times")
+        + f"; upper bound corrected by {-bias:+.3f}"
+        + (" (few judged each set)" if few else ""),
         "n_triplets": len(counts),
         "n_judgements": int(total.sum()),
         "min_judgements": int(total.min()),
@@ -197,15 +214,65 @@ def ceiling_columns(ceiling: Any) -> dict[str, Any]:
     )
 
 
-def _counted(judgements: Triplets | npt.ArrayLike) -> tuple[Counts, Counts]:
-    """How often each item of a set of three was chosen, (s, 3), and the three."""
-    indices = judgements.indices if isinstance(judgements, Triplets) else checked_indices(judgements, None)
-    keys = set_keys(indices, int(indices.max(initial=0)) + 1)
-    _, first, number = np.unique(keys, return_index=True, return_inverse=True)
-    members = np.sort(indices[first], axis=1)
-    answer = (members[number] == indices[:, 2:]).argmax(axis=1)
-    counts = np.bincount(number * 3 + answer, minlength=3 * len(first)).reshape(-1, 3)
-    return counts.astype(np.int64), members
+@dataclass(frozen=True, eq=False)
+class _Single:
+    """Single judgements, the first of each person about a set: the set of each, its answer, and who gave it."""
+
+    number: Counts  # (j,): row of `members` and `counts`
+    answer: Counts  # (j,): 0, 1 or 2
+    members: Counts  # (s, 3)
+    subjects: Counts | None
+    n_self_repeats: int
+
+    @classmethod
+    def of(cls, judgements: Triplets | npt.ArrayLike) -> _Single:
+        named = isinstance(judgements, Triplets)
+        indices = judgements.indices if named else checked_indices(judgements, None)
+        subjects = judgements.subjects if named else None
+        keys = set_keys(indices, int(indices.max(initial=0)) + 1)
+        _, first, number = np.unique(keys, return_index=True, return_inverse=True)
+        members = np.sort(indices[first], axis=1)
+        answer = (members[number] == indices[:, 2:]).argmax(axis=1)
+        kept = np.arange(len(number))
+        if subjects is not None and len(number):
+            _, person = np.unique(subjects, return_inverse=True)
+            kept = np.sort(np.unique(person * len(first) + number, return_index=True)[1])
+            subjects = subjects[kept]
+        return cls(number[kept], answer[kept], members, subjects, len(number) - len(kept))
+
+    @property
+    def counts(self) -> Counts:
+        """How often each item of a set was chosen, (s, 3)."""
+        flat = np.bincount(self.number * 3 + self.answer, minlength=3 * len(self.members))
+        return flat.reshape(-1, 3).astype(np.int64)
+
+    def errors(self, often: npt.NDArray[np.bool_], estimand: str) -> dict[str, Any]:
+        """Standard errors of both bounds, from what each judgement adds to them."""
+        rows = np.flatnonzero(often[self.number])
+        counts, own = self.counts, self.answer[rows]
+        mine = counts[self.number[rows]]
+        at = np.arange(len(rows)), own
+        others = mine.copy()
+        others[at] -= 1
+        top = others.max(axis=1)
+        agrees = (others[at] == top) / (others == top[:, None]).sum(axis=1)
+        tops = mine == mine.max(axis=1, keepdims=True)
+        # Over a set the second adds up to the count of its majority, even where several answers tie for it.
+        values = {"low": agrees, "high": tops[at] / tops.sum(axis=1)}
+        # Each set counts once, so that a judgement weighs the less the more there are of its set.
+        weight = len(rows) / (often.sum() * mine.sum(axis=1))
+        subjects = None if self.subjects is None else self.subjects[rows]
+        objects, members = np.unique(self.members[self.number[rows]], return_inverse=True)
+        groups = Grouped(members.reshape(-1, 3), len(objects), subjects=subjects)
+        chosen = settled(estimand, groups)
+        found: dict[str, Any] = {"estimand": chosen, "n_self_repeats": self.n_self_repeats}
+        if groups.people is not None:
+            found["n_people"] = groups.people.n
+        for name, each in values.items():
+            mean = float(np.sum(each * weight)) / len(rows)
+            off = (each - mean) * weight
+            found[f"ceiling_{name}_se"] = standard_error(off[groups.order], groups, chosen or "")
+        return found
 
 
 def _from_summary(table: pd.DataFrame) -> tuple[Counts, Counts | None]:

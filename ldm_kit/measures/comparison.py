@@ -12,11 +12,12 @@ import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError, one_of, unknown_name
+from ldm_kit.measures.cells import Groups
 from ldm_kit.measures.folds import object_folds, wholly_in
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import METRICS
-from ldm_kit.measures.statistics import CORRECTIONS, checked_estimand, corrected, interval
-from ldm_kit.measures.zero_shot import matched_cells, odd_one_out, score_of_code
+from ldm_kit.measures.statistics import CORRECTIONS, checked_estimand, corrected, interval, settled
+from ldm_kit.measures.zero_shot import matched_cells, mean_score, odd_one_out, score_of_code
 from ldm_kit.tables import COLUMNS, tidy
 
 # Labels that another one determines: they follow it.
@@ -40,6 +41,7 @@ def compare(
     average: Sequence[str] = (),
     correction: str = "holm",
     ci: bool | str = True,
+    groups: Groups | None = None,
     centre_on: Sequence[str] | npt.ArrayLike | None = None,
 ) -> pd.DataFrame:
     """Compare the accuracy of cells that differ in one label, on the same triplets.
@@ -50,8 +52,8 @@ def compare(
 
     Parameters
     ----------
-    features, triplets, metric, ties, centre_on
-        As for `odd_one_out`.
+    features, triplets, metric, ties, groups, centre_on
+        As for `odd_one_out`. Draws of noise that were kept apart are averaged over, as if named in `average`.
     by : str
         The label that the compared cells differ in: "block", "noise_level", "conditioning", "model", …
     reference : optional
@@ -61,8 +63,9 @@ def compare(
     correction : {"holm", "bh", "none"}
         For the number of differences in the table: Holm's (family-wise error), Benjamini and Hochberg's
         (false discovery rate), or none.
-    ci : bool or {"new objects", "these objects"}
-        The estimand of the interval and of p; True is the first. See `ldm_kit.measures.statistics`.
+    ci : bool or {"new objects and people", "new objects", "these objects"}
+        The estimand of the interval and of p; True is the first where people are known, else the second. See
+        `ldm_kit.measures.statistics`.
 
     Returns
     -------
@@ -89,33 +92,43 @@ def compare(
     [['a', 'b'], ['a', 'c'], ['b', 'c']]
     """
     one_of("correction", correction, CORRECTIONS)
-    estimand, score = checked_estimand(ci) or "new objects", score_of_code(ties)
+    estimand, score = checked_estimand(ci) or "", score_of_code(ties)
     measured: list[tuple[dict[str, Any], Codes]] = []
-    groups: Grouped | None = None
-    for matched in matched_cells(features, triplets, "comparing"):
-        if groups is None:
-            groups = matched.groups
+    grouped: Grouped | None = None
+    for matched in matched_cells(features, triplets, "comparing", groups):
+        if grouped is None:
+            grouped = matched.groups
         codes = matched.codes(metric, centre_on)
-        if matched.groups is not groups:  # an array of another number of rows is grouped in other bands
-            codes = matched.groups.ungrouped(codes)[groups.order]
+        if matched.groups is not grouped:  # an array of another number of rows is grouped in other bands
+            codes = matched.groups.ungrouped(codes)[grouped.order]
         measured.append((matched.labels, codes))
-    if groups is None:
+    if grouped is None:
         raise BadInputError("There are no cells to compare. Give a store or a mapping with at least two.")
+    estimand = settled(estimand, grouped) or ""
+    if by != "draw" and any(labels.get("draw") is not None for labels, _ in measured):
+        average = (*average, "draw")
     rows: list[dict[str, Any]] = []
     for shared, members in _families(measured, by, average):
         if reference is not None and reference not in members:
             raise unknown_name(f"reference {by}", reference, members, "Name one of the values compared.")
         others = [(value, reference) for value in members if value != reference]
         for a, b in combinations(members, 2) if reference is None else others:
-            scores = [_mean_score(members[name], score) for name in (a, b)]
-            found = interval(scores[0] - scores[1], groups, estimand, bounds=(-1.0, 1.0))
+            scores = [mean_score([*members[name].values()], score) for name in (a, b)]
+            found = interval(
+                scores[0] - scores[1],
+                grouped,
+                estimand,
+                bounds=(-1.0, 1.0),
+                more=_between_draws(members[a], members[b], score) if estimand == "these objects" else 0.0,
+            )
             rows.append(
                 {
                     **shared,
                     "metric": metric,
                     **found.columns,
                     "accuracy": float("nan"),
-                    "n_triplets": len(groups),
+                    "n_triplets": len(grouped),
+                    "n_objects": grouped.n_clusters,
                     "by": by,
                     "a": a,
                     "b": b,
@@ -129,17 +142,18 @@ def compare(
             f"No two cells differ in {by!r} alone, so there is nothing to compare. Choose another `by`, or name "
             "the labels that differ along with it in `average`."
         )
-    freedom = (len(groups) if estimand == "these objects" else groups.n_used) - 1
-    differences = [(row["difference"], row["se"], freedom) for row in rows]
+    differences = [(row["difference"], row["se"], row["freedom"]) for row in rows]
     return tidy(row | columns for row, columns in zip(rows, corrected(differences, correction), strict=True))
 
 
-def _mean_score(cells: Mapping[str, Codes], score: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Each triplet's score, averaged over cells."""
-    total = np.zeros(len(next(iter(cells.values()))))
-    for codes in cells.values():
-        total += score[codes]
-    return total / len(cells)
+def _between_draws(a: Mapping[str, Codes], b: Mapping[str, Codes], score: npt.NDArray[np.float64]) -> float:
+    """Variance of a mean difference from draw to draw of noise, where draws were kept apart."""
+    by_draw: dict[str, list[float]] = {}
+    for place in a:
+        draw = place.split(", ")[-1]
+        by_draw.setdefault(draw, []).append(float((score[a[place]] - score[b[place]]).mean()))
+    means = [float(np.mean(each)) for each in by_draw.values()]
+    return float(np.var(means, ddof=1)) / len(means) if len(means) > 1 else 0.0
 
 
 def _families(
@@ -156,7 +170,7 @@ def _families(
         shared = {name: value for name, value in labels.items() if name not in apart}
         key = str(sorted((name, str(value)) for name, value in shared.items()))
         cells = families.setdefault(key, (shared, {}))[1].setdefault(labels[by], {})
-        place = str([labels[name] for name in average])
+        place = str([labels.get(name) for name in average])
         if place in cells:
             raise MismatchError(
                 f"Two cells share all labels with {by} {labels[by]!r}. Give them different labels."

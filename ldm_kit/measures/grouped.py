@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -50,6 +51,10 @@ class Grouped:
         Of the objects; features are then matched to them by name.
     labels : dict
         Columns of the tidy table: who judged what.
+    subjects : ndarray of int64, shape (t,), optional
+        Who judged each row of `indices`, where people are known.
+    clusters : ndarray of int64, shape (n,), optional
+        The group of each object, such as the concept that pictures show; by default each is its own.
 
     Attributes
     ----------
@@ -71,6 +76,8 @@ class Grouped:
     n: int
     names: tuple[str, ...] | None = None
     labels: dict[str, Any] = field(default_factory=dict)
+    subjects: npt.NDArray[np.int64] | None = None
+    clusters: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         small = np.uint16 if self.n <= 2**16 else np.uint32
@@ -86,7 +93,24 @@ class Grouped:
     def of(cls, triplets: Triplets) -> Grouped:
         """Group named triplets, by which features are then matched."""
         about = {"judgements": triplets.judgements, "dataset": triplets.dataset}
-        return cls(triplets.indices, len(triplets.names), triplets.names, about)
+        return cls(triplets.indices, len(triplets.names), triplets.names, about, triplets.subjects)
+
+    def part(self, rows: npt.NDArray[np.integer]) -> Grouped:
+        """Group some rows of `indices` alone."""
+        subjects = None if self.subjects is None else self.subjects[rows]
+        return Grouped(self.indices[rows], self.n, self.names, self.labels, subjects, self.clusters)
+
+    def clustered(self, clusters: npt.NDArray[np.int64]) -> Grouped:
+        """The same triplets, in the same order, over objects in these groups."""
+        alone = len(np.unique(clusters[self.used])) == self.n_used
+        wanted = None if alone else clusters
+        if wanted is self.clusters or np.array_equal(wanted, self.clusters):
+            return self
+        other = copy(self)
+        for name in ("overlaps", "sharing", "sharing_of_people", "people", "n_clusters"):
+            other.__dict__.pop(name, None)
+        other.clusters = wanted
+        return other
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -134,11 +158,40 @@ class Grouped:
 
     @cached_property
     def sharing(self) -> float:
-        """Share of the ordered pairs of triplets (with itself, too) that have an object in common."""
+        """Share of the ordered pairs of triplets (with itself, too) that have an object, or its group, in common."""
+        if self.overlaps is not None:
+            return self.overlaps(np.ones(len(self)))[0] / len(self) ** 2
         objects, pairs = self.squared_sums(self.everything, 0.0)
         position, number = self.repeats
         sets = len(self) - len(position) + float(np.sum(np.bincount(number) ** 2))
         return (objects - pairs + sets) / len(self) ** 2
+
+    @cached_property
+    def sharing_of_people(self) -> float:
+        """Share of the ordered pairs of triplets that have a person in common, but no object."""
+        if self.people is None:
+            return 0.0
+        return self.people.apart(np.ones(len(self))) / len(self) ** 2
+
+    @cached_property
+    def n_clusters(self) -> int:
+        """How many groups of objects occur in a triplet."""
+        return self.n_used if self.clusters is None else len(np.unique(self.clusters[self.used]))
+
+    @cached_property
+    def overlaps(self) -> Overlaps | None:
+        """Which triplets share a group of objects; None where each object is its own, and the loops are faster."""
+        if self.clusters is None:
+            return None
+        return Overlaps.of(self.clusters[self.indices[self.order]])
+
+    @cached_property
+    def people(self) -> People | None:
+        """Who judged which triplets; None where fewer than two people are known."""
+        if self.subjects is None or not len(self):
+            return None
+        _, person = np.unique(self.subjects[self.order], return_inverse=True)
+        return People(self, person) if person.max() else None
 
     def tally(self, codes: npt.NDArray[np.uint8], value: npt.NDArray[Any], dtype: Any) -> Tally:
         """Add the whole-numbered value of each grouped triplet's code to its pairs, in sums of type `dtype`."""
@@ -203,3 +256,134 @@ def set_keys(indices: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
     middle = indices.sum(axis=1) - low - high
     keys: npt.NDArray[np.int64] = (low * n + middle) * n + high
     return keys
+
+
+class Overlaps(NamedTuple):
+    """Which triplets share one, two or three groups, where a triplet may hold a group twice.
+
+    Each of the three holds, for triplets that have so many groups or more, their positions and the numbers of the
+    groups, pairs or sets of three that they hold.
+    """
+
+    singles: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+    pairs: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+    sets: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, groups: npt.NDArray[np.int64], within: npt.NDArray[np.int64] | None = None) -> Overlaps:
+        """From the groups of each triplet's objects, (t, 3); `within` tells apart what is not to be shared.
+
+        Examples
+        --------
+        >>> Overlaps.of(np.array([[0, 0, 1], [1, 2, 3]]))(np.ones(2))
+        (4.0, 2.0)
+        """
+        t = len(groups)
+        a, b, c = np.sort(groups, axis=1).T
+        k = int(groups.max(initial=0)) + 1
+        outer = np.zeros(t, np.int64) if within is None else within
+        two, three, rows = a != b, b != c, np.arange(t)
+        all_three = two & three
+        singles = [(a, np.ones(t, bool)), (b, two), (c, three)]
+        # With two groups, a pair is the least and the greatest; with three, all pairs.
+        pairs = [(a * k + c, a != c), (a * k + b, all_three), (b * k + c, all_three)]
+
+        def numbered(keys: Any, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+            position = np.concatenate([rows[there] for _, there in keys])
+            key = np.concatenate([(outer * size + value)[there] for value, there in keys])
+            return position, np.unique(key, return_inverse=True)[1]
+
+        # Pairs come down to their numbers first: three groups and a person would not fit in 64 bits.
+        pair = np.unique(a * k + b, return_inverse=True)[1].astype(np.int64)
+        whole = [(pair * k + c, all_three)]
+        return cls(numbered(singles, k), numbered(pairs, k * k), numbered(whole, t * k))
+
+    def __call__(self, values: npt.NDArray[np.floating]) -> tuple[float, float]:
+        """Sum of e_t e_u over ordered pairs of triplets that share a group, and over those that share their set.
+
+        For triplets with fewer than three groups the set is the triplet itself.
+        """
+        objects, pairs, sets = (
+            float(np.sum(np.bincount(number, weights=values[position]) ** 2)) if len(position) else 0.0
+            for position, number in self
+        )
+        few = np.ones(len(values), bool)
+        few[self.sets[0]] = False
+        return objects - pairs + sets, sets + float(np.dot(values[few], values[few]))
+
+
+class People:
+    """The triplets of each person, one after the other.
+
+    Parameters
+    ----------
+    groups : Grouped
+    person : ndarray of int64, shape (t,)
+        0, 1, …, in grouped order.
+    """
+
+    def __init__(self, groups: Grouped, person: npt.NDArray[np.int64]) -> None:
+        self.number = person.astype(np.int64)
+        self.counts = np.bincount(person)
+        self.n = len(self.counts)
+        # As many as would, judging equally often, weigh on the mean as much as these.
+        self.freedom = len(person) ** 2 / float(np.dot(self.counts, self.counts)) - 1
+        self.overlaps: Overlaps | None = None
+        items = groups.indices[groups.order]
+        if groups.clusters is not None:
+            self.overlaps = Overlaps.of(groups.clusters[items], self.number)
+            return
+        self.order = np.argsort(person, kind="stable").astype(np.uint32)
+        self.start = np.concatenate([[0], np.cumsum(self.counts)])
+        self.items = items[self.order].astype(groups.first.dtype)
+        self.parts = [
+            (int(low), int(high))
+            for low, high in pairwise(
+                np.searchsorted(self.start, np.linspace(0, len(person), len(groups.parts) + 1)).tolist()
+            )
+            if low < high
+        ]
+        self.n_objects = groups.n
+        shared = Overlaps.of(items, self.number)
+        self._pairs, self._sets = _repeated(shared.pairs), _repeated(shared.sets)
+
+    def apart(self, values: npt.NDArray[Any], table: npt.NDArray[np.float64] | None = None) -> float:
+        """Sum of e_t e_u over ordered pairs of triplets of one person that share no object (nor its group).
+
+        The values are of the grouped triplets; with a `table`, they are rows of it.
+
+        Examples
+        --------
+        >>> groups = Grouped(np.array([[0, 1, 2], [3, 4, 5], [0, 1, 3]]), 6, subjects=np.array([0, 0, 1]))
+        >>> groups.people.apart(np.array([1.0, 2.0, 3.0])[groups.order])
+        4.0
+        """
+        if self.overlaps is not None:
+            floats = values if table is None else table[values]
+            own = np.bincount(self.number, weights=floats)
+            return float(np.dot(own, own)) - self.overlaps(floats)[0]
+        sums = np.sum(
+            in_threads(
+                lambda part: kernels.sums_over_people(
+                    values, table, self.order, self.start, self.items, *part, np.zeros(self.n_objects)
+                ),
+                self.parts,
+            ),
+            axis=0,
+        )
+        own, objects, squares = (float(one) for one in sums)
+        more = [
+            float(np.sum(np.bincount(number, weights=few) ** 2) - np.dot(few, few)) if len(position) else 0.0
+            for position, number in (self._pairs, self._sets)
+            for few in [values[position] if table is None else table[values[position]]]
+        ]
+        return own - (objects - (3 * squares + more[0]) + (squares + more[1]))
+
+
+def _repeated(
+    numbered: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Keep the positions whose number occurs more than once, numbered anew."""
+    position, number = numbered
+    often = np.bincount(number, minlength=1)[number] > 1
+    return position[often], np.unique(number[often], return_inverse=True)[1]

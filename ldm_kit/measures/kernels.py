@@ -267,6 +267,36 @@ def sum_of_squared_pairs(pairs: Any) -> Any:
     return total
 
 
+# numpy 420 ms
+@compiled
+def sums_over_people(
+    values: Any, table: Any, order: Any, start: Any, items: Any, low: Any, high: Any, objects: Any
+) -> Any:
+    """Of some people: sums of squares of their sums, of their sums over each object, and of the values.
+
+    `order` lists triplets person by person, `items` their objects; `objects` is room for sums, all 0 before and after.
+    """
+    own, shared, squares = 0.0, 0.0, 0.0
+    for person in range(low, high):
+        total = 0.0
+        for at in range(start[person], start[person + 1]):
+            if table is None:
+                value = values[order[at]]
+            else:
+                value = table[values[order[at]]]
+            total += value
+            squares += value * value
+            for i in range(3):
+                objects[items[at, i]] += value
+        own += total * total
+        for at in range(start[person], start[person + 1]):
+            for i in range(3):
+                value = objects[items[at, i]]
+                shared += value * value
+                objects[items[at, i]] = 0.0
+    return own, shared, squares
+
+
 # 23 ms with `rows_of_fold` for three folds; numpy 31 ms
 @compiled
 def mark_folds(indices: Any, bit: Any, low: Any, high: Any, masks: Any) -> None:

@@ -1,14 +1,20 @@
 """Error bars of a mean over triplets that share objects, and corrections for how many means are compared.
 
-Two questions have two answers, and a table's column `estimand` states which one it holds:
+Several questions have several answers, and a table's column `estimand` states which one it holds:
 
-- ``"new objects"`` (default): how far might the mean be off for *other objects of the same kind*? Triplets
-  that share an object are correlated, so the variance of the sum is the sum of e_t e_u over all pairs of
-  triplets (t, u) that share an object, each pair once, where e is the deviation from the mean (dyadic
-  cluster-robust variance: Fafchamps & Gubert 2007; Aronow, Samii & Assenova 2015, doi:10.1093/pan/mpv018).
-  By inclusion and exclusion it is a sum over objects, minus one over pairs, plus one over sets of three:
-  linear in the number of triplets.
+- ``"new objects and people"`` (default where at least two people are known): how far might the mean be off for *other
+  objects and other people of the same kind*? Triplets that share an object or a person are correlated, so the variance of
+  the sum is the sum of e_t e_u over all pairs of triplets (t, u) that share either, each pair once, where e is the
+  deviation from the mean (over objects the dyadic cluster-robust variance: Fafchamps & Gubert 2007; Aronow, Samii &
+  Assenova 2015, doi:10.1093/pan/mpv018; over both the multiway one: Cameron, Gelbach & Miller 2011,
+  doi:10.1198/jbes.2010.07136). By inclusion and exclusion it is a sum over objects, minus one over pairs, plus one over
+  sets of three, plus the same for people: linear in the number of triplets.
+- ``"new objects"`` (default where people are not known): the part that triplets sharing an object make up. Pictures of one concept
+  are one object here (`groups`).
 - ``"these objects"``: how far might it be off had *the same objects* been judged again? That is binomial.
+
+The quantile is Student's, with Satterthwaite's degrees of freedom from those of the parts: (n - 1) / 4 for n objects, which is what
+simulation supports (tests/benchmarks/README.md), one fewer than the people, one fewer than the sets of three.
 """
 
 from __future__ import annotations
@@ -16,40 +22,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
-from ldm_kit.errors import MismatchError, one_of
+from ldm_kit.errors import BadInputError, MismatchError, one_of
 from ldm_kit.measures import kernels
+from ldm_kit.measures.cells import Cell, groups_of
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.kernels import in_threads
 
-ESTIMANDS = ("new objects", "these objects")
+ESTIMANDS = ("new objects and people", "new objects", "these objects")
+NEW = ESTIMANDS[:2]
 CORRECTIONS = ("holm", "bh", "none")
 LEVEL = 0.95
+FREEDOM = 4  # objects for one degree of freedom
 UNVARIED = 1e-12  # a standard error of rounding alone: all triplets score the same
 SIXTHS = 6  # a zero-shot score is 0, 1/3, 1/2 or 1: a whole number of sixths
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, its standard error, its 95 % confidence interval (NaN where there is none), and the estimand."""
+    """A mean, its standard error, its 95 % confidence interval (NaN where there is none), what it generalises over.
+
+    `freedom` is the (effective) degrees of freedom of the standard error; `n_people` how many people judged, where they are known.
+    """
 
     mean: float
     se: float = float("nan")
     low: float = float("nan")
     high: float = float("nan")
     estimand: str = ""
+    freedom: float = float("nan")
+    n_people: int | None = None
 
     @property
-    def columns(self) -> dict[str, float | str]:
+    def columns(self) -> dict[str, Any]:
         """The columns of the tidy table."""
-        names = ("accuracy", "se", "ci_low", "ci_high", "estimand")
-        return dict(zip(names, (self.mean, self.se, self.low, self.high, self.estimand), strict=True))
+        people = {} if self.n_people is None else {"n_people": self.n_people}
+        return {
+            "accuracy": self.mean,
+            "se": self.se,
+            "ci_low": self.low,
+            "ci_high": self.high,
+            "estimand": self.estimand,
+            "freedom": self.freedom,
+            **people,
+        }
 
 
 def score_interval(
@@ -57,6 +79,7 @@ def score_interval(
     triplets: Triplets | npt.ArrayLike,
     ci: bool | str = True,
     *,
+    groups: Any = None,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Interval:
     """Mean of one value a triplet, with its 95 % interval: of `triplet_scores`, or of a difference of two.
@@ -67,8 +90,11 @@ def score_interval(
         One value a triplet, in the order of `triplets`.
     triplets : Triplets or array-like of int, shape (t, 3)
         Which objects each value is about: triplets that share objects are not independent.
-    ci : bool or {"new objects", "these objects"}
-        What the interval generalises over: other objects of the same kind (also `True`), or the same ones judged again.
+    ci : bool or {"new objects and people", "new objects", "these objects"}
+        What the interval generalises over: other objects, and other people where at least two are known (also `True`), or
+        the same ones judged again.
+    groups : mapping of stimulus name to group, or one group for each stimulus, optional
+        Which objects are one, such as several pictures of a concept; by default each is its own.
     bounds : (float, float)
         The least and the greatest that the mean can be; (-1, 1) for a difference of scores.
 
@@ -99,37 +125,61 @@ def score_interval(
         raise MismatchError(
             f"The scores have shape {values.shape}, and there are {len(indices)} triplets. Pass one score for each triplet."
         )
-    groups = Grouped(indices, int(indices.max(initial=-1)) + 1)
-    return interval(values[groups.order], groups, checked_estimand(ci), bounds=bounds)
+    if isinstance(triplets, Triplets):
+        grouped = Grouped.of(triplets)
+    else:
+        grouped = Grouped(indices, int(indices.max(initial=-1)) + 1)
+    if groups is not None:
+        grouped = grouped.clustered(groups_of(groups, Cell({"block": "scores"}, tuple), grouped.n, grouped.names))
+    return interval(values[grouped.order], grouped, checked_estimand(ci), bounds=bounds)
 
 
 def checked_estimand(ci: bool | str) -> str | None:
-    """Turn the argument `ci` of a measure into an estimand, or None for no interval.
+    """Turn the argument `ci` of a measure into an estimand, or None for no interval; "" leaves it to the data.
 
     Examples
     --------
-    >>> checked_estimand(True), checked_estimand(False)
-    ('new objects', None)
+    >>> checked_estimand(True), checked_estimand("these objects"), checked_estimand(False)
+    ('', 'these objects', None)
     """
     if isinstance(ci, bool):
-        return ESTIMANDS[0] if ci else None
+        return "" if ci else None
     return one_of("estimand", ci, ESTIMANDS, "Choose one, or ci=True or ci=False.")
+
+
+def settled(estimand: str | None, groups: Grouped) -> str | None:
+    """The estimand, where it was left to the data: people are new where at least two are known."""
+    if estimand == "":
+        return ESTIMANDS[0] if groups.people is not None else ESTIMANDS[1]
+    if estimand == ESTIMANDS[0] and len(groups) and groups.people is None:
+        known = "nobody's judgements are marked" if groups.subjects is None else "one person judged them all"
+        raise BadInputError(
+            f"An interval over new people needs judgements of two people or more: {known}. Give triplets whose `subjects` "
+            'say who judged, or ask for ci="new objects".'
+        )
+    return estimand
 
 
 def interval(
     values: npt.NDArray[np.floating],
     groups: Grouped,
-    estimand: str | None = "new objects",
+    estimand: str | None = "",
     *,
     bounds: tuple[float, float] = (0.0, 1.0),
+    more: float = 0.0,
 ) -> Interval:
-    """Mean of one value a triplet, in *grouped* order, with its interval; see `score_interval`."""
+    """Mean of one value a triplet, in *grouped* order, with its interval; see `score_interval`.
+
+    `more` is variance of the mean that the values do not show, such as that between draws of noise.
+    """
+    estimand = settled(estimand, groups)
     if not len(values):
         return Interval(float("nan"), estimand=estimand or "")
     mean = float(values.mean(dtype=np.float64))
     deviations = values - mean
-    clustered = clustered_variance(deviations, groups) if estimand == "new objects" else float("nan")
-    return _finished(mean, float(np.dot(deviations, deviations)), clustered, groups, estimand, bounds)
+    squares = float(np.dot(deviations, deviations))
+    parts = _parts(deviations, groups, estimand) if estimand in NEW else _again(squares, len(values))
+    return _finished(mean, parts, groups, estimand, bounds, more)
 
 
 def interval_of_codes(
@@ -146,8 +196,13 @@ def interval_of_codes(
     >>> interval_of_codes(np.array([4, 1], np.uint8), np.eye(8)[4], groups, None)[0].mean
     0.5
     """
+    estimand = settled(estimand, groups)
+    if estimand in NEW and groups.clusters is not None:
+        counts = np.bincount(codes, minlength=8).astype(np.int64)
+        return interval(score[codes], groups, estimand), counts
     sixths = np.rint(score * SIXTHS).astype(np.int64)
-    if estimand == "new objects" and len(codes):
+    whole = SIXTHS**2
+    if estimand in NEW and len(codes):
         most = 2 * SIXTHS * int(groups.everything.pairs.max(initial=0))
         found = groups.tally(codes, sixths, np.int16 if most <= np.iinfo(np.int16).max else np.int32)
         counts = found.counts
@@ -155,30 +210,80 @@ def interval_of_codes(
         objects, pairs = groups.squared_sums(found, mean)
         position, number = groups.repeats
         sets = _sum_over_sets(float(counts @ (sixths - mean) ** 2), sixths[codes[position]] - mean, number)
-        clustered = _variance(objects - pairs + sets, sets, groups)
+        people = 0.0
+        if estimand == ESTIMANDS[0] and groups.people is not None:
+            people = groups.people.apart(codes, sixths - mean) / whole
+        parts = _variances((objects - pairs + sets) / whole, sets / whole, people, groups, estimand)
     else:
-        counts, clustered = np.zeros(8, np.int64), float("nan")
+        counts = np.zeros(8, np.int64)
         kernels.count_codes(codes, counts)
         mean = float(counts @ sixths) / len(codes) if len(codes) else float("nan")
-    squares, whole = float(counts @ (sixths - mean) ** 2), SIXTHS**2
-    return _finished(mean / SIXTHS, squares / whole, clustered / whole, groups, estimand), counts
+        parts = _again(float(counts @ (sixths - mean) ** 2) / whole, len(codes))
+    return _finished(mean / SIXTHS, parts, groups, estimand), counts
 
 
-def clustered_variance(deviations: npt.NDArray[np.floating], groups: Grouped) -> float:
-    """Variance of a mean over triplets, robust to their sharing objects, from grouped deviations.
+def clustered_variance(
+    deviations: npt.NDArray[np.floating], groups: Grouped, estimand: str = "new objects"
+) -> float:
+    """Variance of a mean over triplets, robust to their sharing objects (and people), from grouped deviations.
 
     (Sum over objects of E_o² - over pairs of E_op² + over sets of E_opq²) / t², each E being the sum of the
     deviations of the triplets that hold the object, the pair, the set: a pair of triplets sharing 1, 2 or 3 objects is
-    counted 1, 2 - 1 or 3 - 3 + 1 times. Then divided by 1 - s, with s the share of pairs of triplets that share an
-    object: as the mean was estimated from the same triplets, the sum is expected to be s times the variance too
+    counted 1, 2 - 1 or 3 - 3 + 1 times. For new people, too: plus the sum of e_t e_u over pairs of triplets of one person
+    that share no object, unless that is negative. Then divided by 1 - s, with s the share of pairs of triplets that share an
+    object or a person: as the mean was estimated from the same triplets, the sum is expected to be s times the variance too
     small. Never less than the variance without sharing (the difference may come out lower, even negative, by chance).
-    NaN if every two triplets share an object: they hold no information about other objects.
+    NaN if every two triplets share: they hold no information about others.
 
     Examples
     --------
     >>> clustered_variance(np.array([0.5, -0.5]), Grouped(np.array([[0, 1, 2], [3, 4, 5]]), 6))
     0.25
     """
+    return _parts(deviations, groups, estimand).variance
+
+
+def standard_error(deviations: npt.NDArray[np.floating], groups: Grouped, estimand: str) -> float:
+    """Standard error of a weighted mean, from each grouped triplet's deviation times its weight (weights have mean 1)."""
+    if estimand in NEW:
+        return float(np.sqrt(_parts(deviations, groups, estimand).variance))
+    return float(np.sqrt(_again(float(np.dot(deviations, deviations)), len(deviations)).variance))
+
+
+class _Variances(NamedTuple):
+    """Variances of a mean from single judgements, objects and people, the degrees of freedom of each; and how many were independent."""
+
+    judgements: float
+    objects: float
+    people: float
+    freedom: tuple[float, float, float]
+    independent: float
+
+    @property
+    def variance(self) -> float:
+        return self.judgements + self.objects + self.people
+
+    @property
+    def satterthwaite(self) -> float:
+        """Degrees of freedom of the sum."""
+        each = zip(self[:3], self.freedom, strict=True)
+        below = sum(one**2 / max(freedom, 1e-9) for one, freedom in each)
+        return self.variance**2 / below if below > 0 else self.freedom[1]
+
+
+def _again(squares: float, t: int) -> _Variances:
+    """Variance of a mean, had the same objects been judged again: binomial, from the sum of squared deviations."""
+    variance = squares / t / max(t - 1, 1) if t else float("nan")
+    return _Variances(variance if t > 1 else float("nan"), 0.0, 0.0, (t - 1, 1, 1), float(t))
+
+
+def _parts(deviations: npt.NDArray[np.floating], groups: Grouped, estimand: str) -> _Variances:
+    """The parts of `clustered_variance`."""
+    people = 0.0
+    if estimand == ESTIMANDS[0] and groups.people is not None:
+        people = groups.people.apart(deviations)
+    if groups.overlaps is not None:
+        return _variances(*groups.overlaps(deviations.astype(np.float64)), people, groups, estimand)
 
     def work(part: tuple[int, int]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         objects, pairs = np.zeros(groups.n), np.zeros((groups.n, groups.n))
@@ -192,7 +297,7 @@ def clustered_variance(deviations: npt.NDArray[np.floating], groups: Grouped) ->
     position, number = groups.repeats
     sets = _sum_over_sets(float(np.dot(deviations, deviations)), deviations[position], number)
     total = float(np.dot(objects, objects)) - float(kernels.sum_of_squared_pairs(pairs)) + sets
-    return _variance(total, sets, groups)
+    return _variances(total, sets, people, groups, estimand)
 
 
 def _sum_over_sets(
@@ -204,21 +309,30 @@ def _sum_over_sets(
     return squares + float(np.sum(np.bincount(number, weights=repeated) ** 2) - np.dot(repeated, repeated))
 
 
-def _variance(total: float, sets: float, groups: Grouped) -> float:
-    """The last steps of `clustered_variance`."""
-    apart = 1 - groups.sharing
-    return max(total / apart, sets) / len(groups) ** 2 if apart > 1e-9 else float("nan")
+def _variances(total: float, sets: float, people: float, groups: Grouped, estimand: str) -> _Variances:
+    """The last steps of `clustered_variance`: from sums over pairs of triplets to variances of their mean."""
+    two_way = estimand == ESTIMANDS[0] and groups.people is not None
+    shared = groups.sharing + (groups.sharing_of_people if two_way else 0.0)
+    apart, t = 1 - shared, len(groups)
+    n = groups.n_clusters
+    freedom = (t - 1, (n - 1) / FREEDOM, groups.people.freedom if two_way and groups.people else 1.0)
+    independent = max(n / 3, 1)
+    if apart <= 1e-9:
+        return _Variances(float("nan"), float("nan"), float("nan"), freedom, independent)
+    judgements = sets / t**2
+    objects = max(total / apart / t**2 - judgements, 0.0)
+    return _Variances(judgements, objects, max(people, 0.0) / apart / t**2, freedom, independent)
 
 
 def _finished(
     mean: float,
-    squares: float,
-    clustered: float,
+    parts: _Variances,
     groups: Grouped,
     estimand: str | None,
     bounds: tuple[float, float] = (0.0, 1.0),
+    more: float = 0.0,
 ) -> Interval:
-    """Make the interval from a mean, the sum of squared deviations and the clustered variance.
+    """Make the interval from a mean and the parts of its variance.
 
     Where all triplets score the same, as ten of ten easily do, the variance is 0, but the mean is not
     certain. A mean of scores in 0 to 1 then gets Wilson's interval, for as many independent triplets as there are,
@@ -226,17 +340,16 @@ def _finished(
     it is 0 for cells that choose alike, however many triplets there are. `se` is 0 in either case.
     """
     t = len(groups)
+    n_people = None if groups.people is None else groups.people.n
     if estimand is None or not t:
-        return Interval(mean, estimand=estimand or "")
-    if estimand == "these objects":
-        variance, freedom, independent = squares / t / max(t - 1, 1), t - 1, float(t)
-    else:
-        variance, freedom, independent = clustered, groups.n_used - 1, max(groups.n_used / 3, 1)
-    se = float(np.sqrt(variance)) if t > 1 else float("nan")
+        return Interval(mean, estimand=estimand or "", n_people=n_people)
+    se = float(np.sqrt(parts.variance + more)) if t > 1 else float("nan")
+    freedom = parts.satterthwaite
     if se <= UNVARIED and bounds == (0.0, 1.0):
-        return Interval(mean, se, *_wilson(mean, independent), estimand)
+        return Interval(mean, se, *_wilson(mean, parts.independent), estimand, freedom, n_people)
     reach = quantile(freedom) * se
-    return Interval(mean, se, max(mean - reach, bounds[0]), min(mean + reach, bounds[1]), estimand)
+    low, high = max(mean - reach, bounds[0]), min(mean + reach, bounds[1])
+    return Interval(mean, se, low, high, estimand, freedom, n_people)
 
 
 def proportion(n: int, total: float, squares: float, estimand: str | None) -> Interval:
@@ -252,7 +365,7 @@ def proportion(n: int, total: float, squares: float, estimand: str | None) -> In
     if estimand is None:
         return Interval(mean)
     se = float(np.sqrt(max(squares / n - mean**2, 0.0) / n))
-    return Interval(mean, se, *_wilson(mean, n), estimand)
+    return Interval(mean, se, *_wilson(mean, n), estimand, n - 1)
 
 
 def _wilson(mean: float, n: float) -> tuple[float, float]:
@@ -263,12 +376,12 @@ def _wilson(mean: float, n: float) -> tuple[float, float]:
     return max(float(middle - reach), 0.0), min(float(middle + reach), 1.0)
 
 
-def quantile(freedom: int) -> float:
+def quantile(freedom: float) -> float:
     """Two-sided quantile of Student's t at `LEVEL`."""
     return float(stdtrit(max(freedom, 1), 0.5 + LEVEL / 2))
 
 
-def corrected(found: Sequence[tuple[float, float, int]], correction: str = "holm") -> list[dict[str, float]]:
+def corrected(found: Sequence[tuple[float, float, float]], correction: str = "holm") -> list[dict[str, float]]:
     """Correct differences for how many of them there are: their p, and the intervals that agree with it.
 
     For each (difference, standard error, degrees of freedom): `p` (two-sided, Student's t), `p_corrected`,
@@ -318,7 +431,7 @@ def raised(p: npt.NDArray[np.float64], correction: str) -> npt.NDArray[np.float6
     return out
 
 
-def _p_value(difference: float, se: float, freedom: int) -> float:
+def _p_value(difference: float, se: float, freedom: float) -> float:
     """Two-sided p of Student's t; 1 for no difference at all."""
     if difference == 0:
         return 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,16 @@ import pandas as pd
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import MismatchError, one_of
 from ldm_kit.measures.ceiling import ceiling_columns
-from ldm_kit.measures.cells import Cell, Membership, each_cell, membership, rows_by_name, rows_named
+from ldm_kit.measures.cells import (
+    Cell,
+    Groups,
+    Membership,
+    each_cell,
+    groups_of,
+    membership,
+    rows_by_name,
+    rows_named,
+)
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import similarity_and_tolerance
 from ldm_kit.measures.statistics import Interval, checked_estimand, interval, interval_of_codes, proportion
@@ -38,10 +47,14 @@ def odd_one_out(
     ties: str = "chance",
     ci: bool | str = True,
     *,
+    groups: Groups | None = None,
     centre_on: Sequence[str] | npt.ArrayLike | None = None,
     ceiling: Any = None,
 ) -> pd.DataFrame:
     """Odd-one-out accuracy of every cell, zero-shot.
+
+    The draws of noise of one cell (`extract` with ``draws="apart"``) are one row: each triplet's score is its mean over
+    them. An image's noise is drawn for it alone, so that an interval over new objects is one over new noise, too.
 
     Parameters
     ----------
@@ -58,9 +71,12 @@ def odd_one_out(
         within 8 epsilons of the float type, times a scale, tie: 1 for cosines and correlations; for "dot"
         the product of the triplet's two greatest norms; for "euclidean" the greatest squared distance of
         the three from the mean of all.
-    ci : bool or {"new objects", "these objects"}
-        Which 95 % interval: `True` means ``"new objects"``, robust to triplets sharing objects;
-        ``"these objects"`` is the binomial one. See `ldm_kit.measures.statistics`.
+    ci : bool or {"new objects and people", "new objects", "these objects"}
+        Which 95 % interval: `True` means ``"new objects and people"`` where the triplets say who judged (`subjects`), else
+        ``"new objects"``, robust to triplets sharing objects; ``"these objects"`` is the binomial one. See
+        `ldm_kit.measures.statistics`.
+    groups : mapping of stimulus name to group, or one group for each row, optional
+        Which stimuli are one object for the interval; by default those of one concept.
     centre_on : sequence of stimulus names, or of rows, optional
         Whose mean ``"centred cosine"`` subtracts; by default that of all stimuli in `features`.
     ceiling : table of `noise_ceiling`, or (low, high, source), optional
@@ -69,7 +85,8 @@ def odd_one_out(
     Returns
     -------
     pandas.DataFrame
-        The tidy table, one row per cell (and metric), and the column `estimand`.
+        The tidy table, one row per cell (and metric), and the columns `estimand`, `freedom` (degrees of freedom of `se`),
+        `n_objects`, `n_people` where people are known, and `n_draws` where draws of noise were kept apart.
 
     Raises
     ------
@@ -90,13 +107,27 @@ def odd_one_out(
     estimand, score = checked_estimand(ci), score_of_code(ties)
     more = ceiling_columns(ceiling)
     rows = []
-    for matched in matched_cells(features, triplets, "odd one out"):
+    for drawn in cells_by_draw(features, triplets, "odd one out", groups):
         for name in [metric] if isinstance(metric, str) else metric:
-            codes = matched.codes(name, centre_on)
-            found, counts = interval_of_codes(codes, score, matched.groups, estimand)
+            found, counts = _of_draws(drawn, name, centre_on, score, estimand)
             n_ties = int(counts[TIED].sum())
-            rows.append(matched.row(name, found, n_triplets=len(codes), n_ties=n_ties, **more))
+            rows.append(drawn[0].row(name, found, n_triplets=len(drawn[0].groups), n_ties=n_ties, **more))
     return tidy(rows)
+
+
+def _of_draws(
+    drawn: list[Matched], metric: str, centre_on: Any, score: npt.NDArray[np.float64], estimand: str | None
+) -> tuple[Interval, npt.NDArray[np.int64]]:
+    """Interval over a cell's draws of noise, and how many triplets bear each code in all of them."""
+    groups = drawn[0].groups
+    codes = [matched.codes(metric, centre_on) for matched in drawn]
+    if len(codes) == 1:
+        return interval_of_codes(codes[0], score, groups, estimand)
+    counts = sum(np.bincount(one, minlength=8) for one in codes)
+    means = [float(score[one].mean()) for one in codes]
+    # New noise comes with new objects; the same objects judged again would be seen in other noise.
+    between = float(np.var(means, ddof=1)) / len(codes) if estimand == "these objects" else 0.0
+    return interval(mean_score(codes, score), groups, estimand, more=between), counts
 
 
 def predicted_odd(
@@ -187,9 +218,10 @@ def accuracy_by_concept(
     """
     score, estimand = score_of_code(ties), "these objects" if ci else None
     rows = []
-    for matched in matched_cells(features, triplets, "by concept"):
+    for matched, *others in cells_by_draw(features, triplets, "by concept"):
         groups = matched.groups
-        values = groups.ungrouped(score[matched.codes(metric, centre_on)])
+        codes = [one.codes(metric, centre_on) for one in (matched, *others)]
+        values = groups.ungrouped(mean_score(codes, score))
         flat, weights = groups.indices.T.ravel(), np.tile(values, 3)
         count = np.bincount(flat, minlength=groups.n)
         total = np.bincount(flat, weights=weights, minlength=groups.n)
@@ -209,6 +241,7 @@ def accuracy_by_category(
     ties: str = "chance",
     ci: bool | str = True,
     *,
+    groups: Groups | None = None,
     centre_on: Sequence[str] | npt.ArrayLike | None = None,
     ceiling: Any = None,
 ) -> pd.DataFrame:
@@ -216,7 +249,7 @@ def accuracy_by_category(
 
     Parameters
     ----------
-    features, triplets, metric, ties, ci, centre_on, ceiling
+    features, triplets, metric, ties, ci, groups, centre_on, ceiling
         As for `odd_one_out`.
     categories : DataFrame of 0/1 (stimuli × categories), Series or mapping name → category
 
@@ -236,18 +269,19 @@ def accuracy_by_category(
     score, estimand = score_of_code(ties), checked_estimand(ci)
     more = ceiling_columns(ceiling)
     rows = []
-    for matched in matched_cells(features, triplets, "by category"):
-        groups = matched.groups
-        table = membership(categories, matched.names, groups.n)
-        values = groups.ungrouped(score[matched.codes(metric, centre_on)])
+    for matched, *others in cells_by_draw(features, triplets, "by category", groups):
+        every = matched.groups
+        table = membership(categories, matched.names, every.n)
+        codes = [one.codes(metric, centre_on) for one in (matched, *others)]
+        values = every.ungrouped(mean_score(codes, score))
         for column in table:
             member = table[column].to_numpy(bool)
-            held = np.flatnonzero(member[groups.indices].any(axis=1))
+            held = np.flatnonzero(member[every.indices].any(axis=1))
             if not held.size:
                 continue
-            part = Grouped(groups.indices[held], groups.n)
+            part = every.part(held)
             found = interval(values[held][part.order], part, estimand)
-            about = {"category": str(column), "n_objects": int((member & groups.used).sum())}
+            about = {"category": str(column), "n_objects": int((member & every.used).sum())}
             rows.append(matched.row(metric, found, n_triplets=len(held), **about, **more))
     return tidy(rows)
 
@@ -261,6 +295,22 @@ def score_of_code(ties: str) -> npt.NDArray[np.float64]:
     [0.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.5, 0.33]
     """
     return SCORE[one_of("tie rule", ties, SCORE)]
+
+
+def mean_score(
+    codes: Sequence[npt.NDArray[np.uint8]], score: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Each triplet's score, averaged over cells or draws.
+
+    Examples
+    --------
+    >>> mean_score([np.array([4, 1], np.uint8), np.array([4, 4], np.uint8)], SCORE["chance"]).tolist()
+    [1.0, 0.5]
+    """
+    total = score[codes[0]]
+    for more in codes[1:]:
+        total += score[more]
+    return total / len(codes)
 
 
 def _per_cell(
@@ -300,7 +350,8 @@ class Matched:
 
     def row(self, metric: str, found: Interval, **further: Any) -> dict[str, Any]:
         """A row of the tidy table."""
-        return {**self.labels, "metric": metric, **found.columns, "chance": CHANCE, **further}
+        about = {"n_objects": self.groups.n_clusters, "chance": CHANCE}
+        return {**self.labels, "metric": metric, **found.columns, **about, **further}
 
     def codes(self, metric: str, centre_on: Any = None) -> npt.NDArray[np.uint8]:
         """The code of each grouped triplet; see `CHOICE` and `SCORE`."""
@@ -316,7 +367,7 @@ class Matched:
         return self.groups.choose(S, tolerance)
 
 
-def matched_cells(features: Any, triplets: Any, what: str) -> Iterator[Matched]:
+def matched_cells(features: Any, triplets: Any, what: str, groups: Groups | None = None) -> Iterator[Matched]:
     """Read one cell after the other, and match it to the triplets (or `Grouped.of` them), grouped once for all cells.
 
     Examples
@@ -324,12 +375,47 @@ def matched_cells(features: Any, triplets: Any, what: str) -> Iterator[Matched]:
     >>> [matched.rows.tolist() for matched in matched_cells(np.eye(3), [[0, 1, 2]], "cells")]
     [[0, 1, 2]]
     """
-    groups = Grouped.of(triplets) if isinstance(triplets, Triplets) else triplets
+    grouped = Grouped.of(triplets) if isinstance(triplets, Triplets) else triplets
     for cell in each_cell(features, what):
         X = cell.matrix()
-        if not isinstance(groups, Grouped) or (groups.names is None and groups.n != len(X)):
-            groups = Grouped(checked_indices(triplets, len(X)), len(X))
-        yield Matched(cell, X, groups, _rows(cell, groups, len(X)))
+        if not isinstance(grouped, Grouped) or (grouped.names is None and grouped.n != len(X)):
+            grouped = Grouped(checked_indices(triplets, len(X)), len(X))
+        rows = _rows(cell, grouped, len(X))
+        # One grouping for all cells of these clusters: what is added up once is kept.
+        grouped = grouped.clustered(groups_of(groups, cell, len(X), grouped.names)[rows])
+        yield Matched(cell, X, grouped, rows)
+
+
+def cells_by_draw(
+    features: Any, triplets: Any, what: str, groups: Groups | None = None
+) -> Iterator[list[Matched]]:
+    """Like `matched_cells`, the draws of noise of a cell together; they are numbered in its label ``draw``.
+
+    The first of a list stands for all: its labels have `n_draws` in place of `draw`.
+    """
+    together: list[Matched] = []
+    for matched in matched_cells(features, triplets, what, groups):
+        if together and _without_draw(matched.cell) != _without_draw(together[0].cell):
+            yield _as_one(together)
+            together = []
+        elif together and matched.cell.labels.get("draw") is None:
+            yield _as_one(together)
+            together = []
+        together.append(matched)
+    if together:
+        yield _as_one(together)
+
+
+def _without_draw(cell: Cell) -> dict[str, Any]:
+    return {name: value for name, value in cell.labels.items() if name != "draw"}
+
+
+def _as_one(drawn: list[Matched]) -> list[Matched]:
+    first = drawn[0]
+    if first.cell.labels.get("draw") is None:
+        return drawn
+    cell = replace(first.cell, labels=_without_draw(first.cell) | {"n_draws": len(drawn)})
+    return [replace(first, cell=cell), *drawn[1:]]
 
 
 def _rows(cell: Cell, groups: Grouped, n: int) -> npt.NDArray[np.int64]:
