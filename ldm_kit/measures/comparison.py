@@ -16,7 +16,7 @@ from ldm_kit.measures.cells import Groups
 from ldm_kit.measures.folds import object_folds, wholly_in
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import METRICS
-from ldm_kit.measures.statistics import CORRECTIONS, checked_estimand, corrected, interval, settled
+from ldm_kit.measures.statistics import CORRECTIONS, NEW, checked_estimand, corrected, interval, settled
 from ldm_kit.measures.zero_shot import matched_cells, mean_score, odd_one_out, score_of_code
 from ldm_kit.tables import COLUMNS, tidy
 
@@ -28,6 +28,8 @@ FOLLOWS = {
     "signal_share": "noise_level",
 }
 Codes = npt.NDArray[np.uint8]
+Cells = dict[tuple[Any, ...], Codes]  # by the values of the labels that are averaged over
+FEW_OBJECTS = 50  # below, a family-wise error of 5 % came out at 8 % (tests/benchmarks/README.md)
 
 
 def compare(
@@ -72,7 +74,8 @@ def compare(
     pandas.DataFrame
         The tidy table, a row per difference: the labels that the two share, `a` and `b` (values of `by`),
         `accuracy_a`, `accuracy_b`, `difference` (a minus b); `se`, `ci_low` and `ci_high` are those of the
-        difference, uncorrected; `p` (two-sided, Student's t); what `corrected` returns; `by`. `accuracy` is empty.
+        difference, uncorrected; `p` (two-sided, Student's t); what `corrected` returns; `by`; `freedom`, `n_objects`, and
+        where they apply `n_people`, `n_draws`. `accuracy` is empty. `caution` where there are too few objects for p.
 
     Raises
     ------
@@ -105,8 +108,13 @@ def compare(
     if grouped is None:
         raise BadInputError("There are no cells to compare. Give a store or a mapping with at least two.")
     estimand = settled(estimand, grouped) or ""
-    if by != "draw" and any(labels.get("draw") is not None for labels, _ in measured):
-        average = (*average, "draw")
+    drawn = by != "draw" and any(labels.get("draw") is not None for labels, _ in measured)
+    if drawn:
+        average = (*(name for name in average if name != "draw"), "draw")
+    again = drawn and estimand == "these objects"  # in other noise; new objects bring new noise with them
+    about = {"n_triplets": len(grouped), "n_objects": grouped.n_clusters, "by": by, "metric": metric}
+    if estimand in NEW and grouped.n_clusters < FEW_OBJECTS:
+        about["caution"] = f"{grouped.n_clusters} objects: corrected p values may be too small"
     rows: list[dict[str, Any]] = []
     for shared, members in _families(measured, by, average):
         if reference is not None and reference not in members:
@@ -119,17 +127,15 @@ def compare(
                 grouped,
                 estimand,
                 bounds=(-1.0, 1.0),
-                more=_between_draws(members[a], members[b], score) if estimand == "these objects" else 0.0,
+                more=_between_draws(members[a], members[b], score) if again else 0.0,
             )
             rows.append(
                 {
                     **shared,
-                    "metric": metric,
+                    **about,
+                    **({"n_draws": len({place[-1] for place in members[a]})} if drawn else {}),
                     **found.columns,
                     "accuracy": float("nan"),
-                    "n_triplets": len(grouped),
-                    "n_objects": grouped.n_clusters,
-                    "by": by,
                     "a": a,
                     "b": b,
                     "accuracy_a": float(scores[0].mean()),
@@ -146,31 +152,30 @@ def compare(
     return tidy(row | columns for row, columns in zip(rows, corrected(differences, correction), strict=True))
 
 
-def _between_draws(a: Mapping[str, Codes], b: Mapping[str, Codes], score: npt.NDArray[np.float64]) -> float:
-    """Variance of a mean difference from draw to draw of noise, where draws were kept apart."""
-    by_draw: dict[str, list[float]] = {}
+def _between_draws(a: Cells, b: Cells, score: npt.NDArray[np.float64]) -> float:
+    """Variance of a mean difference from draw to draw of noise; the draw is the last thing that cells are averaged over."""
+    by_draw: dict[Any, list[float]] = {}
     for place in a:
-        draw = place.split(", ")[-1]
-        by_draw.setdefault(draw, []).append(float((score[a[place]] - score[b[place]]).mean()))
+        by_draw.setdefault(place[-1], []).append(float((score[a[place]] - score[b[place]]).mean()))
     means = [float(np.mean(each)) for each in by_draw.values()]
     return float(np.var(means, ddof=1)) / len(means) if len(means) > 1 else 0.0
 
 
 def _families(
     measured: list[tuple[dict[str, Any], Codes]], by: str, average: Sequence[str]
-) -> list[tuple[dict[str, Any], dict[Any, dict[str, Codes]]]]:
+) -> list[tuple[dict[str, Any], dict[Any, Cells]]]:
     """Cells that share all labels but `by` and those averaged over, by their value of `by`, then by what is averaged."""
     known = {name for labels, _ in measured for name in labels}
     for name in (by, *average):
         one_of("label", name, known & {*COLUMNS} or known, "Cells have these labels.")
     apart = {by, *average}
     apart |= {follower for follower, leader in FOLLOWS.items() if leader in apart}
-    families: dict[str, tuple[dict[str, Any], dict[Any, dict[str, Codes]]]] = {}
+    families: dict[str, tuple[dict[str, Any], dict[Any, Cells]]] = {}
     for labels, codes in measured:
         shared = {name: value for name, value in labels.items() if name not in apart}
         key = str(sorted((name, str(value)) for name, value in shared.items()))
         cells = families.setdefault(key, (shared, {}))[1].setdefault(labels[by], {})
-        place = str([labels.get(name) for name in average])
+        place = tuple(labels.get(name) for name in average)
         if place in cells:
             raise MismatchError(
                 f"Two cells share all labels with {by} {labels[by]!r}. Give them different labels."
@@ -180,8 +185,8 @@ def _families(
         for one, other in pairwise(members):
             if set(members[one]) != set(members[other]):
                 raise MismatchError(
-                    f"{by} {one!r} and {other!r} would be averaged over different cells: {sorted(members[one])} and "
-                    f"{sorted(members[other])}. Measure both for the same {', '.join(average)}."
+                    f"{by} {one!r} and {other!r} would be averaged over different cells: {sorted(map(str, members[one]))} and "
+                    f"{sorted(map(str, members[other]))}. Measure both for the same {', '.join(average)}."
                 )
     return list(families.values())
 

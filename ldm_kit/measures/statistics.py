@@ -13,8 +13,9 @@ Several questions have several answers, and a table's column `estimand` states w
   are one object here (`groups`).
 - ``"these objects"``: how far might it be off had *the same objects* been judged again? That is binomial.
 
-The quantile is Student's, with Satterthwaite's degrees of freedom from those of the parts: (n - 1) / 4 for n objects, which is what
-simulation supports (tests/benchmarks/README.md), one fewer than the people, one fewer than the sets of three.
+The quantile is Student's, with (n - 1) / 4 degrees of freedom for n objects: an estimated number, Satterthwaite's, was too high where
+the variance had come out too low, and let twice as many errors pass (simulation: tests/benchmarks/README.md). For people, one fewer
+than there are (than would weigh as much, judging equally often); the two are combined by Satterthwaite 1946, doi:10.2307/3002019.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ ESTIMANDS = ("new objects and people", "new objects", "these objects")
 NEW = ESTIMANDS[:2]
 CORRECTIONS = ("holm", "bh", "none")
 LEVEL = 0.95
-FREEDOM = 4  # objects for one degree of freedom
+OBJECTS_EACH = 4  # for one degree of freedom
 UNVARIED = 1e-12  # a standard error of rounding alone: all triplets score the same
 SIXTHS = 6  # a zero-shot score is 0, 1/3, 1/2 or 1: a whole number of sixths
 
@@ -130,7 +131,9 @@ def score_interval(
     else:
         grouped = Grouped(indices, int(indices.max(initial=-1)) + 1)
     if groups is not None:
-        grouped = grouped.clustered(groups_of(groups, Cell({"block": "scores"}, tuple), grouped.n, grouped.names))
+        grouped = grouped.clustered(
+            groups_of(groups, Cell({"block": "scores"}, tuple), grouped.n, grouped.names)
+        )
     return interval(values[grouped.order], grouped, checked_estimand(ci), bounds=bounds)
 
 
@@ -251,30 +254,31 @@ def standard_error(deviations: npt.NDArray[np.floating], groups: Grouped, estima
 
 
 class _Variances(NamedTuple):
-    """Variances of a mean from single judgements, objects and people, the degrees of freedom of each; and how many were independent."""
+    """Variance of a mean from objects (with single judgements) and from people, and the degrees of freedom of either.
 
-    judgements: float
+    `independent` is how many triplets without a shared object the mean is worth.
+    """
+
     objects: float
     people: float
-    freedom: tuple[float, float, float]
+    freedom: tuple[float, float]
     independent: float
 
     @property
     def variance(self) -> float:
-        return self.judgements + self.objects + self.people
+        return self.objects + self.people
 
     @property
     def satterthwaite(self) -> float:
-        """Degrees of freedom of the sum."""
-        each = zip(self[:3], self.freedom, strict=True)
-        below = sum(one**2 / max(freedom, 1e-9) for one, freedom in each)
-        return self.variance**2 / below if below > 0 else self.freedom[1]
+        """Degrees of freedom of the sum (Satterthwaite 1946)."""
+        below = sum(one**2 / freedom for one, freedom in zip(self[:2], self.freedom, strict=True))
+        return self.variance**2 / below if below > 0 else self.freedom[0]
 
 
 def _again(squares: float, t: int) -> _Variances:
     """Variance of a mean, had the same objects been judged again: binomial, from the sum of squared deviations."""
     variance = squares / t / max(t - 1, 1) if t else float("nan")
-    return _Variances(variance if t > 1 else float("nan"), 0.0, 0.0, (t - 1, 1, 1), float(t))
+    return _Variances(variance if t > 1 else float("nan"), 0.0, (max(t - 1, 1), 1), float(t))
 
 
 def _parts(deviations: npt.NDArray[np.floating], groups: Grouped, estimand: str) -> _Variances:
@@ -313,15 +317,12 @@ def _variances(total: float, sets: float, people: float, groups: Grouped, estima
     """The last steps of `clustered_variance`: from sums over pairs of triplets to variances of their mean."""
     two_way = estimand == ESTIMANDS[0] and groups.people is not None
     shared = groups.sharing + (groups.sharing_of_people if two_way else 0.0)
-    apart, t = 1 - shared, len(groups)
-    n = groups.n_clusters
-    freedom = (t - 1, (n - 1) / FREEDOM, groups.people.freedom if two_way and groups.people else 1.0)
-    independent = max(n / 3, 1)
-    if apart <= 1e-9:
-        return _Variances(float("nan"), float("nan"), float("nan"), freedom, independent)
-    judgements = sets / t**2
-    objects = max(total / apart / t**2 - judgements, 0.0)
-    return _Variances(judgements, objects, max(people, 0.0) / apart / t**2, freedom, independent)
+    apart, t, n = 1 - shared, len(groups), groups.n_clusters
+    of_people = max(groups.people.freedom, 1) if two_way and groups.people else 1.0
+    freedom = (max((n - 1) / OBJECTS_EACH, 1), of_people)
+    objects, apart = (total / apart, apart) if apart > 1e-9 else (float("nan"), float("nan"))
+    variances = max(objects, sets) / t**2, max(people, 0.0) / apart / t**2
+    return _Variances(*variances, freedom, max(n / 3, 1))
 
 
 def _finished(
@@ -381,7 +382,9 @@ def quantile(freedom: float) -> float:
     return float(stdtrit(max(freedom, 1), 0.5 + LEVEL / 2))
 
 
-def corrected(found: Sequence[tuple[float, float, float]], correction: str = "holm") -> list[dict[str, float]]:
+def corrected(
+    found: Sequence[tuple[float, float, float]], correction: str = "holm"
+) -> list[dict[str, float]]:
     """Correct differences for how many of them there are: their p, and the intervals that agree with it.
 
     For each (difference, standard error, degrees of freedom): `p` (two-sided, Student's t), `p_corrected`,

@@ -395,10 +395,9 @@ def cells_by_draw(
     """
     together: list[Matched] = []
     for matched in matched_cells(features, triplets, what, groups):
-        if together and _without_draw(matched.cell) != _without_draw(together[0].cell):
-            yield _as_one(together)
-            together = []
-        elif together and matched.cell.labels.get("draw") is None:
+        if (together and _without_draw(matched.cell) != _without_draw(together[0].cell)) or (
+            together and matched.cell.labels.get("draw") is None
+        ):
             yield _as_one(together)
             together = []
         together.append(matched)
