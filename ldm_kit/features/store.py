@@ -373,7 +373,8 @@ class SideBySide:
     """
 
     def __init__(self, parts: Mapping[str, FeatureStore]) -> None:
-        self.names = next(iter(parts.values())).names
+        first = next(iter(parts.values()))
+        self.names, self.concepts = first.names, first.concepts
         self._parts = {name: part.select(names=self.names) for name, part in parts.items()}
 
     def cells(self) -> list[tuple[str, CellKey]]:
