@@ -49,6 +49,7 @@ from .measures import (
     compare as compare,
     cross_validate_probe as cross_validate_probe,
     dimension_regression as dimension_regression,
+    max_t_test as max_t_test,
     noise_ceiling as noise_ceiling,
     object_folds as object_folds,
     odd_one_out as odd_one_out,
@@ -65,9 +66,11 @@ from .models import (
     registered_models as registered_models,
 )
 from .run_record import RunRecord as RunRecord
-from .tables import (
+from .sentences import (
     format_accuracy as format_accuracy,
     format_difference as format_difference,
+    verdict as verdict,
+    verdicts as verdicts,
 )
 
 __version__: str

@@ -1,4 +1,4 @@
-"""The one tidy table: every measure returns it, every figure is drawn from it; and its estimates as sentences."""
+"""The one tidy table: every measure returns it, every figure is drawn from it."""
 
 from __future__ import annotations
 
@@ -301,61 +301,3 @@ def only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
             raise unknown_name(column.replace("_", " "), value, there, "The table holds no other.")
         table = kept
     return table
-
-
-def format_accuracy(row: Mapping[str, Any]) -> str:
-    """Write an accuracy with its interval, and whether it differs from chance.
-
-    Parameters
-    ----------
-    row : mapping
-        A row of the tidy table: ``accuracy``, ``ci_low``, ``ci_high``, ``chance``.
-
-    Returns
-    -------
-    str
-        "above" or "below chance" only if the 95 % interval excludes chance.
-
-    Examples
-    --------
-    >>> format_accuracy({"accuracy": 0.41, "ci_low": 0.38, "ci_high": 0.44, "chance": 1 / 3})
-    '0.410 [0.380, 0.440], above chance (0.333)'
-    """
-    low, high, chance = float(row["ci_low"]), float(row["ci_high"]), float(row["chance"])
-    estimate = f"{float(row['accuracy']):.3f}"
-    if low != low:
-        return f"{estimate}, without an interval"
-    side = "above" if low > chance else "below" if high < chance else "not distinguishable from"
-    return f"{estimate} [{low:.3f}, {high:.3f}], {side} chance ({chance:.3f})"
-
-
-def format_difference(row: Mapping[str, Any], of: str = "difference") -> str:
-    """Write a difference with its corrected interval, and whether that differs from zero.
-
-    Parameters
-    ----------
-    row : mapping
-        A row of `compare`, or, for the `gain` of a probe, of `ProbeResult.summary`.
-    of : {"difference", "gain"}
-
-    Returns
-    -------
-    str
-        "a gain" or "a loss" only where the corrected test shows one.
-
-    Examples
-    --------
-    >>> row = {"difference": 0.02, "low_corrected": -0.01, "high_corrected": 0.05, "n_compared": 8}
-    >>> format_difference(row)
-    '+0.020 [-0.010, +0.050], corrected for 8 comparisons, which covers zero: no difference is shown'
-    """
-    prefix = "" if of == "difference" else f"{of}_"
-    low, high = float(row[f"{prefix}low_corrected"]), float(row[f"{prefix}high_corrected"])
-    estimate = f"{float(row[of]):+.3f}"
-    if low != low:
-        return f"{estimate}, without an interval"
-    estimate += f" [{low:+.3f}, {high:+.3f}]"
-    if int(row["n_compared"]) > 1:
-        estimate += f", corrected for {int(row['n_compared'])} comparisons"
-    verdict = "a gain" if low > 0 else "a loss" if high < 0 else "which covers zero: no difference is shown"
-    return f"{estimate}, {verdict}"

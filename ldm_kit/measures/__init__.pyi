@@ -34,6 +34,7 @@ from .readout import (
     categorise as categorise,
     dimension_regression as dimension_regression,
 )
+from .simultaneous import max_t_test as max_t_test
 from .statistics import score_interval as score_interval
 from .zero_shot import (
     CHANCE as CHANCE,

@@ -24,7 +24,7 @@ from ldm_kit.measures.cells import (
     rows_named,
 )
 from ldm_kit.measures.grouped import Grouped
-from ldm_kit.measures.metrics import similarity_and_tolerance
+from ldm_kit.measures.metrics import Tolerance, similarity_and_tolerance
 from ldm_kit.measures.statistics import Interval, checked_estimand, interval, interval_of_codes, proportion
 from ldm_kit.tables import tidy
 
@@ -355,8 +355,15 @@ class Matched:
 
     def codes(self, metric: str, centre_on: Any = None) -> npt.NDArray[np.uint8]:
         """The code of each grouped triplet; see `CHOICE` and `SCORE`."""
+        return self.groups.choose(*self._similarity(metric, centre_on))
+
+    def similarities(self, metric: str, centre_on: Any = None) -> npt.NDArray[np.float32]:
+        """Similarity of every two of the triplets' objects, (n, n)."""
+        return self._similarity(metric, centre_on)[0].astype(np.float32)
+
+    def _similarity(self, metric: str, centre_on: Any) -> tuple[npt.NDArray[np.floating], Tolerance]:
         in_order = np.array_equal(self.rows, np.arange(len(self.X)))
-        S, tolerance = similarity_and_tolerance(
+        return similarity_and_tolerance(
             self.X,
             metric,
             rows=None if in_order else self.rows,
@@ -364,7 +371,6 @@ class Matched:
             what=self.cell.block,
             names=self.cell.names,
         )
-        return self.groups.choose(S, tolerance)
 
 
 def matched_cells(features: Any, triplets: Any, what: str, groups: Groups | None = None) -> Iterator[Matched]:
