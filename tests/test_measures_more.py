@@ -32,7 +32,8 @@ from ldm_kit.measures import (
 from ldm_kit.measures.cells import membership
 from ldm_kit.measures.folds import object_folds
 from ldm_kit.measures.statistics import raised
-from ldm_kit.tables import format_difference, from_text, tidy, write_table
+from ldm_kit.sentences import format_difference
+from ldm_kit.tables import from_text, tidy, write_table
 from tests.small_store import SmallStore, drawn_choices, random_triplets
 
 

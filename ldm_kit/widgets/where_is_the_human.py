@@ -14,7 +14,8 @@ from ldm_kit.datasets import Dataset
 from ldm_kit.errors import BadInputError
 from ldm_kit.features import FeatureStore
 from ldm_kit.plots.template import judged_by
-from ldm_kit.sentences import format_accuracy, format_difference, only
+from ldm_kit.sentences import format_accuracy, format_difference
+from ldm_kit.tables import only
 from ldm_kit.widgets.explorer import Explorer, Progress, Shown, cell_name, dropdown, level_slider
 
 SCALES = [("from chance to the noise ceiling", True), ("from chance to the best cell", False)]
