@@ -20,13 +20,14 @@ class SmallStore:
         return list(self.arrays)
 
     def labels(self, key: tuple[Any, ...]) -> dict[str, Any]:
-        block, level, conditioning = key
+        block, level, conditioning, *draw = key
         return {
             "model": "small",
             "block": block,
             "noise_level": level,
             "timestep": round(level * 1000),
             "conditioning": conditioning,
+            **({"draw": draw[0]} if draw else {}),
         }
 
     def __getitem__(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
