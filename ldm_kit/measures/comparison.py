@@ -167,7 +167,7 @@ def _families(
     """Cells that share all labels but `by` and those averaged over, by their value of `by`, then by what is averaged."""
     known = {name for labels, _ in measured for name in labels}
     for name in (by, *average):
-        one_of("label", name, known & {*COLUMNS} or known, "Cells have these labels.")
+        one_of("label", name, known & {*COLUMNS, "draw"} or known, "Cells have these labels.")
     apart = {by, *average}
     apart |= {follower for follower, leader in FOLLOWS.items() if leader in apart}
     families: dict[str, tuple[dict[str, Any], dict[Any, Cells]]] = {}

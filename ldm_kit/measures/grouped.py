@@ -344,8 +344,20 @@ class People:
             if low < high
         ]
         self.n_objects = groups.n
-        shared = Overlaps.of(items, self.number)
-        self._pairs, self._sets = _repeated(shared.pairs), _repeated(shared.sets)
+        a, b, c = (items[self.order, i] for i in range(3))
+        low, high = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
+        middle, n = a + b + c - low - high, groups.n
+        self._pairs = self._repeated(np.stack([low * n + middle, low * n + high, middle * n + high], axis=1))
+        self._sets = self._repeated(((low * n + middle) * n + high)[:, None])
+
+    def _repeated(self, keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Grouped positions of the keys (person by person) that occur more than once with a person, and their numbers."""
+        marked = np.zeros(keys.shape, np.bool_)
+        kernels.mark_repeats_within(keys, self.start, marked)
+        row, column = np.nonzero(marked)
+        position = self.order[row].astype(np.int64)
+        both = np.stack([self.number[position], keys[row, column]], axis=1)
+        return position, np.unique(both, axis=0, return_inverse=True)[1].ravel()
 
     def apart(self, values: npt.NDArray[Any], table: npt.NDArray[np.float64] | None = None) -> float:
         """Sum of e_t e_u over ordered pairs of triplets of one person that share no object (nor its group).
@@ -378,12 +390,3 @@ class People:
             for few in [values[position] if table is None else table[values[position]]]
         ]
         return own - (objects - (3 * squares + more[0]) + (squares + more[1]))
-
-
-def _repeated(
-    numbered: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Keep the positions whose number occurs more than once, numbered anew."""
-    position, number = numbered
-    often = np.bincount(number, minlength=1)[number] > 1
-    return position[often], np.unique(number[often], return_inverse=True)[1]

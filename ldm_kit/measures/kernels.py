@@ -295,6 +295,21 @@ def sums_over_people(
 
 
 @compiled
+def mark_repeats_within(keys: Any, start: Any, marked: Any) -> None:
+    """Mark the keys, of rows listed person by person, that occur more than once among those of one person."""
+    width = keys.shape[1]
+    flat, marks = keys.ravel(), marked.ravel()
+    for person in range(len(start) - 1):
+        low, high = start[person] * width, start[person + 1] * width
+        own = flat[low:high]
+        order = np.argsort(own)
+        for at in range(1, len(order)):
+            if own[order[at]] == own[order[at - 1]]:
+                marks[low + order[at]] = True
+                marks[low + order[at - 1]] = True
+
+
+@compiled
 def scores_permuted(S: Any, triplets: Any, orders: Any, low: Any, high: Any, sums: Any) -> None:
     """Fill `sums` with each cell's scores in sixths, added over triplets, where an object is taken for another.
 
