@@ -75,9 +75,8 @@ def rsa(
     -------
     pandas.DataFrame
         The tidy table, a row per cell: `correlation`, `method`, `n_objects`; `se`, `ci_low` and `ci_high`
-        are the correlation's (estimand: new objects), by the jackknife over groups, with t of one degree of freedom
-        fewer than groups. COVERAGE_RSA They are NaN if
-        what is left without one of the groups does not vary.
+        are the correlation's (estimand: new objects), by the jackknife over groups with Student's t. NaN where, without
+        one of the groups, the dissimilarities no longer vary.
 
     Raises
     ------
@@ -86,6 +85,14 @@ def rsa(
     BadInputError, MismatchError
         For a matrix that is no dissimilarity matrix, or names or groups that do not match; for dissimilarities, of
         people or of a cell, that are all the same; for metric "dot" with method "cosine".
+
+    Notes
+    -----
+    In simulations of 12, 24 and 48 objects with correlations from 0.2 to 0.65, the interval held the correlation over all
+    objects in 92 to 98 % of cases, by Spearman's and, for normal features, by Pearson's. By Pearson's with skewed features
+    it held it in 84 to 90 % only, and a bootstrap over objects did no better: a few great distances decide, and small
+    samples seldom have them. Prefer a rank correlation there. Stimuli of one group are compared with each other, too, which
+    raises the correlation where groups are few (4 images each of 12 concepts: 90 %; of 24: 94 %).
 
     References
     ----------
@@ -274,16 +281,16 @@ def cka(
         The interval leaves out one group of stimuli at a time. By default one concept of the store; each stimulus is
         its own group in plain arrays.
     ci : bool
-        Give intervals. TIMES
+        Give intervals. They take about as long as the values: less than a second in all for 45 cells of 335 stimuli, ten
+        seconds or so for 45 of 1,854.
 
     Returns
     -------
     pandas.DataFrame
         The tidy table, one row per ordered pair: the labels of the cell of `a`, those of the cell of `b`
-        with the suffix ``_b``, and `cka`; `se`, `ci_low` and `ci_high` are its own (estimand: new objects), by the
-        jackknife over groups, with t of one degree of freedom fewer than groups. COVERAGE_CKA They are NaN
-        if fewer than four stimuli are left without one of the groups. A cell has 1 with itself, from 1 to 1. ``table.pivot(index="block", columns="block_b", values="cka")``
-        is the matrix.
+        with the suffix ``_b``, and `cka`. ``table.pivot(index="block", columns="block_b", values="cka")``
+        is the matrix. `se`, `ci_low` and `ci_high` are for new objects, by the jackknife over groups with Student's t;
+        NaN where fewer than four stimuli are left without one of the groups. A cell has 1 with itself, from 1 to 1.
 
     Raises
     ------
@@ -291,6 +298,12 @@ def cka(
         If the cells do not hold the same stimuli, or groups do not match them.
     BadInputError
         With fewer than four stimuli.
+
+    Notes
+    -----
+    In simulations of 12 to 335 objects the interval held the debiased CKA of all objects in 91 to 99 % of cases, 96 % on
+    average, as a bootstrap over objects did, which takes a hundred times as long. Stimuli of one group are compared with
+    each other, too, which raises CKA where groups are few (4 images each of 12 concepts: 86 %; of 24: 96 %).
 
     References
     ----------
