@@ -18,16 +18,18 @@ T = TypeVar("T")
 Matrix = npt.NDArray[np.floating]
 Rows = npt.NDArray[np.int64]
 Membership = pd.DataFrame | pd.Series | Mapping[str, str | Sequence[str]]
+Groups = pd.Series | Mapping[str, Any] | Sequence[Any] | npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One array to be measured: its labels in the tidy table, and the names of its rows where they have any."""
+    """One array to be measured: its labels in the tidy table, the names and the concepts of its rows where they have any."""
 
     labels: dict[str, Any]
     read: Callable[[], Any] = field(repr=False)
     names: tuple[str, ...] | None = None
     key: Any = None
+    groups: tuple[str, ...] | None = field(default=None, repr=False)
 
     @property
     def block(self) -> str:
@@ -43,8 +45,8 @@ def cells_of(features: Any) -> list[Cell]:
     """List the cells of a store, a mapping or an array; each is read only when it is measured.
 
     A store has `names` (one a row of every array), `cells()` (keys, in network order), `labels(key)` (columns of the
-    tidy table) and `store[key]` (the array); `ldm_kit.features.FeatureStore` is one. The keys of a mapping become the
-    column `block`; a bare array is called ``"features"``.
+    tidy table) and `store[key]` (the array); `ldm_kit.features.FeatureStore` is one. Where it has `concepts`, one a row,
+    they are the rows' groups. The keys of a mapping become the column `block`; a bare array is called ``"features"``.
 
     Examples
     --------
@@ -54,9 +56,10 @@ def cells_of(features: Any) -> list[Cell]:
     if isinstance(features, Mapping):
         return [Cell({"block": str(block)}, partial(features.get, block), key=block) for block in features]
     if hasattr(features, "cells"):
-        names = tuple(features.names)
+        names, concepts = tuple(features.names), getattr(features, "concepts", None)
+        groups = None if concepts is None else tuple(concepts)
         return [
-            Cell(dict(features.labels(key)), partial(features.__getitem__, key), names, key)
+            Cell(dict(features.labels(key)), partial(features.__getitem__, key), names, key, groups)
             for key in features.cells()
         ]
     return [Cell({"block": "features"}, lambda: features)]
@@ -150,6 +153,68 @@ def rows_named(chosen: Any, cell: Cell, n: int) -> Rows | None:
         )
     names = [one_of("stimulus", str(name), cell.names, "Name stimuli of the store.") for name in array]
     return rows_by_name(names, cell.names, "stimuli are missing", "")
+
+
+def groups_of(groups: Groups | None, cell: Cell, n: int, names: Sequence[str] | None = None) -> Rows:
+    """Number the group of each of the cell's `n` rows, by first appearance: 0, 1, … where each row is its own.
+
+    Parameters
+    ----------
+    groups : mapping or Series (stimulus name → group), or sequence of n labels; optional
+        By default the concepts that the cell's rows show, or, where they are not known, each row is its own group.
+    cell : Cell
+    n : int
+        Rows of its array.
+    names : sequence of str, optional
+        Names of the rows of a cell that has none itself. Without any, a mapping is matched by row.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+
+    Raises
+    ------
+    MismatchError
+        If a stimulus is not in the mapping, the number of labels is not `n`, or a label is missing.
+
+    Examples
+    --------
+    >>> groups_of(["cat", "dog", "cat"], cells_of(np.ones((3, 2)))[0], 3).tolist()
+    [0, 1, 0]
+    """
+    given = cell.groups if groups is None else groups
+    if given is None:
+        return np.arange(n)
+    if isinstance(given, str):
+        raise BadInputError(
+            f"groups={given!r} is a word. Pass a mapping of stimulus name to group, or one label a row."
+        )
+    if isinstance(given, Mapping | pd.Series):
+        column = (
+            given.astype(object) if isinstance(given, pd.Series) else pd.Series(dict(given), dtype=object)
+        )
+        table = pd.DataFrame({"group": column})
+        if not table.index.is_unique:
+            twice = listed(table.index[table.index.duplicated()].unique())
+            raise MismatchError(
+                f"Stimuli have more than one group in `groups`: {twice}. Give each of them one."
+            )
+        table = aligned(table, cell.names if cell.names is not None else names, n, "mapping `groups`")
+        labels = table["group"].to_list()
+    else:
+        labels = list(given)
+    if len(labels) != n:
+        raise MismatchError(
+            f"`groups` has {len(labels)} labels, the features of {cell.block!r} have {n} rows. Give one label a row, or "
+            "a mapping of stimulus name to group."
+        )
+    codes = pd.factorize(pd.Series(labels, dtype=object))[0]
+    if (codes < 0).any():
+        raise MismatchError(
+            f"`groups` has no label for {(codes < 0).sum()} of {n} rows: {listed(np.flatnonzero(codes < 0), cell.names)}. "
+            "Give every stimulus a group, even one of its own."
+        )
+    return codes.astype(np.int64)
 
 
 def aligned(table: pd.DataFrame, names: Sequence[str] | None, n: int, what: str) -> pd.DataFrame:
