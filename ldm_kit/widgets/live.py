@@ -131,6 +131,17 @@ class Cache(Generic[Value]):
             self._values.popitem(last=False)
 
 
+class _Whole(go.FigureWidget):  # type: ignore[misc]
+    """A figure that a browser hears of once it has traces and settings.
+
+    plotly announces a figure while it is empty and sends the rest after; a slow browser loses that and draws nothing.
+    """
+
+    def open(self) -> None:
+        if self._config:
+            super().open()
+
+
 class LiveFigure(ipywidgets.Box):  # type: ignore[misc]
     """A FigureWidget in its box, into which plain figures are drawn.
 
@@ -165,8 +176,9 @@ class LiveFigure(ipywidgets.Box):  # type: ignore[misc]
     def __init__(self, figure: go.Figure, on_click: Callable[[Any, Any, Any], None] | None = None) -> None:
         self.drawn = self._sent = figure
         self._on_click, self._ready = on_click, False
-        self.live = go.FigureWidget(figure)
+        self.live = _Whole(figure)
         self.live._config = CONFIG
+        self.live.open()
         self._listen()
         # A view sends the defaults that it filled in as soon as it has drawn.
         self.live.observe(self.ready, names="_js2py_traceDeltas")
