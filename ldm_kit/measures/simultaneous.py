@@ -35,6 +35,7 @@ Values = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 MOST_TRIPLETS = 50_000
 TOGETHER = 16  # similarities of as many cells beside each other fill a cache line
+SURE = 300  # degrees of freedom from which a standard error is as good as known
 DRAWS = 20_000  # from the joint distribution of all cells
 
 
@@ -201,16 +202,22 @@ def _critical(sums: Sequence[Values], freedom: Sequence[float], seed: int) -> fl
 
 
 def _greatest(sums: Sequence[Values], freedom: Sequence[float], seed: int) -> Values:
-    """Draws of the greatest |t| of cells whose sums correlate so; Student's t with the fewest degrees of freedom of all."""
+    """Draws of the greatest |t| of cells whose sums, and so whose standard errors, correlate so.
+
+    A standard error stands on as many draws as the cell with the fewest degrees of freedom has of them.
+    """
     E = np.stack(sums)
     length = np.linalg.norm(E, axis=1, keepdims=True)
     E = E / np.where(length > 0, length, 1)
     values, vectors = np.linalg.eigh(E @ E.T)
-    root = vectors * np.sqrt(np.maximum(values, 0))
+    root = (vectors * np.sqrt(np.maximum(values, 0))).T
     rng = np.random.default_rng(seed)
-    few = max(float(np.nanmin(freedom)), 1.0) if np.isfinite(freedom).any() else 1.0
-    normal = rng.normal(size=(DRAWS, len(E))) @ root.T
-    greatest: Values = np.abs(normal).max(axis=1) / np.sqrt(rng.chisquare(few, DRAWS) / few)
+    few = max(round(float(np.nanmin(freedom))), 1) if np.isfinite(freedom).any() else 1
+    squares = np.zeros((DRAWS, len(E)))
+    for _ in range(few if few <= SURE else 0):
+        squares += (rng.normal(size=squares.shape) @ root) ** 2
+    error = np.sqrt(squares / few) if few <= SURE else 1.0
+    greatest: Values = np.abs(rng.normal(size=squares.shape) @ root / error).max(axis=1)
     return greatest
 
 

@@ -41,6 +41,9 @@ NEW = ESTIMANDS[:2]
 CORRECTIONS = ("holm", "bh", "none")
 LEVEL = 0.95
 OBJECTS_EACH = 4  # for one degree of freedom
+PEOPLE_AT_LEAST = (
+    0.6  # share of the variance that counts as people's for degrees of freedom: without, 91 % with 5 people
+)
 UNVARIED = 1e-12  # a standard error of rounding alone: all triplets score the same
 SIXTHS = 6  # a zero-shot score is 0, 1/3, 1/2 or 1: a whole number of sixths
 
@@ -261,7 +264,7 @@ class _Variances(NamedTuple):
 
     objects: float
     people: float
-    freedom: tuple[float, float]
+    freedom: tuple[float, float | None]
     independent: float
 
     @property
@@ -270,15 +273,17 @@ class _Variances(NamedTuple):
 
     @property
     def satterthwaite(self) -> float:
-        """Degrees of freedom of the sum (Satterthwaite 1946)."""
-        below = sum(one**2 / freedom for one, freedom in zip(self[:2], self.freedom, strict=True))
+        """Degrees of freedom of the sum (Satterthwaite 1946); the part of few people may have come out too small."""
+        below = self.objects**2 / self.freedom[0]
+        if self.freedom[1] is not None:
+            below += max(self.people, PEOPLE_AT_LEAST * self.variance) ** 2 / self.freedom[1]
         return self.variance**2 / below if below > 0 else self.freedom[0]
 
 
 def _again(squares: float, t: int) -> _Variances:
     """Variance of a mean, had the same objects been judged again: binomial, from the sum of squared deviations."""
     variance = squares / t / max(t - 1, 1) if t else float("nan")
-    return _Variances(variance if t > 1 else float("nan"), 0.0, (max(t - 1, 1), 1), float(t))
+    return _Variances(variance if t > 1 else float("nan"), 0.0, (max(t - 1, 1), None), float(t))
 
 
 def _parts(deviations: npt.NDArray[np.floating], groups: Grouped, estimand: str) -> _Variances:
@@ -318,7 +323,7 @@ def _variances(total: float, sets: float, people: float, groups: Grouped, estima
     two_way = estimand == ESTIMANDS[0] and groups.people is not None
     shared = groups.sharing + (groups.sharing_of_people if two_way else 0.0)
     apart, t, n = 1 - shared, len(groups), groups.n_clusters
-    of_people = max(groups.people.freedom, 1) if two_way and groups.people else 1.0
+    of_people = max(groups.people.freedom, 1) if two_way and groups.people else None
     freedom = (max((n - 1) / OBJECTS_EACH, 1), of_people)
     objects, apart = (total / apart, apart) if apart > 1e-9 else (float("nan"), float("nan"))
     variances = max(objects, sets) / t**2, max(people, 0.0) / apart / t**2
