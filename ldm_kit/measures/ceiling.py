@@ -154,7 +154,7 @@ def ceiling_of(data: Any) -> pd.DataFrame | None:
     --------
     >>> from ldm_kit import load_dataset
     >>> ceiling_of(load_dataset("emoji"))[["ceiling_low", "ceiling_high"]].round(3).values.tolist()
-    [[0.675, 0.702]]
+    [[0.675, 0.691]]
     """
     choices = data.triplets
     if choices is not None and len(choices):
