@@ -281,7 +281,7 @@ class FeatureStore:
         """
         found = self._find(key)
         arrays = [self._shown(read(self._array(one))) for one in self._arrays_of[found]]
-        array = arrays[0] if len(arrays) == 1 else np.mean(arrays, axis=0, dtype=np.float32)
+        array = arrays[0] if len(arrays) == 1 else np.asarray(np.mean(arrays, axis=0, dtype=np.float32))
         missing = np.isnan(array.reshape(len(array), -1)[:, 0])
         if missing.any():
             first = self.names[int(np.flatnonzero(missing)[0])]
