@@ -42,11 +42,15 @@ COLUMNS: dict[str, Any] = {
     "ceiling_high": "float64",
     "ceiling_source": "str",
 }
+# Counts that only some tables have: they are added nowhere, and are <NA> in rows to which they do not apply. `draw` is the
+# number of a noise sample, `n_draws` how many an estimate combines, `n_noise` how many the features are averaged over.
+OPTIONAL = {"draw": "Int64", "n_draws": "Int64", "n_noise": "Int64"}
 # What a row is about and what it says, in the order in which it is read: these columns stand at the left.
 LABELS = (
     "block",
     "noise_level",
     "conditioning",
+    "draw",
     "block_b",
     "a",
     "b",
@@ -198,6 +202,7 @@ def tidy(rows: Iterable[Mapping[str, Any]]) -> Table:
             frame[name] = frame[name].fillna("").astype(str)
         else:
             frame[name] = frame[name].astype(dtype)
+    frame = frame.astype({name: dtype for name, dtype in OPTIONAL.items() if name in frame})
     first = [name for name in FIRST if name in frame]
     further = [name for name in frame.columns if name not in COLUMNS and name not in FIRST]
     return Table(frame[[*first, *further, *(name for name in COLUMNS if name not in FIRST)]])

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.datasets.stimuli import Stimuli
-from ldm_kit.errors import BadInputError, MismatchError, ModelNotFoundError, one_of
+from ldm_kit.errors import BadInputError, MismatchError, ModelNotFoundError, one_of, whole_number
 from ldm_kit.features.conditioning import CONDITIONINGS, TEMPLATE
 from ldm_kit.features.passes import fill
-from ldm_kit.features.request import Request
+from ldm_kit.features.request import CHOICES, Request
 from ldm_kit.features.store import FeatureStore
 from ldm_kit.features.store_files import note_refused, opened_for_writing, prepare
 from ldm_kit.models.load import load_model
@@ -44,6 +44,7 @@ def extract(
     embedding: npt.ArrayLike | Mapping[str, npt.ArrayLike] | None = None,
     timesteps: str = "exact",
     n_noise: int = 1,
+    draws: str = "mean",
     posterior: str = "mean",
     store_dtype: str = "float32",
     on_nonfinite: str = "raise",
@@ -90,7 +91,11 @@ def extract(
     timesteps : {"exact", "linhardt2024"}
         ``"linhardt2024"`` takes those that img2img rounds to, as in Linhardt et al. 2024.
     n_noise : int
-        Noise samples that features are averaged over (the paper's avg5: 5); each costs a pass.
+        Noise samples an image (the paper's avg5: 5); each costs a pass.
+    draws : {"mean", "apart"}
+        Whether features are averaged over the noise samples or each sample's are kept, in cells of their own (see
+        `FeatureStore`). Apart, they show how far a result depends on the noise that happened to be drawn, and a larger
+        `n_noise` computes only the new ones: sample k is the same in every store, and sample 0 is what ``n_noise=1`` gives.
     posterior : {"mean", "sample"}
         What is taken of the VAE's posterior; a sample depends on the seed and the stimulus's name alone.
     store_dtype : {"float32", "float16"}
@@ -165,6 +170,7 @@ def extract(
         noise_levels=[level.level for level in request.noise_levels],
         conditionings=[conditioning.name for conditioning in request.conditionings],
         names=[name for name in request.stimuli.names if name not in refused],
+        draws=range(request.n_noise) if request.draws == "apart" else None,
     )
 
 
@@ -178,6 +184,8 @@ def extract_models(
     on_error: str = "raise",
     device: str | None = None,
     dtype: str | None = None,
+    n_noise: int = 1,
+    draws: str = "mean",
     **options: Any,
 ) -> dict[str, FeatureStore]:
     """Extract the default blocks of several models, one after the other, each into a store of its own.
@@ -199,6 +207,8 @@ def extract_models(
         cannot be used: raise, or log it and continue.
     device, dtype
         As for `load_model`.
+    n_noise, draws
+        As for `extract`, for models that take noise.
     **options
         More for `extract`.
 
@@ -230,6 +240,8 @@ def extract_models(
     for level in () if noise_levels is None else np.atleast_1d(np.asarray(noise_levels, dtype=object)):
         check_level(level)
     one_of("conditioning", conditioning, CONDITIONINGS)
+    one_of("draws", draws, CHOICES["draws"])
+    whole_number("n_noise", n_noise, 1)
     stores = {}
     for name in models:
         try:
@@ -247,6 +259,8 @@ def extract_models(
             blocks="last_token" if text_alone else None,
             out=Path(out) / re.sub(r"[^\w.-]+", "-", name).strip("-"),
             noise_levels=noise_levels if model.takes_noise else None,
+            n_noise=n_noise if model.takes_noise else 1,
+            draws=draws if model.takes_noise else "mean",
             conditionings=own if model.reads_text else "none",
             pooling="flat" if set(model.select_blocks()) <= WHOLE else "mean",
             on_error=on_error,

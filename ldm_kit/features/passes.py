@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -87,9 +88,9 @@ def fill(request: Request, names: Sequence[str], arrays: dict[CellKey, Array]) -
     wanted = np.array([name in request.stimuli for name in names])
     again = request.on_nonfinite == "raise"
     missing = {key: missing_rows(array, again=again) & wanted for key, array in arrays.items()}
-    passes = {(key.noise_level, key.conditioning): np.zeros(len(names), dtype=bool) for key in missing}
+    passes = {key[1:]: np.zeros(len(names), dtype=bool) for key in missing}  # all blocks are watched in one
     for key, rows in missing.items():
-        passes[key.noise_level, key.conditioning] |= rows
+        passes[key[1:]] |= rows
     todo = sum(int(rows.sum()) for rows in passes.values())
     total = len(request.stimuli) * len(passes)
     logger.info("%s of %s passes are in the store, %s are missing.", total - todo, total, todo)
@@ -124,34 +125,40 @@ def _passes(
     where = [request.stimuli.index(name) for name in batch.names]
     for conditioning in request.conditionings:
         text: Text = {}
-        for level in request.noise_levels:
+        for level, draw in itertools.product(request.noise_levels, request.kept_draws):
             cells = [
                 key
                 for key, rows in missing.items()
-                if (key.noise_level, key.conditioning) == (level.level, conditioning.name)
-                and rows[batch.rows].any()
+                if key[1:] == (level.level, conditioning.name, draw) and rows[batch.rows].any()
             ]
             if cells:
                 text = text or conditioning.text(request.model, where, batch.images)
                 needed = np.flatnonzero(np.any([missing[key][batch.rows] for key in cells], axis=0))
                 part = batch.part(needed)
                 of_part = text if part is batch else {key: value[needed] for key, value in text.items()}
-                yield part, cells, _values(request, part, level, of_part, [key.block for key in cells])
+                samples = part.noise if draw is None else [part.noise[draw]]
+                values = _values(request, part, level, of_part, [key.block for key in cells], samples)
+                yield part, cells, values
 
 
 def _values(
-    request: Request, batch: _Batch, level: NoiseLevel, text: Text, blocks: Sequence[str]
+    request: Request,
+    batch: _Batch,
+    level: NoiseLevel,
+    text: Text,
+    blocks: Sequence[str],
+    samples: Sequence[torch.Tensor],
 ) -> list[Values]:
-    """Pool each block's output, averaged over the noise samples, and bring all to the CPU in one go."""
+    """Pool each block's output, averaged over these noise samples, and bring all to the CPU in one go."""
     sums: list[torch.Tensor] = []
-    for noise in batch.noise:
+    for noise in samples:
         noised = request.model.add_noise(batch.latents, noise, level)
         seen = request.model.watch(
             noised, level, text, blocks, keep=lambda t, layout: pool(t, layout, request.pooling)
         )
         found = [seen.seen[block] for block in blocks]
         sums = [total + new for total, new in zip(sums, found, strict=True)] if sums else found
-    means = [total / len(batch.noise) for total in sums] if len(batch.noise) > 1 else sums
+    means = [total / len(samples) for total in sums] if len(samples) > 1 else sums
     together = torch.cat([mean.flatten(1) for mean in means], dim=1).cpu().numpy()
     cuts = np.cumsum([mean[0].numel() for mean in means])[:-1]
     return [

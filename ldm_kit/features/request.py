@@ -23,6 +23,7 @@ CHUNK = 32  # stimuli in a chunk of a store's arrays
 NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 CHOICES = {
     "pooling": POOLINGS,
+    "draws": ("mean", "apart"),
     "posterior": ("mean", "sample"),
     "store_dtype": ("float32", "float16"),
     "on_nonfinite": ("raise", "skip"),
@@ -48,7 +49,7 @@ class Request:
     batch_size : int
     fingerprints, refused : dict of str to str
         Of the stimuli; why others cannot be read.
-    model, out, pooling, seed, template, timesteps, n_noise, posterior, store_dtype, on_nonfinite, on_error, repair, progress
+    model, out, pooling, seed, template, timesteps, n_noise, draws, posterior, store_dtype, on_nonfinite, on_error, repair, progress
         As for `extract`.
     """
 
@@ -63,6 +64,7 @@ class Request:
     template: str
     timesteps: str
     n_noise: int
+    draws: str
     posterior: str
     store_dtype: str
     on_nonfinite: str
@@ -96,7 +98,7 @@ class Request:
             )
         check_template(given["template"])
         given["seed"] = whole_number("seed", given["seed"], 0)
-        given["n_noise"] = _checked_n_noise(given["n_noise"], model)
+        given["n_noise"] = _checked_n_noise(given["n_noise"], given["draws"], model)
         given["batch_size"] = _checked_batch_size(given["batch_size"], model)
         if given["posterior"] == "sample" and model.preprocessing.get("posterior", "none") == "none":
             raise BadInputError(
@@ -118,9 +120,16 @@ class Request:
         given["conditionings"] = tuple(conditionings_for(conditionings, model, stimuli, **of_text))
         return cls(**given)
 
+    @property
+    def kept_draws(self) -> tuple[int | None, ...]:
+        """The noise samples that have cells of their own; None stands for the mean over all."""
+        return tuple(range(self.n_noise)) if self.draws == "apart" else (None,)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the identity of a store as plain data; what is not in it is the store's grid, or changes no number."""
         sampled = {"posterior": self.posterior} if self.posterior != "mean" else {}
+        # Noise samples that are kept apart are part of the grid.
+        noise = {"draws": "apart"} if self.draws == "apart" else {"n_noise": self.n_noise}
         return {
             **self.model.identity.as_dict(),
             "dataset": self.stimuli.dataset,
@@ -130,13 +139,20 @@ class Request:
             "template": self.template,
             "unconditional": self.model.unconditional,  # what the conditioning "none" stands for
             "timesteps": self.timesteps,
-            "n_noise": self.n_noise,
+            **noise,
             "store_dtype": self.store_dtype,
         }
 
     def check_same(self, stored: Mapping[str, Any], where: str) -> None:
         """Raise if the store at `where` was made by another request; name every field that differs."""
         here = self.as_dict()
+        there = stored.get("draws", "mean")
+        if there != self.draws:
+            raise MismatchError(
+                f"The store {where!r} was made with draws={there!r}, and draws={self.draws!r} is asked for here "
+                "(`store.draws` lists noise samples that are kept apart, and is empty where features are their mean). Choose "
+                f"another `out`, or ask for draws={there!r}{'; its `mean_of_draws()` averages them' * (there == 'apart')}."
+            )
         differences = [
             f"{name} is {stored.get(name)!r} there and {here.get(name)!r} here"
             for name in {**stored, **here}
@@ -162,10 +178,14 @@ def _names(parameter: str, given: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _checked_n_noise(n_noise: Any, model: OpenedModel) -> int:
+def _checked_n_noise(n_noise: Any, draws: str, model: OpenedModel) -> int:
     """Check the number of noise samples; several would change nothing but the bill for a model that takes no noise."""
     if whole_number("n_noise", n_noise, 1) > 1 and not model.takes_noise:
         raise BadInputError(f"n_noise={n_noise}: {model.identity.model!r} takes no noise. Leave it at 1.")
+    if draws == "apart" and not model.takes_noise:
+        raise BadInputError(
+            f"draws='apart': {model.identity.model!r} takes no noise, so it has no noise samples. Leave it at 'mean'."
+        )
     return int(n_noise)
 
 

@@ -1,4 +1,4 @@
-"""The feature store: one labelled array per block × noise level × conditioning, in zarr, and views of it."""
+"""The feature store: one labelled array per block × noise level × conditioning (× noise sample), in zarr, and views of it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ from ldm_kit.features.store_files import (
     read,
 )
 
+NOT_APART = (
+    "this store shows no noise samples of their own; its features are of one, or the mean of several. `extract` keeps them "
+    "with draws='apart'."
+)
+
 
 class FeatureStore:
     """Read features that `extract` wrote.
@@ -55,13 +60,14 @@ class FeatureStore:
 
     Notes
     -----
-    On disk it is a plain zarr v3 hierarchy, ``BLOCK/LEVEL/CONDITIONING``, each array (stimuli, channels)
+    On disk it is a plain zarr v3 hierarchy, ``BLOCK/LEVEL/CONDITIONING``, and below that ``DRAW``, the number of a noise
+    sample, if `extract` kept them apart. Each array is (stimuli, channels)
     in float32 or float16 with zstd and a checksum (crc32c), in chunks of 32 stimuli; with ``pooling="tokens"`` (stimuli, tokens,
     channels), with ``"none"`` (stimuli, channels, y, x) for maps. Dimensions are named, per block but for
     ``stimulus``. A row of NaN was not computed yet, one of infinity was computed and not finite. The root's
     attribute ``ldm_kit`` holds the request, the stimuli's names, concepts and fingerprints, the prompts,
     images that were refused and the package versions; each array's attributes hold its block, depth,
-    noise level, timestep, sigma, signal share, conditioning and pooling. So it can be read without ldm_kit:
+    noise level, timestep, sigma, signal share, conditioning, pooling and, if it has one, draw. So it can be read without ldm_kit:
 
     >>> zarr.open_array("features/mid_block/0.3/none", mode="r").shape
     (4, 128)
@@ -75,7 +81,9 @@ class FeatureStore:
     ) -> None:
         self._group, self.where = group, where
         self._about = description(group, where, sealed=False)  # as often as a store is selected from
-        self._keys = tuple(_keys_in(group, self._about["prompts"]) if keys is None else keys)
+        found = _keys_in(group, self._about["prompts"]) if keys is None else keys
+        # the arrays that each cell shown is the mean of
+        self._arrays_of: dict[CellKey, tuple[CellKey, ...]] = {key: (key,) for key in found}
         refused = self._about.get("refused", {})
         names = self._about["stimuli"]["names"]
         # the row of each name in the arrays
@@ -139,23 +147,28 @@ class FeatureStore:
         return dict(self._about.get("refused", {}))
 
     def cells(self) -> tuple[CellKey, ...]:
-        """Keys of all arrays: by depth, then noise level, then conditioning."""
-        return self._keys
+        """Keys of all arrays: by depth, then noise level, conditioning and draw."""
+        return tuple(self._arrays_of)
 
     @property
     def blocks(self) -> tuple[str, ...]:
         """Blocks, in network order."""
-        return tuple(dict.fromkeys(key.block for key in self._keys))
+        return tuple(dict.fromkeys(key.block for key in self._arrays_of))
 
     @property
     def noise_levels(self) -> tuple[float, ...]:
         """Noise levels, ascending."""
-        return tuple(sorted({key.noise_level for key in self._keys}))
+        return tuple(sorted({key.noise_level for key in self._arrays_of}))
 
     @property
     def conditionings(self) -> tuple[str, ...]:
         """Conditionings, in the order in which they were first requested."""
-        return tuple(dict.fromkeys(key.conditioning for key in self._keys))
+        return tuple(dict.fromkeys(key.conditioning for key in self._arrays_of))
+
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """Numbers of the noise samples that have cells of their own, ascending; none where features are their mean."""
+        return tuple(sorted({key.draw for key in self._arrays_of if key.draw is not None}))
 
     def prompts(self, conditioning: str) -> tuple[str, ...]:
         """Give the prompt of each stimulus under a conditioning."""
@@ -167,11 +180,18 @@ class FeatureStore:
         return tuple(prompts[conditioning][row] for row in self._row_of.values())
 
     def labels(self, key: CellKey) -> dict[str, Any]:
-        """Give the columns of the tidy table that describe the array at `key`."""
-        attributes = dict(self._array(key).attrs)
-        request = self._about["request"]
+        """Give the columns of the tidy table that describe the array at `key`.
+
+        There is a `draw` if the cell is of one noise sample, and an `n_noise` if it is a mean over several.
+        """
+        key = key if key in self._arrays_of else self._find(key)
+        arrays, request = self._arrays_of[key], self._about["request"]
+        attributes = dict(self._array(arrays[0]).attrs)
         shared = {"model": request["model"], "dataset": request["dataset"], "seed": request["seed"]}
-        return {**shared, **attributes}
+        averaged = len(arrays) if key not in arrays else request.get("n_noise", 1)
+        if key.draw is None:
+            attributes.pop("draw", None)
+        return {**shared, **attributes, **({"n_noise": averaged} if averaged > 1 else {})}
 
     def table(self) -> pd.DataFrame:
         """List what is there: one row an array, with its labels, shape, share computed, rows not finite.
@@ -182,10 +202,10 @@ class FeatureStore:
         True
         """
         rows = []
-        for key in self._keys:
+        for key, arrays in self._arrays_of.items():
             first = self._first(key)
             counts = {"done": 1 - np.isnan(first).mean(), "not_finite": int(np.isinf(first).sum())}
-            shape = self._array(key).shape[1:]
+            shape = self._array(arrays[0]).shape[1:]
             rows.append({**self.labels(key), "n": len(self), "shape": shape, **counts})
         return pd.DataFrame(rows)
 
@@ -195,19 +215,24 @@ class FeatureStore:
         Returns
         -------
         pandas.DataFrame
-            One row a bad chunk: block, noise_level, conditioning, file, problem. Empty if all are sound.
+            One row a bad chunk: block, noise_level, conditioning, draw if they are apart, file, problem. Empty if all
+            are sound.
 
         Examples
         --------
         >>> store.verify().empty
         True
         """
+        keys = [key for arrays in self._arrays_of.values() for key in arrays]
         rows = [
             {**key._asdict(), "file": file, "problem": problem_of(problem)}
-            for key in self._keys
+            for key in keys
             for file, problem in bad_chunks(self._array(key))
         ]
-        return pd.DataFrame(rows, columns=[*CellKey._fields, "file", "problem"])
+        fields = [
+            field for field in CellKey._fields if field != "draw" or any(k.draw is not None for k in keys)
+        ]
+        return pd.DataFrame(rows, columns=[*fields, "file", "problem"])
 
     def finite(self) -> FeatureStore:
         """Show only the stimuli whose activations were finite in every cell shown (see `extract`'s `on_nonfinite`).
@@ -219,7 +244,7 @@ class FeatureStore:
         True
         """
         bad = np.zeros(len(self), dtype=bool)
-        for key in self._keys:
+        for key in self._arrays_of:
             bad |= np.isinf(self._first(key))
         return self.select(names=np.array(self.names)[~bad].tolist())
 
@@ -227,31 +252,41 @@ class FeatureStore:
         return len(self._row_of)
 
     def __repr__(self) -> str:
+        draws = f" × {len(self.draws)} noise samples" if self.draws else ""
         return (
             f"FeatureStore({len(self)} stimuli × {len(self.blocks)} blocks × {len(self.noise_levels)} noise levels "
-            f"× {len(self.conditionings)} conditionings of {self._about['request']['model']}, in {self.where})"
+            f"× {len(self.conditionings)} conditionings{draws} of {self._about['request']['model']}, in {self.where})"
         )
 
     # Getting at it --------------------------------------------------------------------------------
 
-    def __getitem__(self, key: tuple[str, float, str]) -> npt.NDArray[np.floating]:
+    def __getitem__(
+        self, key: tuple[str, float, str] | tuple[str, float, str, int | None]
+    ) -> npt.NDArray[np.floating]:
         """Return the array of one cell, (n, channels), rows as in `names`.
+
+        Parameters
+        ----------
+        key : CellKey or tuple
+            Block, noise level, conditioning and, if the store shows several noise samples, draw.
 
         Raises
         ------
         UnknownNameError
-            If there is no such block, noise level or conditioning; the nearest come first.
+            If there is no such block, noise level, conditioning or draw; the nearest come first.
         MismatchError
             If some of its stimuli were never computed.
         BadInputError
-            If one of its files is damaged.
+            If one of its files is damaged, or no draw is named where there are several.
         """
-        array = self._shown(read(self._array(self._find(key))))
+        found = self._find(key)
+        arrays = [self._shown(read(self._array(one))) for one in self._arrays_of[found]]
+        array = arrays[0] if len(arrays) == 1 else np.asarray(np.mean(arrays, axis=0, dtype=np.float32))
         missing = np.isnan(array.reshape(len(array), -1)[:, 0])
         if missing.any():
             first = self.names[int(np.flatnonzero(missing)[0])]
             raise MismatchError(
-                f"{int(missing.sum())} of {len(self)} stimuli have no features at {tuple(key)} yet, the first is "
+                f"{int(missing.sum())} of {len(self)} stimuli have no features at {found.path!r} yet, the first is "
                 f"{first!r}. Run the same `lk.extract` again: it computes only what is missing. Or show fewer: "
                 "`store.select(names=…)`."
             )
@@ -264,6 +299,7 @@ class FeatureStore:
         noise_levels: float | Sequence[float] | None = None,
         conditionings: str | Sequence[str] | None = None,
         names: Iterable[str] | None = None,
+        draws: int | Sequence[int] | None = None,
     ) -> FeatureStore:
         """Show a part of the store; nothing is copied.
 
@@ -273,20 +309,27 @@ class FeatureStore:
             What to keep; None keeps all.
         names : iterable of str, optional
             Stimuli to keep, in this order; what is named twice is shown once.
+        draws : int or sequence of int, optional
+            Noise samples to keep, of those in `draws`.
 
         Raises
         ------
         UnknownNameError
             For anything that is not there.
+        BadInputError
+            If `draws` is given and the noise samples are not apart.
         """
-        keys = list(self._keys)
-        wanted = {"block": blocks, "noise_level": noise_levels, "conditioning": conditionings}
+        if draws is not None and not self.draws:
+            raise BadInputError(f"draws={draws!r}: {NOT_APART}")
+        keys = list(self._arrays_of)
+        wanted = {"block": blocks, "noise_level": noise_levels, "conditioning": conditionings, "draw": draws}
         for field, values in wanted.items():
             if values is not None:
-                there = sorted({getattr(key, field) for key in self._keys})
+                there = sorted({getattr(key, field) for key in self._arrays_of})
                 matched = {_match(field.replace("_", " "), value, there) for value in as_list(values)}
                 keys = [key for key in keys if getattr(key, field) in matched]
         view = FeatureStore(self._group, self.where, keys)
+        view._arrays_of = {key: self._arrays_of[key] for key in keys}
         chosen = self.names if names is None else tuple(names)
         for name in chosen:
             if name not in self._row_of:
@@ -325,24 +368,76 @@ class FeatureStore:
             raise BadInputError("Two stimuli would bear the same name. Give each its own.")
         return view
 
-    def _find(self, key: tuple[str, float, str]) -> CellKey:
-        if not isinstance(key, tuple) or len(key) != 3:
+    def mean_of_draws(self) -> FeatureStore:
+        """Show the mean over the noise samples, for a store that has them apart; another is returned as it is.
+
+        The means are what `extract` gives with ``draws="mean"``, but for rounding. They are taken as a cell is read.
+
+        Raises
+        ------
+        BadInputError
+            If the cells shown do not all have the same noise samples.
+
+        Examples
+        --------
+        >>> ask = {"blocks": "mid_block", "noise_levels": [0.9], "n_noise": 2, "progress": False}
+        >>> store = lk.extract(model, data.stimuli[:4], draws="apart", **ask)
+        >>> store.draws, store["mid_block", 0.9, "none", 1].shape
+        ((0, 1), (4, 128))
+        >>> mean = lk.extract(model, data.stimuli[:4], draws="mean", **ask)
+        >>> np.allclose(store.mean_of_draws()["mid_block", 0.9, "none"], mean["mid_block", 0.9, "none"], atol=1e-5)
+        True
+        """
+        draws = self.draws
+        if not draws:
+            return self
+        view = self.select()
+        view._arrays_of = {}
+        for key in self._arrays_of:
+            mean = key._replace(draw=None)
+            view._arrays_of[mean] = (*view._arrays_of.get(mean, ()), key)
+        for mean, keys in view._arrays_of.items():
+            if len(keys) < len(draws):
+                raise BadInputError(
+                    f"{mean.path!r} has noise samples {[key.draw for key in keys]}, other cells have {list(draws)}. Extract "
+                    "the rest, or show those that all have: `store.select(draws=…)`."
+                )
+        return view
+
+    def _find(self, key: tuple[Any, ...]) -> CellKey:
+        if not isinstance(key, tuple) or len(key) not in (3, 4):
             raise BadInputError(
-                f"A cell is named by three things, store[block, noise_level, conditioning]; got {key!r}."
+                "A cell is named by three things, store[block, noise_level, conditioning], or by four, with the draw, if "
+                f"its noise samples are apart; got {key!r}."
             )
         block = _match("block", key[0], self.blocks)
         level = _match("noise level", key[1], self.noise_levels)
         conditioning = _match("conditioning", key[2], self.conditionings)
-        found = CellKey(block, level, conditioning)
-        if found not in self._keys:
+        found = CellKey(block, level, conditioning, self._find_draw(key[3] if len(key) == 4 else None))
+        if found not in self._arrays_of:
             raise unknown_name(
-                "cell", found.path, [k.path for k in self._keys], "`store.table()` lists what is there."
+                "cell", found.path, [k.path for k in self._arrays_of], "`store.table()` lists what is there."
             )
         return found
 
+    def _find_draw(self, draw: int | None) -> int | None:
+        """Match the draw that a key names; it may be left out if there is just one."""
+        draws = self.draws
+        if draw is None and len(draws) > 1:
+            raise BadInputError(
+                f"The store shows the noise samples {', '.join(map(str, draws))}, each in cells of its own: name one, "
+                "store[block, noise_level, conditioning, draw], or take their mean, store.mean_of_draws()."
+            )
+        if draw is None:
+            return draws[0] if draws else None
+        if not draws:
+            raise BadInputError(f"Draw {draw!r}: {NOT_APART}")
+        return int(_match("draw", draw, draws))
+
     def _first(self, key: CellKey) -> npt.NDArray[np.floating]:
         """Read one number a stimulus shown: NaN where nothing was computed, infinity where it was not finite."""
-        return self._shown(first_column(self._array(key)))
+        found = [self._shown(first_column(self._array(one))) for one in self._arrays_of[key]]
+        return found[0] if len(found) == 1 else np.sum(found, axis=0, dtype=np.float32)
 
     def _shown(self, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Pick the rows of the stimuli shown; those that joined the store later than an array grew are NaN."""
@@ -467,17 +562,19 @@ def _match(kind: str, given: Any, there: Sequence[Any]) -> Any:
 
 
 def _keys_in(group: zarr.Group, conditionings: Iterable[str]) -> list[CellKey]:
-    """Find all cells by the arrays' own attributes: in network order, then by noise level, then by conditioning."""
+    """Find all cells by the arrays' own attributes: in network order, then by noise level, conditioning and draw."""
     order = list(conditionings)
-    found: list[tuple[int, float, int, CellKey]] = []
+    found: list[tuple[int, float, int, int, CellKey]] = []
     for _, member in group.members(max_depth=None):
         if isinstance(member, zarr.Array):
             problem = label_problem(member)
             if problem:
                 raise damaged(file_of(member, "zarr.json"), problem)
-            labels: Any = member.attrs
-            key = CellKey(labels["block"], float(labels["noise_level"]), labels["conditioning"])
-            found.append((labels["depth"], key.noise_level, order.index(key.conditioning), key))
+            labels: Any = dict(member.attrs)
+            key = CellKey.of({**labels, "noise_level": float(labels["noise_level"])})
+            found.append(
+                (labels["depth"], key.noise_level, order.index(key.conditioning), key.draw or 0, key)
+            )
     return [key for *_, key in sorted(found)]
 
 

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2  # 1 had no checksums
 LABELS = ("block", "depth", "noise_level", "timestep", "sigma", "conditioning", "pooling")
+DEPTH = 4  # of the hierarchy: block, noise level, conditioning and, where they are kept apart, noise sample
 SAME_LEVEL = 1e-6  # noise levels closer than this are one: a path names six digits
 NOT_FINITE = (
     np.inf
@@ -49,16 +50,23 @@ Node = TypeVar("Node", zarr.Group, zarr.Array[Any])
 
 
 class CellKey(NamedTuple):
-    """What names one array of a store."""
+    """What names one array of a store; `draw` is the noise sample's number, from 0, where they are kept apart."""
 
     block: str
     noise_level: float
     conditioning: str
+    draw: int | None = None
 
     @property
     def path(self) -> str:
-        """The array's path in the zarr hierarchy, e.g. ``up_blocks.1/0.3/label``."""
-        return f"{self.block}/{self.noise_level:.6g}/{self.conditioning}"
+        """The array's path in the zarr hierarchy, e.g. ``up_blocks.1/0.3/label`` or ``up_blocks.1/0.3/label/0``."""
+        cell = f"{self.block}/{self.noise_level:.6g}/{self.conditioning}"
+        return cell if self.draw is None else f"{cell}/{self.draw}"
+
+    @classmethod
+    def of(cls, labels: Mapping[str, Any]) -> CellKey:
+        """Return the key of the array with these attributes."""
+        return cls(labels["block"], labels["noise_level"], labels["conditioning"], labels.get("draw"))
 
 
 # Begun and grown --------------------------------------------------------------------------------------
@@ -131,7 +139,7 @@ def _sweep(path: Path) -> None:
     """Delete what a killed write left behind: half-written files, and folders that hold nothing yet."""
     for orphan in path.rglob("*.partial"):
         orphan.unlink(missing_ok=True)
-    for depth in ("*/*/*", "*/*", "*"):
+    for depth in ("*/*/*/*", "*/*/*", "*/*", "*"):
         for folder in path.glob(depth):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -225,10 +233,11 @@ def _arrays(group: zarr.Group, request: Request, n: int) -> dict[CellKey, Array]
     """Open, make or lengthen to `n` stimuli the array of every cell of a request."""
     table: Any = request.model.blocks().set_index("block")
     cells = [
-        (CellKey(block, level.level, conditioning.name), level)
+        (CellKey(block, level.level, conditioning.name, draw), level)
         for block in request.blocks
         for level in request.noise_levels
         for conditioning in request.conditionings
+        for draw in request.kept_draws
     ]
     _make_groups(group, [key for key, _ in cells])
     arrays = {}
@@ -242,6 +251,7 @@ def _arrays(group: zarr.Group, request: Request, n: int) -> dict[CellKey, Array]
             "signal_share": level.signal_share,
             "conditioning": key.conditioning,
             "pooling": request.pooling,
+            **({} if key.draw is None else {"draw": key.draw}),
         }
         shape = pooled_shape(table.loc[key.block, "shape"], request.pooling)
         array = _opened_array(group, key, (n, *shape), request)
@@ -260,11 +270,11 @@ def _make_groups(group: zarr.Group, keys: Iterable[CellKey]) -> None:
     """
     made: dict[str, Any] = {"": group}
     for key in keys:
-        level = key.path.rpartition("/")[0]
-        for path, parent in ((key.block, ""), (level, key.block)):
+        names = key.path.split("/")[:-1]
+        for depth, name in enumerate(names):
+            parent, path = "/".join(names[:depth]), "/".join(names[: depth + 1])
             if path in made:
                 continue
-            name = path.rpartition("/")[2]
             try:
                 made[path] = made[parent][name]
             except KeyError:
@@ -403,7 +413,7 @@ def label_problem(array: Array) -> str:
     lacking = [name for name in LABELS if name not in about]
     if lacking:
         return f"its attributes lack {lacking[0]!r}"
-    if CellKey(about["block"], about["noise_level"], about["conditioning"]).path != array.path:
+    if CellKey.of(about).path != array.path:
         return "its attributes are those of another array"
     if array.shape[1:] != array.chunks[1:]:
         return f"a stimulus has the shape {array.shape[1:]}, and in its chunks {array.chunks[1:]}"
@@ -472,16 +482,18 @@ def check_metadata(path: Path, *, thorough: bool = False, sweep: bool = False) -
     Zarr's own errors do not name the file; `thorough` finds, more slowly, all that zarr would stumble over. With
     `sweep` damaged ones are deleted, except the root's.
     """
-    arrays = 0
-    for folder in (path, *(entry for depth in ("*", "*/*", "*/*/*") for entry in path.glob(depth))):
-        file = folder / "zarr.json"
+    arrays, folders = 0, [path]
+    for folder in folders:  # it grows: breadth first, down to the arrays
+        file, depth = folder / "zarr.json", len(folder.relative_to(path).parts)
+        kind, problem = _kind_of(file, thorough) if file.exists() else ("", "")
+        if kind != "array" and depth < DEPTH:
+            folders += [entry for entry in folder.glob("*") if entry.is_dir()]
         if not file.exists():
             # Groups are made before what they hold, so this was lost, and zarr would not see what lies below.
             # A folder of somebody else's, in which nothing of a store lies, is left alone.
             if folder != path and not sweep and ((folder / "c").is_dir() or any(folder.rglob("zarr.json"))):
                 raise damaged(file, "it is missing")
             continue
-        kind, problem = _kind_of(file, thorough)
         arrays += kind == "array"
         if problem and folder == path:
             raise damaged(file, problem, MEND_ROOT)

@@ -45,7 +45,7 @@ class ProbesView(Explorer):
     Parameters
     ----------
     store : FeatureStore
-        That the probes were fitted on.
+        That the probes were fitted on. Of noise samples that are apart the mean is shown.
     data : Dataset
         With triplets; its `default_embedding`, where it has one, is what block and probe are set beside.
     result : ProbeResult
@@ -90,6 +90,7 @@ class ProbesView(Explorer):
             raise BadInputError(
                 "The result's probes were fitted on none of the store's stimuli. Pass the store that was cross-validated."
             )
+        store = store.mean_of_draws()
         self._store, self._data, self._result = store, data, result
         best = result.summary().nlargest(1, "accuracy").iloc[0]
         start = store.names[0] if stimulus is None else data.stimuli.names[data.stimuli.index(stimulus)]

@@ -61,7 +61,8 @@ class PromptGains(Explorer):
     data : Dataset
         With triplets.
     store : FeatureStore
-        With the conditioning "none", and any others; new prompts get its blocks, noise levels and seed.
+        With the conditioning "none", and any others; new prompts get its blocks, noise levels, seed and noise samples. Of
+        noise samples that are apart the mean is shown.
     metric : str
         As for `odd_one_out`.
     block : str, optional
@@ -109,6 +110,8 @@ class PromptGains(Explorer):
             raise BadInputError(
                 "The store has no features without a prompt. Extract conditioning 'none' as well."
             )
+        self._draws = store.draws
+        store = store.mean_of_draws()
         self._model, self._data, self._store, self._metric = model, data, store, metric
         if home is None:
             self._temporary = tempfile.TemporaryDirectory()  # goes when the explorer goes
@@ -208,7 +211,7 @@ class PromptGains(Explorer):
         folder = self._home / hashlib.sha256(template.encode()).hexdigest()[:12]
         for start in range(0, len(stimuli), SLICE):
             yield 0.9 * start / len(stimuli), f"Extracting: {start} of {len(stimuli)} images …"
-            store = extract(
+            extract(
                 self._model,
                 stimuli[start : start + SLICE],
                 blocks=list(self._store.blocks),
@@ -217,12 +220,19 @@ class PromptGains(Explorer):
                 out=folder,
                 pooling=self._store.request["pooling"],
                 seed=self._store.request["seed"],
+                n_noise=max(self._draws) + 1 if self._draws else self._store.request["n_noise"],
+                draws="apart" if self._draws else "mean",
                 template=template,
                 progress=False,
             )
-        self._extracted[template] = FeatureStore.open(folder).select(
-            blocks=store.blocks, noise_levels=store.noise_levels, conditionings="label", names=stimuli.names
+        found = FeatureStore.open(folder).select(
+            blocks=self._store.blocks,
+            noise_levels=self._store.noise_levels,
+            conditionings="label",
+            names=stimuli.names,
+            draws=self._draws or None,
         )
+        self._extracted[template] = found.mean_of_draws()
 
     def _features(self, state: State) -> FeatureStore:
         if state.conditioning == OWN:

@@ -49,6 +49,7 @@ class WhereIsTheHuman(Explorer):
     Parameters
     ----------
     store : FeatureStore
+        Of noise samples that are apart the mean is shown.
     data : Dataset
         With triplets; categories and an embedding, where there are, give the profiles.
     metric : str
@@ -99,6 +100,7 @@ class WhereIsTheHuman(Explorer):
     ) -> None:
         if data.triplets is None:
             raise BadInputError(f"The dataset {data.name!r} has no triplets, so nothing can be aligned.")
+        store = store.mean_of_draws()
         self._store, self._data, self._metric = store.select(names=data.triplets.names), data, metric
         self._triplets, self._n_folds, self._seed = data.triplets, n_folds, seed
         if table is None:
