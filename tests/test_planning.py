@@ -50,6 +50,7 @@ def test_moments_are_those_of_a_loop_over_all_pairs() -> None:
     np.testing.assert_allclose(variances._moments(values, triplets, np.zeros(60, int))[:2], alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", [1, 3])
 def test_estimates_are_unbiased(draws: int) -> None:
     """On average, they are the variances of the simulation: before those below zero become 0."""
@@ -68,6 +69,7 @@ def test_estimates_are_unbiased(draws: int) -> None:
     assert (error[:3] < np.multiply(truth[:3], [0.07, 0.01, 0.07])).all()  # a wrong factor would be seen
 
 
+@pytest.mark.slow
 def test_the_model_foretells_how_far_means_scatter() -> None:
     model = lk.VarianceModel(9 * OBJECT**2, 3 * OBJECT**2 + REST**2, PERSON**2)
     for n, t, p in ((20, 300, 10), (60, 150, 40)):

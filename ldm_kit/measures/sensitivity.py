@@ -53,7 +53,9 @@ def crossed_logistic(scores: npt.ArrayLike, triplets: Triplets) -> pd.DataFrame:
     Mean-field variational Bayes treats effects as independent, so its interval of the mean is that for *these* objects and
     people, and far too narrow. The interval here is Wald's, as lme4 gives it: the mean's variance from the joint information
     of mean and effects at the estimated SDs, with Student's t for the fewer of objects and people, minus 1. It takes the SDs as
-    known. Their priors are log-normal with median 1 and SD 1 of the logarithm, which pulls small SDs of few people upward.
+    known. Their priors are log-normal with median 1 and SD 1 of the logarithm. Variational Bayes is known to underestimate SDs;
+    here the priors outweigh that: of simulated 0.3 and 0.4 (objects, people; 1000 triplets, 60 objects, 30 people) it found
+    0.30 and 0.42 on average, of 0.1 and 0.2 it found 0.16 and 0.27. The interval is then a little too wide.
 
     Examples
     --------

@@ -13,7 +13,7 @@ AXES = {"n_people": "people", "n_triplets": "triplets judged in all", "n_draws":
 OTHERS = {
     "n_people": "{} people",
     "n_triplets": "{} triplets",
-    "n_draws": "{} noise sample(s)",
+    "n_draws": "{} noise samples",
     "n_objects": "{} objects",
 }
 DASHES = ("solid", "dash", "dot")
@@ -67,7 +67,9 @@ def study_plan(table: pd.DataFrame, x: str = "n_people") -> go.Figure:
         else f"Would an effect of {effect:g} be found?"
     )
     fixed = [
-        form.format(table[name].iloc[0]) for name, form in OTHERS.items() if name != x and _same(table[name])
+        form.format(table[name].iloc[0])
+        for name, form in OTHERS.items()
+        if name != x and _same(table[name]) and (name, table[name].iloc[0]) != ("n_draws", 1)
     ]
     each = (table["n_triplets"] / table["n_people"]).dropna().unique()
     if x != "n_draws" and len(each) == 1 and not _same(table["n_triplets"]):
@@ -92,7 +94,9 @@ def study_plan(table: pd.DataFrame, x: str = "n_people") -> go.Figure:
     fig.update_xaxes(
         title=AXES[x], type="log", tickvals=ticks, ticktext=[f"{one:,}" for one in ticks], minor_ticks=""
     )
-    fig.update_yaxes(title=name, rangemode="tozero", tickformat=".2f" if value == "power" else None)
+    fig.update_yaxes(title=name, rangemode="tozero")
+    if value == "power":
+        fig.update_yaxes(range=[0, 1.02])
     fig.update_layout(legend_title_text="objects", showlegend=True)
     return fig
 
