@@ -25,6 +25,7 @@ from .metrics import (
     METRICS as METRICS,
     similarity as similarity,
 )
+from .planning import plan_study as plan_study
 from .probes import (
     KernelProbe as KernelProbe,
     LinearProbe as LinearProbe,
@@ -35,7 +36,12 @@ from .readout import (
     dimension_regression as dimension_regression,
 )
 from .simultaneous import max_t_test as max_t_test
+from .sensitivity import crossed_logistic as crossed_logistic
 from .statistics import score_interval as score_interval
+from .variances import (
+    VarianceModel as VarianceModel,
+    fit_variances as fit_variances,
+)
 from .zero_shot import (
     CHANCE as CHANCE,
     accuracy_by_category as accuracy_by_category,
