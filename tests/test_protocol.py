@@ -98,7 +98,7 @@ def deviations(out: Path) -> list[str]:
 def test_the_hash_is_of_what_is_run_and_asked_and_of_nothing_else(protocol: Path, tmp_path: Path) -> None:
     whole = hash_of(protocol)
     save(protocol, dict(reversed(PROTOCOL.items())))
-    edit(protocol, lambda content: content.update(registered={"on": "2030-01-01", "where": "a register"}))
+    edit(protocol, lambda content: content.update(registered={"date": "2030-01-01", "where": "a register"}))
     edit_cell(tmp_path / "a.ipynb", lambda read: read.cells.append(new_markdown_cell("A note.")))
     edit_cell(tmp_path / "a.ipynb", lambda read: read.cells[0].outputs.append(new_output("stream", text="3")))
     assert hash_of(protocol) == whole

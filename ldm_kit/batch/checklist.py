@@ -47,7 +47,7 @@ def checklist(
     >>> table = pd.DataFrame({"judgements": "simulated", "n_triplets": [90, 90], "estimand": "new objects"})
     >>> told = checklist({"alignment": table}, {})
     >>> told["choices"], told["people"], told["noise ceiling"]
-    ('90 (alignment)', 'none: simulated observers', 'not told')
+    ('90 (alignment)', 'none: simulated observers (alignment)', 'not told')
     """
     return {
         "judgements": _by_table(tables, lambda table: _texts(table, "judgements"))

@@ -38,7 +38,7 @@ def freeze(path: str | os.PathLike[str]) -> Path:
     path : path-like
         A series' YAML (see `read_series`) with ``hypotheses``: a list of ``name``, ``statement``, ``run``, and either
         ``finding`` or ``table``, the name under which that run will record the answer; optionally ``margin``, a number.
-        ``exclusions`` is an optional list of sentences; ``registered`` may say ``on``, ``where`` and ``sha256``.
+        ``exclusions`` is an optional list of sentences; ``registered`` may say ``date``, ``where`` and ``sha256``.
 
     Returns
     -------
@@ -85,10 +85,11 @@ def read_protocol(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> read_protocol("notebooks/demo.yaml")
+    >>> from ldm_kit.files import find_notebook
+    >>> read_protocol(find_notebook("demo.yaml", ""))
     Traceback (most recent call last):
     ...
-    ldm_kit.errors.BadInputError: 'notebooks/demo.yaml' is not frozen. ...
+    ldm_kit.errors.BadInputError: ...demo.yaml' is not frozen. ...
     """
     path = Path(path)
     if path.suffix == ".ipynb" or (path.is_file() and not _copy_of(path).exists()):

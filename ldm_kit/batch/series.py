@@ -30,7 +30,7 @@ SERIES_KEYS = {
 RUN_KEYS = {"notebook": str, "name": str, "parameters": dict, "grid": dict, "timeout": int}
 # What a protocol says of a hypothesis, and of where its hash was registered; see `protocol.py`.
 HYPOTHESIS_KEYS = {"name": str, "statement": str, "run": str, "finding": str, "table": str, "margin": float}
-REGISTERED_KEYS = ("on", "where", "sha256")
+REGISTERED_KEYS = ("date", "where", "sha256")  # YAML takes a bare `on` for true
 MUST: dict[type, str] = {
     str: "be text: put it in quotes",
     dict: "map names to values: {seed: 1}",
