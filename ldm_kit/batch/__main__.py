@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ldm_kit.batch.protocol import freeze, read_protocol, summary_lines
 from ldm_kit.batch.report import Report, build_report
 from ldm_kit.batch.run import Outcome, exit_code, run_series, say
 
@@ -40,7 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Run a series of notebooks (YAML), or one, through papermill, and build the report.",
         epilog="Exit code: 0 all went well, 1 a notebook failed, 2 the input cannot be used, 130 stopped by Ctrl-C.",
     )
-    parser.add_argument("path", help="a series, e.g. notebooks/demo.yaml, or a notebook")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("path", nargs="?", help="a series, e.g. notebooks/demo.yaml, or a notebook")
+    what.add_argument("--freeze", metavar="FILE", help="freeze a series that names hypotheses; nothing runs")
+    what.add_argument(
+        "--protocol", metavar="FILE", help="run a frozen series; the report names each deviation"
+    )
     parser.add_argument("--out", help="where results go (default: outputs/NAME)")
     parser.add_argument(
         "-p",
@@ -54,10 +60,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=int, metavar="SECONDS", help="how long one cell may take")
     add_choice_of_runs(parser)
     options = vars(parser.parse_args(arguments))
-    path = options.pop("path")
+    path, frozen, freezing = options.pop("path"), options.pop("protocol"), options.pop("freeze")
+    if freezing:
+        if any(options.values()):
+            parser.error("--freeze freezes the file as it is: it takes no other option")
+        return exit_code(lambda: _freeze(freezing))
+    path, options["protocol"] = path or frozen, frozen is not None
     out = Path(options.pop("out") or Path("outputs") / Path(path).stem)
     options["parameters"] = dict(options.pop("parameter"))
     return exit_code(lambda: run_and_report(path, out, **options))
+
+
+def _freeze(path: str) -> int:
+    copy = freeze(path)
+    about = read_protocol(path)
+    say(f"Frozen on {about['on']} as {copy}:")
+    say(f"sha256 {about['sha256']}")
+    say(
+        "Keep that file with the other, and register the hash where it gets a date, before anything runs. Then:"
+    )
+    say(f"python -m ldm_kit.batch --protocol {path}")
+    return 0
 
 
 def add_choice_of_runs(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +119,8 @@ def summary(outcomes: Sequence[Outcome], report: Report) -> str:
     for finding in report.findings[:FINDINGS_SHOWN]:
         plain = re.sub(r"\*\*|`", "", finding)
         lines += textwrap.wrap(plain, WIDTH, initial_indent="  - ", subsequent_indent="    ")
+    if report.protocol is not None:
+        lines += summary_lines(report.protocol)
     if report.advice:
         lines.append(report.advice)
     return "\n".join([*lines, f"Open {report.index}"])

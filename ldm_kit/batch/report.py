@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree.ElementTree import tostring
 
 import ldm_kit
+from ldm_kit.batch.checklist import checklist
+from ldm_kit.batch.protocol import compare
 from ldm_kit.batch.run import STATE, locked, read_json, sweep, versions
 from ldm_kit.errors import BadInputError
 from ldm_kit.files import write_text
@@ -44,7 +46,10 @@ WHAT_JUDGEMENTS_ARE = {
     "simulated": "choices drawn from a simulated observer, not from people",
 }
 # What is read of a run's `run.json`, and of an entry in its `results.json`.
-RUN = {"error": str, "seconds": float, "started": str, "notebook": str, "parameters": dict, "versions": dict}
+RUN = {
+    "error": str, "seconds": float, "started": str, "notebook": str, "parameters": dict, "versions": dict,
+    "given": dict, "code": dict,
+}  # fmt: skip
 ENTRY = {"name": str, "caption": str, "text": str, "kind": str, "headline": bool, "judgements": list}
 SHOWN_ROWS = 500
 # itables gives a float as its text and its value: the text of one that is missing goes, it sorts as before.
@@ -91,6 +96,9 @@ class Report:
     index: Path
     advice: str  # why there are no PNGs, or nothing
     findings: list[str]  # headline ones first
+    protocol: dict[str, Any] | None = (
+        None  # how what ran compares with a frozen protocol: see `protocol.compare`
+    )
 
 
 def build_report(out: str | os.PathLike[str]) -> Report:
@@ -145,11 +153,16 @@ def build_report(out: str | os.PathLike[str]) -> Report:
         found = [finding | {"run": run["name"]} for run in runs for finding in run["findings"]]
         found = [finding for finding in found if finding["headline"]] or found[:5]
         figures = [figure for run in runs for figure in run["figures"]]
+        protocol = _protocol(written, runs)
+        exclusions = (protocol or {}).get("exclusions", [])
+        for run in runs:
+            run["checklist"] = checklist(run["frames"], run["provenance"], exclusions)
         page = _template().render(
             series={key: _of(str, written, key) for key in ("title", "question", "source")},
             runs=runs,
             headline=next((figure for figure in figures if figure["headline"]), None),
             findings=found,
+            protocol=protocol,
             judgements=_judgements(runs),
             tables_script=allow_scripts(_tables_script(), nonce),
             nonce=nonce,
@@ -158,7 +171,7 @@ def build_report(out: str | os.PathLike[str]) -> Report:
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
         write_text(index, page)
-    return Report(index, advice, [finding["text"] for finding in found])
+    return Report(index, advice, [finding["text"] for finding in found], protocol)
 
 
 # --- The index
@@ -166,6 +179,8 @@ def build_report(out: str | os.PathLike[str]) -> Report:
 
 def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
     """Gather all that the card of one run shows."""
+    import pandas as pd
+
     name, results = folder.name, read_json(folder / MANIFEST)
     state = read_json(folder / STATE)
     status = _of(str, state, "status") or "unknown"
@@ -182,7 +197,7 @@ def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
         with _problems_kept(problems, shown):
             page = write_page(shown, shown.with_suffix(".html"), library=library, report=index)
             links = {"the executed notebook, to read": page, **links}
-    figures, tables = [], []
+    figures, tables, frames = [], [], dict[str, Any]()
     for entry in _entries(results, "figures"):
         with _problems_kept(problems, folder / "figures" / entry["name"]):
             figures.append(figure := _figure(folder, entry))
@@ -190,7 +205,9 @@ def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
                 raise FileNotFoundError("there is neither a PNG nor a page of it")
     for entry in _entries(results, "tables"):
         with _problems_kept(problems, folder / "tables" / f"{entry['name']}.parquet"):
-            tables.append(_table(folder, entry))
+            frame = pd.read_parquet(folder / "tables" / f"{entry['name']}.parquet")
+            tables.append(_table(folder, entry, frame))
+            frames[entry["name"]] = frame
     return {
         "name": name,
         "status": status,
@@ -201,9 +218,21 @@ def _read_run(folder: Path, library: Path, index: Path) -> dict[str, Any]:
         "findings": _entries(results, "findings", needed="text"),
         "figures": sorted(figures, key=lambda figure: not figure["headline"]),
         "tables": tables,
+        "frames": frames,
         "provenance": _of(dict, results, "provenance"),
         "links": {text: _relative(path, index.parent) for text, path in links.items() if path.exists()},
     }
+
+
+def _protocol(written: Mapping[str, Any], runs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Compare the runs with the protocol that the series was run as; None if it was run as none."""
+    protocol = _of(dict, written, "protocol")
+    try:
+        return compare(protocol, runs) if protocol else None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        what = f"A record of the protocol or of a run is damaged ({type(error).__name__}: {error})"
+        logger.warning("%s.", what)
+        return {"problem": f"{what}, so that no deviation could be named. Run it with --protocol again."}
 
 
 def _of(kind: type[AnyType], mapping: Mapping[str, Any], key: str) -> AnyType:
@@ -252,13 +281,10 @@ def _figure(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry, **links, "height": height, "least": min(width, NARROWEST), "wide": wide}
 
 
-def _table(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
-    import pandas as pd
-
+def _table(folder: Path, entry: dict[str, Any], frame: pd.DataFrame) -> dict[str, Any]:
     from ldm_kit.tables import split_columns
 
     path = folder / "tables" / f"{entry['name']}.parquet"
-    frame = pd.read_parquet(path)
     varying, constant = split_columns(frame)
     return {
         **entry,

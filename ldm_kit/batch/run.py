@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 import ldm_kit
 from ldm_kit.batch.execution import execute
+from ldm_kit.batch.protocol import code_digests, read_protocol
 from ldm_kit.batch.series import (
     CELL_TIMEOUT,
     OF_THE_SERIES,
@@ -125,6 +126,7 @@ def run_series(
     only: str | None = None,
     force: bool = False,
     timeout: int | None = None,
+    protocol: bool = False,
 ) -> list[Outcome]:
     """Run the notebooks of a series one after the other; one that fails does not stop the others.
 
@@ -142,6 +144,8 @@ def run_series(
         Run even what is done already.
     timeout : int, optional
         Seconds a cell, instead of the YAML's.
+    protocol : bool
+        Run it as a protocol that `freeze` froze; the report then names every deviation.
 
     Returns
     -------
@@ -150,7 +154,7 @@ def run_series(
     Raises
     ------
     UnknownNameError, BadInputError
-        If anything in the YAML cannot be used; then nothing has run.
+        If anything in the YAML cannot be used, or the protocol is not frozen; then nothing has run.
 
     Examples
     --------
@@ -161,9 +165,11 @@ def run_series(
         whole_number("timeout (seconds a cell)", timeout, 1)
     series = read_series(path, parameters=parameters, only=only)
     _refuse_shared_outs(series, out)
+    about: dict[str, Any] = {name: getattr(series, name) for name in ("title", "question", "source")}
+    if protocol:
+        about["protocol"] = read_protocol(path) | {"command_line": list(parameters or {})}
     with locked(out):
         sweep(out)
-        about = {name: getattr(series, name) for name in ("title", "question", "source")}
         write_text(out / "series.json", json.dumps(about | {"runs": series.names}, indent=1))
         write_plotly_library(out)
     outcomes = []
@@ -243,6 +249,8 @@ def _run_anew(run: Run, parameters: dict[str, Any], inputs: dict[str, str], fold
         "status": "running",  # what a kill leaves: not done, so it runs again
         "error": "",
         "parameters": parameters,
+        "given": run.parameters,  # as written: {out} not filled in
+        "code": code_digests(run.notebook),
         "seconds": 0.0,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "process": f"process {os.getpid()} on {platform.node()}",

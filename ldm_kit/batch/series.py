@@ -16,15 +16,21 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ldm_kit.errors import BadInputError, one_of, unknown_name, whole_number
+from ldm_kit.errors import BadInputError, one_of, real_number, unknown_name, whole_number
 from ldm_kit.files import load_yaml
 
 # Seconds a cell may take by default: longer than any cell should, shorter than a night.
 CELL_TIMEOUT = 3600
 OF_THE_SERIES = ("index.html", "series.json", "plotly.min.js")  # files that lie beside the runs' folders
 # What a series may say, and what a run of it may, with the type of each value.
-SERIES_KEYS = {"title": str, "question": str, "timeout": int, "defaults": dict, "runs": list}
+SERIES_KEYS = {
+    "title": str, "question": str, "timeout": int, "defaults": dict, "runs": list,
+    "hypotheses": list, "exclusions": list, "registered": dict,
+}  # fmt: skip
 RUN_KEYS = {"notebook": str, "name": str, "parameters": dict, "grid": dict, "timeout": int}
+# What a protocol says of a hypothesis, and of where its hash was registered; see `protocol.py`.
+HYPOTHESIS_KEYS = {"name": str, "statement": str, "run": str, "finding": str, "table": str, "margin": float}
+REGISTERED_KEYS = ("date", "where", "sha256")  # YAML takes a bare `on` for true
 MUST: dict[type, str] = {
     str: "be text: put it in quotes",
     dict: "map names to values: {seed: 1}",
@@ -211,7 +217,8 @@ def read_series(
     path : path-like
         A YAML file with ``runs`` (a list of ``notebook``, and optionally ``name``, ``parameters``, ``grid``,
         ``timeout``), and optionally ``title``, ``question``, ``timeout`` (seconds a cell) and ``defaults``
-        (parameters for each notebook that has them); or a notebook. Notebooks are looked for beside the YAML.
+        (parameters for each notebook that has them); or a notebook. Notebooks are looked for beside the YAML. A protocol
+        (see `freeze`) has ``hypotheses`` as well, and optionally ``exclusions`` and ``registered``.
     parameters : mapping, optional
         They win over those in the file, for each notebook that has them. A string is read as on the
         command line.
@@ -237,7 +244,7 @@ def read_series(
     """
     path = Path(path)
     read: dict[str, Any] = (
-        {"runs": [{"notebook": path.name}]} if path.suffix == ".ipynb" else _read_yaml(path)
+        {"runs": [{"notebook": path.name}]} if path.suffix == ".ipynb" else read_content(path)
     )
     known = {entry["notebook"]: read_parameters(path.parent / entry["notebook"]) for entry in read["runs"]}
     defaults, first = read.get("defaults") or {}, parameters or {}
@@ -264,14 +271,16 @@ def read_series(
             timeout = entry.get("timeout") or read.get("timeout") or CELL_TIMEOUT
             runs.append(Run(name, path.parent / entry["notebook"], values, timeout))
     every = tuple(run.name for run in runs)
+    for hypothesis in read.get("hypotheses") or []:
+        one_of(f"run of hypothesis {hypothesis['name']!r} in {path.name}", hypothesis["run"], every)
     kept = tuple(run for run in runs if fnmatch.fnmatchcase(run.name, only or "*"))
     if not kept:
         raise unknown_name("run", only, every, "`only` takes a name or a pattern like '02*'.")
     return Series(kept, every, read.get("title") or "", read.get("question") or "", path.name)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    """Read a series' file and check all but the parameters."""
+def read_content(path: Path) -> dict[str, Any]:
+    """Read a series' file and check all but the parameters, and whether runs that it names exist."""
     if not path.is_file():
         near = sorted(str(file) for file in path.parent.glob("*.yaml"))
         raise unknown_name("series", str(path), near, "Name a YAML file with `runs:`, or a notebook.")
@@ -295,15 +304,48 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         _check_keys(entry, RUN_KEYS, f"{path.name}, {entry['notebook']}")
         if entry.get("name") is not None:
             checked_name(entry["name"])
+    _check_hypotheses(read, path.name)
     return read
 
 
-def _check_keys(entry: Mapping[Any, Any], types: Mapping[str, type], where: str) -> None:
+def _check_hypotheses(read: Mapping[str, Any], where: str) -> None:
+    """Refuse what a protocol says of hypotheses, exclusions and a registration if it cannot be used."""
+    names: list[str] = []
+    for entry in read.get("hypotheses") or []:
+        if not isinstance(entry, dict) or not all(entry.get(key) for key in ("name", "statement", "run")):
+            raise BadInputError(
+                f"{where}: the hypothesis {entry!r} lacks a name, a statement, or the run that answers it. Write "
+                "{name: …, statement: …, run: NAME OF A RUN, finding: NAME} (or `table: NAME`)."
+            )
+        _check_keys(entry, HYPOTHESIS_KEYS, f"{where}, hypothesis {entry['name']!r}", "")
+        if bool(entry.get("finding")) == bool(entry.get("table")):
+            raise BadInputError(
+                f"{where}: the hypothesis {entry['name']!r} must name what answers it: either `finding:` or `table:`, "
+                "the name under which the run records it."
+            )
+        if entry["name"] in names:
+            raise BadInputError(f"{where}: two hypotheses are called {entry['name']!r}. Rename one.")
+        names.append(entry["name"])
+    for entry in read.get("exclusions") or []:
+        if not isinstance(entry, str):
+            raise BadInputError(f"{where}: the exclusion {entry!r} must be text: put it in quotes.")
+    for key in read.get("registered") or {}:
+        one_of(f"key in {where}, registered", key, REGISTERED_KEYS)
+
+
+def _check_keys(
+    entry: Mapping[Any, Any],
+    types: Mapping[str, type],
+    where: str,
+    advice: str = "Parameters go under `parameters:` or `defaults:`.",
+) -> None:
     """Refuse unknown keys, and values of another type; a key without a value counts as left out."""
     for key, value in entry.items():
-        one_of(f"key in {where}", key, types, "Parameters go under `parameters:` or `defaults:`.")
+        one_of(f"key in {where}", key, types, advice)
         if key == "timeout" and value is not None:
             whole_number(f"{where}: `timeout:` (seconds a cell)", value, 1)
+        elif key == "margin" and value is not None:
+            real_number(f"{where}: `margin:`", value, positive=True)
         elif value is not None and not isinstance(value, types[key]):
             raise BadInputError(
                 f"{where}: `{key}:` is {value!r}, of type {type(value).__name__}; it must {MUST[types[key]]}."
