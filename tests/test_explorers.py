@@ -503,9 +503,12 @@ def test_neighbours_and_ranks_are_those_of_one_probe(probed, data):
 
 
 @pytest.mark.slow
-def test_the_probe_shown_never_saw_the_chosen_stimulus(probed, data):
+def test_the_probe_shown_never_saw_the_chosen_stimulus(store):
     """Spoil the stimulus for those that learn from it: only a probe that never saw it stays what it was."""
-    part, _ = probed
+    data = few_emoji(80, 20_000)
+    part = store.select(
+        blocks="mid_block", noise_levels=[0.3], conditionings="none", names=data.stimuli.names
+    )
     key, names = ("mid_block", 0.3, "none"), part.names
     unjudged = names[:40:5]  # so that folds over the judged ones are not those over all
     triplets = data.triplets.wholly_among([name for name in names if name not in unjudged])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 import ldm_kit as lk
 from tests.browser.driver import Visit, choose, copy_notebooks, eventually, figures, slide
