@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+EMOJI_BLOCKS = ["down_blocks.1", "mid_block", "up_blocks.1"]
 NO_BROWSER = (
     "No Chromium or Chrome was found, so nothing was tested in a browser. Install one (e.g. apt install "
     "chromium), or set BROWSER_PATH to yours, and run again."
@@ -30,11 +33,30 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             module = nodeid.split("::")[0]
             return "with JupyterLab" if WITH_LAB.search(module) else module
 
+    config.option.loadscopereorder = False  # by `pytest_collection_modifyitems` instead
     return ByModule(config, log) if config.getoption("dist") == "loadscope" else None
 
 
+# Modules that take longest, longest first: begun last, one of them would keep a single process busy at the end.
+LONGEST = (
+    "with JupyterLab",
+    "test_notebooks",
+    "test_report",
+    "test_batch",
+    "test_real_weights",
+    "test_training",
+)
+LONGEST += ("test_explorers", "test_offline", "test_power", "test_voila", "test_extraction", "test_doctests")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what nobody asked for."""
+    """Begin with what takes longest, and leave out what nobody asked for."""
+
+    def place(item: pytest.Item) -> int:
+        module = "with JupyterLab" if WITH_LAB.search(item.nodeid) else item.nodeid.split("::")[0]
+        return next((i for i, name in enumerate(LONGEST) if name in module), len(LONGEST))
+
+    items.sort(key=place)
     asked = config.getoption("markexpr", "")
     for item in items:
         if item.get_closest_marker("network") and "network" not in asked:
@@ -99,6 +121,29 @@ def real_folder(name: str, what: str, *files: str) -> Path:
         reason = f"needs {what} at {root} (set {variable})"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     return root
+
+
+@pytest.fixture(scope="session")
+def emoji_features(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Copy to a folder what tiny-ldm makes of all emoji: one extraction for all processes of a test run.
+
+    For tests of what is done with features. They, and notebooks given such a copy, compute only what is not in it.
+    """
+    import ldm_kit as lk
+
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "emoji_features"
+    done = folder.with_suffix(".done")
+    with FileLock(done.with_suffix(".done.lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            net, stimuli = lk.load_model("tiny-ldm", device="cpu"), lk.load_dataset("emoji").stimuli
+            grid: dict[str, Any] = {"noise_levels": [0.3, 0.9], "out": folder, "seed": 0, "progress": False}
+            lk.extract(net, stimuli, conditionings="none", **grid)
+            words = ["none", "label", "caption", "shuffled"]
+            lk.extract(net, stimuli, blocks=EMOJI_BLOCKS, conditionings=words, **grid)
+            done.touch()
+    return lambda target: Path(shutil.copytree(folder, target))
 
 
 @pytest.fixture(scope="session")

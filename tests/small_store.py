@@ -1,12 +1,17 @@
-"""A store of a few arrays in memory, and choices drawn from a known truth."""
+"""A store of a few arrays in memory, choices drawn from a known truth, and a few of the emoji."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+import ldm_kit as lk
+from ldm_kit.datasets import observers
+from ldm_kit.datasets.triplets import aggregate_repeated
 
 
 class SmallStore:
@@ -60,3 +65,13 @@ def drawn_choices(
     out = triplets.copy()
     out[rows, odd], out[:, 2] = triplets[:, 2], triplets[rows, odd]
     return out
+
+
+def few_emoji(n: int, n_triplets: int = 4000) -> lk.Dataset:
+    """Emoji from all over the list, with as many choices by the simulated observers about these alone."""
+    data = lk.load_dataset("emoji", n_triplets=100)
+    some = data.subset(data.stimuli.names[:: len(data.stimuli) // n][:n])
+    norms = some.embeddings["norms"].to_numpy()
+    choices, subjects = observers.simulate_choices(norms, n_triplets, n_repeated=20)
+    triplets = lk.Triplets(choices, some.stimuli.names, "simulated", "emoji", subjects)
+    return replace(some, triplets=triplets, repeated=aggregate_repeated(triplets))

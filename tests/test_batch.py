@@ -460,11 +460,17 @@ while pause: time.sleep(0.1)
 def begin(command: list[str], kernel: Path) -> tuple[subprocess.Popen[str], int]:
     """Start a run of `WAITS` in a process of its own; return it and its kernel's, once that waits."""
     kernel.unlink(missing_ok=True)
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=ROOT, text=True, preexec_fn=heed_interrupts, **pipes)
     while not (kernel.exists() and kernel.read_text()):  # as long as it takes: pytest itself has a limit
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     return process, int(kernel.read_text())
+
+
+def heed_interrupts() -> None:
+    """Undo what a shell does to what it starts in the background, and that hands on: SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until_gone(process: int) -> None:

@@ -18,11 +18,11 @@ import ldm_kit as lk
 from ldm_kit.errors import BadInputError, UnknownNameError, UnreadableImageError
 from ldm_kit.widgets.into_the_noise import uploaded_image
 from ldm_kit.widgets.live import Cache, Latest, LiveFigure
-from tests.small_store import SmallStore
+from tests.conftest import EMOJI_BLOCKS as BLOCKS
+from tests.small_store import SmallStore, few_emoji
 
 pytestmark = pytest.mark.slow
 
-BLOCKS = ["down_blocks.1", "mid_block", "up_blocks.1"]
 LEVELS = [0.3, 0.9]
 OWN = "your template"
 QUICK = 0.02  # seconds of silence before work begins, in tests
@@ -39,16 +39,9 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def store(model, data, tmp_path_factory):
-    return lk.extract(
-        model,
-        data.stimuli,
-        blocks=BLOCKS,
-        noise_levels=LEVELS,
-        conditionings=["none", "label", "shuffled"],
-        out=tmp_path_factory.mktemp("explorers") / "features",
-        progress=False,
-    )
+def store(emoji_features, tmp_path_factory):
+    whole = lk.FeatureStore.open(emoji_features(tmp_path_factory.mktemp("explorers") / "features"))
+    return whole.select(blocks=BLOCKS, conditionings=["none", "label", "shuffled"])
 
 
 @pytest.fixture
@@ -427,8 +420,10 @@ def test_the_matrices_show_the_chosen_stimuli(prompts, store):
 
 
 @pytest.mark.slow
-def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(prompts, model, data, store, tmp_path):
-    prompts._home = tmp_path
+def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(model, store, tmp_path):
+    data = few_emoji(60)
+    store = store.select(names=data.stimuli.names)
+    prompts = lk.widgets.PromptGains(model, data, store, metric="centred cosine", delay=QUICK, home=tmp_path)
     shown = prompts.shown_key
 
     async def play():
@@ -440,7 +435,7 @@ def test_a_new_template_waits_for_run_can_be_cancelled_and_goes_on(prompts, mode
         assert "has no {name}" in prompts.status.value
         prompts.template.value = "a toy {name}"
         prompts.start()
-        while "8 of 335" not in prompts.status.value:
+        while "8 of 60" not in prompts.status.value:
             await asyncio.sleep(0.001)
         prompts.cancel()
         assert prompts.shown_key == shown and not prompts.latest.busy
@@ -508,9 +503,12 @@ def test_neighbours_and_ranks_are_those_of_one_probe(probed, data):
 
 
 @pytest.mark.slow
-def test_the_probe_shown_never_saw_the_chosen_stimulus(probed, data):
+def test_the_probe_shown_never_saw_the_chosen_stimulus(store):
     """Spoil the stimulus for those that learn from it: only a probe that never saw it stays what it was."""
-    part, _ = probed
+    data = few_emoji(80, 20_000)
+    part = store.select(
+        blocks="mid_block", noise_levels=[0.3], conditionings="none", names=data.stimuli.names
+    )
     key, names = ("mid_block", 0.3, "none"), part.names
     unjudged = names[:40:5]  # so that folds over the judged ones are not those over all
     triplets = data.triplets.wholly_among([name for name in names if name not in unjudged])

@@ -71,12 +71,22 @@ def test_candidates_are_judged_sets_with_their_votes(data, sets):
     assert not np.array_equal(candidate_sets(data, N_SETS, seed=4).votes, sets.votes)
 
 
+def certainty(data, sets):
+    """How sure a simulated observer is of each set, in closed form and set by set."""
+    norms = data.embeddings["norms"].to_dict("index")
+    sure = []
+    for members in sets.members:
+        a, b, c = ({**norms[sets.names[int(i)]]} for i in members)
+        pairs = [sum(one[key] * other[key] for key in one) for one, other in ((b, c), (a, c), (a, b))]
+        odds = [math.exp((pair - max(pairs)) / observers.TEMPERATURE) for pair in pairs]
+        sure.append(max(odds) / sum(odds))
+    return np.array(sure)
+
+
 def test_candidates_range_from_obvious_to_hard(data):
-    """By how sure the observers are, in closed form: the games drawn from them have some of each."""
     drawn = candidate_sets(data, 200)
-    rows = np.array([data.stimuli.index(name) for name in drawn.names])[drawn.members]
-    norms = data.embeddings["norms"].to_numpy()
-    sure = observers.choice_probabilities(norms, rows, observers.TEMPERATURE).max(axis=1)
+    sure = certainty(data, drawn)
+    np.testing.assert_allclose(drawn.certainty, sure)
     assert (sure >= 0.8).mean() > 0.25 and (sure < 0.5).mean() > 0.15
     assert ((sure >= 0.5) & (sure < 0.8)).mean() > 0.4
     games = [
@@ -85,6 +95,44 @@ def test_candidates_range_from_obvious_to_hard(data):
     for game in games:
         assert np.ptp(sure[game.chosen]) > 0.3, "ten trials that are all equally hard"
     assert {data.stimuli.open(name).size for name in drawn.names[:20]} == {(128, 128)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ten_trials_are_three_obvious_four_middling_and_three_hard_ones(data, seed):
+    """Of each kind those on which the blocks disagree most, in an order of the player's own."""
+    drawn = candidate_sets(data, 200, seed=seed)
+    sure, rng = certainty(data, drawn), np.random.default_rng(seed)
+    answers = {name: rng.integers(0, 3, 200).astype(np.int8) for name in ("down", "mid", "up")}
+    game, differ = Game(data.stimuli, drawn, answers, seed=seed), disagreement(answers)
+    kinds = (sure >= 0.8, (sure >= 0.5) & (sure < 0.8), sure < 0.5)
+    for kind, wanted in zip(kinds, (3, 4, 3), strict=True):
+        chosen = [index for index in game.chosen if kind[index]]
+        assert sorted(differ[chosen]) == sorted(differ[kind])[-wanted:]
+    assert game.difficulty == {"obvious": 3, "middling": 4, "hard": 3}
+    orders = [[trial.set_index for trial in plan_trials(game.chosen, 0, name)] for name in ("ann", "bea")]
+    assert sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]
+    for order in orders:
+        assert order != sorted(order, key=lambda index: -sure[index])
+    again = Game(data.stimuli, drawn, answers, seed=seed).chosen
+    assert np.array_equal(game.chosen, again)
+    other = Game(data.stimuli, drawn, answers, n_trials=7, seed=seed)
+    assert other.difficulty == {"obvious": 2, "middling": 3, "hard": 2}
+
+
+def test_what_one_kind_lacks_others_give(answers):
+    bands = np.zeros(N_SETS, dtype=np.int64)
+    bands[:2] = 2, 1
+    chosen = choose_sets(answers, N_SETS, 10, "informative", 0, bands)
+    assert len(set(chosen.tolist())) == 10 and {0, 1} <= set(chosen.tolist())
+
+
+def test_where_no_norms_are_known_trials_have_no_kind(answers):
+    names = tuple("abcdefgh")
+    members = np.array([[i, i + 1, i + 2] for i in range(6)])
+    game = Game(
+        lk.Stimuli(names), CandidateSets(names, members, np.eye(3, dtype=int)[[0, 1, 2] * 2]), {}, 5, 0
+    )
+    assert game.difficulty == {} and game.sets.bands is None
 
 
 def test_a_tie_among_the_judges_is_no_candidate():

@@ -15,10 +15,11 @@ from traitlets import TraitError
 import ldm_kit as lk
 from ldm_kit.errors import LdmKitError
 from ldm_kit.run_record import SERIES_VARIABLE
+from tests.conftest import EMOJI_BLOCKS as BLOCKS
 from tests.quick_batch import run_here
+from tests.small_store import few_emoji
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-BLOCKS = ["down_blocks.1", "mid_block", "up_blocks.1"]
 LEVELS = [0.3, 0.9]
 
 pytestmark = pytest.mark.slow
@@ -80,9 +81,13 @@ def test_a_wrong_parameter_is_told_before_any_feature_is_computed(
 
 
 @pytest.fixture(scope="module")
-def series(tmp_path_factory):
-    """Run the notebooks on a small grid that they share."""
+def series(tmp_path_factory, emoji_features):
+    """Run the notebooks on a small grid of features that were computed before; 01 alone in a kernel, which takes long.
+
+    All run in kernels in the browser's tests.
+    """
     out = tmp_path_factory.mktemp("series")
+    emoji_features(out / "features")
     grid = {"noise_levels": LEVELS, "features": str(out / "features"), "seed": 0}
     asked = {
         "00_start_here": {},
@@ -95,16 +100,23 @@ def series(tmp_path_factory):
     for name, parameters in asked.items():
         path = NOTEBOOKS / f"{name}.ipynb"
         shared = {key: value for key, value in grid.items() if key in lk.batch.read_parameters(path)}
-        outcome = lk.batch.run_notebook(path, out, {**shared, **parameters}, timeout=300)
+        with pytest.MonkeyPatch.context() as patch:
+            if name != "01_extraction":
+                here(patch, out)
+            outcome = lk.batch.run_notebook(path, out, {**shared, **parameters}, timeout=300)
         assert outcome.status == "done", outcome.error
     return out
 
 
+def here(patch: pytest.MonkeyPatch, out: Path) -> None:
+    """Run notebooks in this process, which has imported everything."""
+    patch.setattr("papermill.execute_notebook", run_here)
+    patch.setenv(SERIES_VARIABLE, str(out))
+
+
 @pytest.fixture
 def without_kernel(tmp_path, monkeypatch):
-    """Run notebooks in this process, which has imported everything: `series` has shown that their kernels start."""
-    monkeypatch.setattr("papermill.execute_notebook", run_here)
-    monkeypatch.setenv(SERIES_VARIABLE, str(tmp_path / "out"))
+    here(monkeypatch, tmp_path / "out")
 
 
 def table(series: Path, notebook: str, name: str) -> pd.DataFrame:
@@ -233,7 +245,8 @@ def test_04_gains_are_differences_and_prompts_are_distinguished_from_images(seri
     )["accuracy"]
     prompts = store.select(names=triplets.names).prompts("shuffled")
     said = [prompt.removeprefix("a photo of a ") for prompt in prompts]
-    label = {lk.load_dataset("emoji").stimuli[i].label: i for i in range(len(triplets.names))}
+    stimuli = lk.load_dataset("emoji").stimuli
+    label = {stimuli[i].label: i for i in range(len(triplets.names))}
     row_of_word = np.empty(len(said), dtype=int)
     for row, word in enumerate(said):
         row_of_word[label[word]] = row
@@ -372,15 +385,19 @@ def test_the_bundled_model_shows_that_prompts_help_at_high_noise(series):
     assert label.loc[0.9, "difference"] > label.loc[0.3, "difference"]
 
 
-def test_06_compares_models_on_the_same_triplets(tmp_path, triplets):
+def test_06_compares_models_on_the_same_triplets(tmp_path, without_kernel, monkeypatch):
+    data = few_emoji(80)
+    triplets = data.triplets
+    monkeypatch.setattr(lk, "load_dataset", lambda *_args, **_options: data)
     models = ["tiny-ldm", "untrained:tiny-ldm", "latent:tiny-ldm", "pixels", "text:tiny-ldm"]
     asked = {"models": models, "noise_levels": [0.1], "shown": 0.1, "seed": 0}
-    outcome = lk.batch.run_notebook(NOTEBOOKS / "06_model_comparison.ipynb", tmp_path, asked, timeout=300)
+    out = tmp_path / "out"
+    outcome = lk.batch.run_notebook(NOTEBOOKS / "06_model_comparison.ipynb", out, asked, timeout=300)
     assert outcome.status == "done", outcome.error
-    scored = table(tmp_path, "06_model_comparison", "alignment")
+    scored = table(out, "06_model_comparison", "alignment")
     assert list(dict.fromkeys(scored["model"])) == models
     assert scored[scored["model"] == "tiny-ldm"]["relative_depth"].tolist() == [i / 8 for i in range(9)]
-    stimuli = lk.load_dataset("emoji").stimuli
+    stimuli = data.stimuli
     order = [stimuli.index(name) for name in triplets.names]
     pixels = np.stack([np.asarray(stimuli.open(name).resize((64, 64))) for name in stimuli.names])
     plain = {
@@ -393,16 +410,16 @@ def test_06_compares_models_on_the_same_triplets(tmp_path, triplets):
     for model, features in plain.items():
         row = scored[scored["model"] == model].squeeze()
         assert row["accuracy"] == pytest.approx(plain_accuracy(features, triplets.indices), abs=2e-3)
-    best = table(tmp_path, "06_model_comparison", "best_cells")
+    best = table(out, "06_model_comparison", "best_cells")
     half = triplets.among(lk.split_objects(triplets.names, random_state=0)[1])
     row = best[(best["model"] == "pixels") & (best["fold"] == 0)].squeeze()
     assert row["n_triplets"] == len(half)
     first = best[best["fold"] == 0].set_index("model")["accuracy"]
-    against = table(tmp_path, "06_model_comparison", "against_first").set_index("a")["difference"]
+    against = table(out, "06_model_comparison", "against_first").set_index("a")["difference"]
     np.testing.assert_allclose(against, first[against.index] - first["tiny-ldm"], atol=1e-9)
-    recorded = json.loads((tmp_path / "06_model_comparison" / "results.json").read_text())["provenance"]
+    recorded = json.loads((out / "06_model_comparison" / "results.json").read_text())["provenance"]
     assert list(recorded["models"]) == models and recorded["device"]
     assert recorded["models"]["text:tiny-ldm"]["revision"].startswith("sha256:")
-    told = findings(tmp_path, "06_model_comparison")
+    told = findings(out, "06_model_comparison")
     assert all(f"`{model}`" in told for model in models)
     assert "simulated" in told

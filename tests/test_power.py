@@ -55,15 +55,21 @@ def blocks(kind: str, shares: tuple[float, float]) -> dict[str, np.ndarray]:
     return {name: np.hstack([share * scaled(NORMS), other]) for name, share, other in parts}
 
 
-def expected_accuracy(features: np.ndarray, n_triplets: int = 600_000) -> float:
-    """In closed form: the mean probability that an observer names the item that the features leave out."""
-    shown = observers._distinct_triplets(len(NORMS), n_triplets, np.random.default_rng(99))
+@cache
+def observed() -> tuple[np.ndarray, np.ndarray]:
+    """Triplets, and in closed form the probabilities that an observer names each item."""
+    shown = observers._distinct_triplets(len(NORMS), 600_000, np.random.default_rng(99))
+    return shown, observers.choice_probabilities(NORMS, shown, observers.TEMPERATURE)
+
+
+def expected_accuracy(features: np.ndarray) -> float:
+    """The mean probability that an observer names the item that the features leave out."""
+    shown, chance = observed()
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     i, j, k = shown.T
     similarity = unit @ unit.T
     odd = np.stack([similarity[j, k], similarity[i, k], similarity[i, j]], axis=1).argmax(axis=1)
-    chance = observers.choice_probabilities(NORMS, shown, observers.TEMPERATURE)
-    return float(chance[np.arange(n_triplets), odd].mean())
+    return float(chance[np.arange(len(shown)), odd].mean())
 
 
 # The bound of a cell is 0.013. Images miss it by 0.0001: what a thumbnail in colour shares with others is shared in many triplets.

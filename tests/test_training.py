@@ -485,25 +485,27 @@ def test_the_loss_by_prompt_is_that_of_a_loop(pipe: Any, images: training.Traini
 # --- all of it ---------------------------------------------------------------------------------------------------
 
 
+SMALL_TRAINING = {
+    "concepts": CONCEPTS,
+    "exemplars": 8,
+    "autoencoder_steps": 40,
+    "autoencoder_batch": 8,
+    "autoencoder_channels": [8, 16, 16],
+    "text_steps": 20,
+    "denoiser_steps": 40,
+    "denoiser_batch": 8,
+    "denoiser_channels": [32, 32, 32, 32],
+    "save_every": 20,
+    "sampling_steps": 3,
+    "device": "cpu",
+    "threads": 1,
+}
+
+
 @pytest.mark.slow
 def test_notebook_trains_a_model_that_draws(tmp_path: Path) -> None:
     out = tmp_path / "runs"
-    parameters = {
-        "concepts": CONCEPTS,
-        "exemplars": 8,
-        "autoencoder_steps": 40,
-        "autoencoder_batch": 8,
-        "autoencoder_channels": [8, 16, 16],
-        "text_steps": 20,
-        "denoiser_steps": 40,
-        "denoiser_batch": 8,
-        "denoiser_channels": [32, 32, 32, 32],
-        "save_every": 20,
-        "sampling_steps": 3,
-        "device": "cpu",
-        "threads": 1,
-    }
-    (outcome,) = run_series(NOTEBOOK, out, parameters=parameters, timeout=300)
+    (outcome,) = run_series(NOTEBOOK, out, parameters=SMALL_TRAINING, timeout=300)
     assert outcome.status == "done", outcome.error
     losses = pd.read_parquet(outcome.folder / "tables" / "losses.parquet")
     assert np.isfinite(losses["loss"]).all()

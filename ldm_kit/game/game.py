@@ -17,6 +17,7 @@ from ldm_kit.datasets.stimuli import Stimuli
 from ldm_kit.errors import BadInputError, one_of
 from ldm_kit.game.answers import AnswerFile, Consistency, agreement_table
 from ldm_kit.game.trials import (
+    BANDS,
     CandidateSets,
     Choices,
     Integers,
@@ -72,7 +73,9 @@ class Game:
     n_trials, n_catch : int
         New trials, and how many of them come again.
     how : {"informative", "random"}
-        Sets on which the blocks disagree most, or any.
+        Sets on which the blocks disagree most, or any. Where the certainty of a simulated observer is known (`CandidateSets.bands`),
+        informative sets are, of ten, three obvious, four middling and three hard ones, and of each kind those on which the blocks disagree
+        most; if there are too few of a kind, others take their place (`difficulty` counts them).
     seed : int
         The same seed gives every player the same sets.
     labels : mapping of str to mapping, optional
@@ -116,7 +119,9 @@ class Game:
                     f"{name!r} has answers of shape {answers.shape} to {len(self.sets)} sets. "
                     "Take them from `lk.predicted_odd(store, sets.triplets)`."
                 )
-        self.chosen = choose_sets(self.answers, len(self.sets), self.n_trials, self.how, self.seed)
+        self.chosen = choose_sets(
+            self.answers, len(self.sets), self.n_trials, self.how, self.seed, self.sets.bands
+        )
         plan_trials(self.chosen, self.n_catch, "", self.seed)  # raises if the trials are too few to repeat
 
     @property
@@ -134,6 +139,14 @@ class Game:
     def n_informative(self) -> int:
         """On how many of the chosen sets blocks disagree."""
         return int((disagreement(self.answers)[self.chosen] > 0).sum()) if self.answers else 0
+
+    @property
+    def difficulty(self) -> dict[str, int]:
+        """How many of the chosen sets are obvious, middling and hard; empty where that is unknown."""
+        bands = self.sets.bands
+        if bands is None:
+            return {}
+        return {name: int((bands[self.chosen] == band).sum()) for band, name in enumerate(BANDS)}
 
     def images(self, trial: Trial) -> tuple[str, str, str]:
         """Return the names of a trial's images, from left to right."""

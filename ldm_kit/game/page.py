@@ -155,7 +155,7 @@ def _end(session: Session, another: bool) -> View:
     lines = [describe_agreement(scores), consistency.sentence]
     if game.how == "informative" and len(game.answers) > 1:
         lines.append(
-            f"The trials were chosen because the blocks disagree on them ({game.n_informative} of {game.n_trials}): "
+            f"Trials on which the blocks disagree were preferred ({game.n_informative} of {game.n_trials}): "
             "they tell blocks apart, but a block agrees on them less often than on random ones."
         )
     lines.append(f"Your answers are in {session.file.path.as_posix()}.")

@@ -10,13 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ldm_kit.datasets.dataset import Dataset
+from ldm_kit.datasets.observers import TEMPERATURE, choice_probabilities
 from ldm_kit.datasets.triplets import Triplets
 from ldm_kit.errors import BadInputError, one_of, whole_number
 
 Integers = npt.NDArray[np.int64]
 Choices = npt.NDArray[np.int8]
+Floats = npt.NDArray[np.float64]
 
 HOW = ("informative", "random")
+BANDS = ("obvious", "middling", "hard")
+# At least so certain is the observer of an obvious set, and less than so certain of a hard one; 1/3 is a guess.
+OBVIOUS, HARD = 0.8, 0.5
+SHARE = 0.3  # of the trials are obvious, and as many hard
 GAP = 3  # so many other trials at least lie between a trial and its repeat
 
 
@@ -35,6 +41,9 @@ class CandidateSets:
     judgements : str
         Whose they are: "human", "human model", "simulated", or empty without judgements.
     dataset : str
+    certainty : ndarray of float, shape (s,), optional
+        The probability (1/3 to 1) with which a simulated observer gives the likeliest answer to each set, where the data set has
+        feature norms.
 
     Examples
     --------
@@ -48,6 +57,7 @@ class CandidateSets:
     votes: Integers
     judgements: str = ""
     dataset: str = ""
+    certainty: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.members)
@@ -62,6 +72,19 @@ class CandidateSets:
         """The most frequent choice in each set, 0 to 2; -1 without judgements, or where the top is tied."""
         chosen: Choices = np.where(_is_tied(self.votes), -1, self.votes.argmax(axis=1)).astype(np.int8)
         return chosen
+
+    @property
+    def bands(self) -> Integers | None:
+        """Whether each set is obvious, middling or hard: 0, 1 or 2 by its certainty; None where that is unknown.
+
+        A set is obvious from a certainty of 0.8 on, and hard below 0.5.
+        """
+        return None if self.certainty is None else _bands(self.certainty)
+
+
+def _bands(certainty: Floats) -> Integers:
+    """The place of each set's difficulty in `BANDS`."""
+    return (certainty < OBVIOUS).astype(np.int64) + (certainty < HARD)
 
 
 def _is_tied(votes: Integers) -> npt.NDArray[np.bool_]:
@@ -111,7 +134,12 @@ def candidate_sets(data: Dataset, n: int = 200, seed: int = 0) -> CandidateSets:
         votes = np.zeros_like(members)
     used, compact = np.unique(members, return_inverse=True)
     names = tuple(data.stimuli.names[i] for i in used.tolist())
-    return CandidateSets(names, compact.reshape(members.shape), votes, judgements, data.name)
+    members = compact.reshape(members.shape)
+    certainty = None
+    if data.embedding_sources.get("norms") == "simulated":
+        norms = data.embeddings["norms"].loc[list(names)].to_numpy(float)
+        certainty = choice_probabilities(norms, members, TEMPERATURE).max(axis=1)
+    return CandidateSets(names, members, votes, judgements, data.name, certainty)
 
 
 def _judged(triplets: Triplets, n: int, rng: np.random.Generator) -> tuple[Integers, Integers]:
@@ -157,8 +185,18 @@ def disagreement(answers: Mapping[str, Choices]) -> Integers:
     return pairs
 
 
-def choose_sets(answers: Mapping[str, Choices], n_sets: int, n_trials: int, how: str, seed: int) -> Integers:
-    """Choose the sets of a game: those on which the blocks disagree most, or any."""
+def choose_sets(
+    answers: Mapping[str, Choices],
+    n_sets: int,
+    n_trials: int,
+    how: str,
+    seed: int,
+    bands: Integers | None = None,
+) -> Integers:
+    """Choose the sets of a game: those on which the blocks disagree most, or any.
+
+    With `bands` those on which they disagree most of the obvious, of the middling and of the hard sets: three, four and three of ten.
+    """
     one_of("way to choose trials", how, HOW)
     if not 1 <= n_trials <= n_sets:
         raise BadInputError(
@@ -168,8 +206,19 @@ def choose_sets(answers: Mapping[str, Choices], n_sets: int, n_trials: int, how:
     shuffled = np.random.default_rng([seed, 1]).permutation(n_sets)
     if how == "informative" and answers:
         shuffled = shuffled[np.argsort(-disagreement(answers)[shuffled], kind="stable")]
+    if how == "informative" and bands is not None:
+        shuffled = _graded(shuffled, bands, n_trials)
     chosen: Integers = shuffled[:n_trials].astype(np.int64)
     return chosen
+
+
+def _graded(ordered: Integers, bands: Integers, n_trials: int) -> Integers:
+    """Move each band's share of the trials to the front; where a band has too few sets, the next of any band follow."""
+    ends = round(SHARE * n_trials)
+    first = np.zeros(len(ordered), dtype=bool)
+    for band, wanted in enumerate((ends, n_trials - 2 * ends, ends)):
+        first[np.flatnonzero(bands[ordered] == band)[:wanted]] = True
+    return np.concatenate([ordered[first], ordered[~first]])
 
 
 def plan_trials(sets: Sequence[int] | Integers, n_catch: int, player: str, seed: int = 0) -> list[Trial]:

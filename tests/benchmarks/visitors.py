@@ -11,6 +11,7 @@ import http.client
 import json
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -229,6 +230,8 @@ def main(arguments: list[str]) -> None:
     from ldm_kit.game.server import listen, serve
 
     if arguments[:1] == ["serve"]:
+        # A shell starts what it puts into the background with SIGINT ignored, and that is handed on.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         folder, port, *images = arguments[1:]
         stimuli = lk.load_dataset("folder", images[0]).stimuli if images else None
         blocks = ("<b>mid</b>", "up") if images else ("mid_block", "up_blocks.1")

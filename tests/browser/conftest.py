@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +11,16 @@ from tests.conftest import need_browser
 
 
 @pytest.fixture(scope="session")
-def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    """JupyterLab on an empty folder. `make test` runs all tests that use it in one process."""
+def jupyterlab(
+    tmp_path_factory: pytest.TempPathFactory, emoji_features: Callable[[Path], Path]
+) -> Iterator[object]:
+    """JupyterLab on a folder of features. `make test` runs all tests that use it in one process."""
     need_browser()
     from tests.browser.servers import lab_server
 
     folder: Path = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
+    emoji_features(folder / "notebooks" / "features")
     # Part of a series: the PNGs of its figures are left to the series' report, which is not made here.
     environment = {"LDM_KIT_OFFLINE": "1", "LDM_KIT_SERIES": str(folder / "notebooks")}
     with lab_server(folder / "notebooks", folder / "state", environment) as server:

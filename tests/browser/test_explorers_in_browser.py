@@ -12,11 +12,12 @@ from playwright.sync_api import Browser
 
 from tests.browser.driver import Notebook, Visit, choose, eventually, slide, type_text, watched_page
 from tests.browser.servers import Server
+from tests.conftest import EMOJI_BLOCKS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 GRID = {
-    "blocks": ["down_blocks.1", "mid_block", "up_blocks.1"],
+    "blocks": EMOJI_BLOCKS,
     "noise_levels": [0.3, 0.9],
     "features": "features",
 }

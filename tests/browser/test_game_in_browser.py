@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -118,9 +118,10 @@ def test_the_board_can_be_reached_and_read_without_a_mouse(game: Notebook) -> No
 
 
 def test_two_visitors_at_once_play_the_served_game(
-    browser: Browser, tmp_path: Path, labels: dict[str, str]
+    browser: Browser, tmp_path: Path, labels: dict[str, str], emoji_features: Callable[[Path], Path]
 ) -> None:
-    copy_notebooks(tmp_path / "notebooks")
+    features = emoji_features(tmp_path / "features")
+    copy_notebooks(tmp_path / "notebooks", {NAME: {"features": str(features)}})
     notebook = tmp_path / "notebooks" / f"{NAME}.ipynb"
     with (
         game_server(notebook, tmp_path / "state", {"LDM_KIT_OFFLINE": "1"}) as served,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,17 @@ title: A class plays
 question: Do you name the same odd one as the judges?
 runs:
   - notebook: {ROOT / "notebooks" / "05_odd_one_out_game.ipynb"}
-    parameters: {{autoplay: participant, n_trials: 12, n_catch: 3}}
+    parameters: {{autoplay: participant, n_trials: 12, n_catch: 3, features: FEATURES}}
 """
 
 
 @pytest.fixture(scope="module")
-def index(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def index(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory, emoji_features: Callable[[Path], Path]
+) -> Path:
     folder: Path = tmp_path_factory.mktemp("report")
-    (folder / "series.yaml").write_text(RUNS)
+    features = emoji_features(folder / "features")
+    (folder / "series.yaml").write_text(RUNS.replace("FEATURES", str(features)))
     (outcome,) = run_series(folder / "series.yaml", folder / "out")
     assert outcome.status == "done", outcome.error
     return build_report(folder / "out").index

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 import ldm_kit as lk
 from tests.browser.driver import Visit, choose, copy_notebooks, eventually, figures, slide
@@ -20,11 +21,11 @@ BLOCKS, LEVELS = ["down_blocks.1", "mid_block"], [0.3, 0.9]
 
 
 @pytest.fixture(scope="module")
-def store(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> lk.FeatureStore:
+def store(
+    tmp_path_factory: pytest.TempPathFactory, emoji_features: Callable[[Path], Path]
+) -> lk.FeatureStore:
     """The features, extracted beforehand: the page has only to open them."""
-    net, stimuli = lk.load_model("tiny-ldm"), lk.load_dataset("emoji").stimuli
-    home = tmp_path_factory.mktemp("store") / "features"
-    return lk.extract(net, stimuli, blocks=BLOCKS, noise_levels=LEVELS, conditionings="none", out=home)
+    return lk.FeatureStore.open(emoji_features(tmp_path_factory.mktemp("store") / "features"))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def by_category(store: lk.FeatureStore, block: str, level: float) -> list[float]
     """What Python computes for a cell, without any widget."""
     data = lk.load_dataset("emoji")
     assert data.triplets is not None and data.categories is not None
-    cell = store.select(blocks=[block], noise_levels=[level])
+    cell = store.select(blocks=[block], noise_levels=[level], conditionings="none")
     table: pd.DataFrame = lk.accuracy_by_category(
         cell, data.triplets, data.categories, metric="centred cosine"
     )
