@@ -12,7 +12,7 @@ import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError, one_of, unknown_name
-from ldm_kit.measures.cells import Groups
+from ldm_kit.measures.cells import Groups, Rows, cells_of, groups_of
 from ldm_kit.measures.folds import object_folds, wholly_in
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import METRICS
@@ -201,6 +201,7 @@ def best_cell(
     ci: bool | str = True,
     centre_on: Sequence[str] | npt.ArrayLike | None = None,
     ceiling: Any = None,
+    groups: Groups | None = None,
 ) -> pd.DataFrame:
     """Which cell is the most human, and how human is it? Chosen on some objects, reported on others.
 
@@ -214,6 +215,8 @@ def best_cell(
         As for `odd_one_out`.
     random_state : int
         Seed of the halves.
+    groups : mapping or Series of stimulus name to group, or sequence of one label a row; optional
+        The halves divide no group. By default stimuli of one concept are a group; rows of a plain array are their own.
 
     Returns
     -------
@@ -246,7 +249,9 @@ def best_cell(
     if named:  # in the order of names, like `split_objects`
         objects = objects[np.argsort([source.names[i] for i in objects], kind="stable")]
     half = np.zeros(int(indices.max(initial=0)) + 1, np.int64)
-    half[objects] = object_folds(len(objects), 2, random_state)
+    half[objects] = object_folds(
+        len(objects), 2, random_state, _groups_of_judged(groups, features, source, objects)
+    )
     whole, tables = wholly_in(indices, half), []
     for number in range(2):
         rows = np.flatnonzero(whole == number)
@@ -276,6 +281,16 @@ def best_cell(
             }
         )
     return tidy(found)
+
+
+def _groups_of_judged(groups: Groups | None, features: Any, triplets: Any, objects: Rows) -> Rows | None:
+    """The group of each judged object, in the order of `objects`; None where each is its own."""
+    if groups is None and all(cell.groups is None for cell in cells_of(features)):
+        return None
+    for matched in matched_cells(features, triplets, "groups"):
+        group = groups_of(groups, matched.cell, len(matched.X), matched.names)
+        return group[matched.rows[objects]]
+    return None
 
 
 def alignment_of_models(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

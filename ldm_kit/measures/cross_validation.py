@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,9 +12,9 @@ import pandas as pd
 from sklearn.base import clone
 
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import number_of_folds
+from ldm_kit.errors import number_of_folds, whole_number
 from ldm_kit.measures.ceiling import ceiling_columns
-from ldm_kit.measures.cells import Matrix, cells_of, progress
+from ldm_kit.measures.cells import Groups, Matrix, Rows, cells_of, groups_of, progress
 from ldm_kit.measures.descent import cross_entropy
 from ldm_kit.measures.fitting import Probe
 from ldm_kit.measures.folds import Indices, each_fold, object_folds, within
@@ -33,14 +33,14 @@ class ProbeResult:
     Attributes
     ----------
     table : pandas.DataFrame
-        The tidy table, one row per cell and fold.
+        The tidy table, one row per cell, repeat and fold.
     probes : tuple of Probe
-        The fitted probe of each row of `table`; empty with ``keep_probes=False``.
+        The fitted probe of each row of `table` whose `repeat` is 0; empty with ``keep_probes=False``.
     pooled : pandas.DataFrame
         The tidy table, one row per cell: all folds' held-out triplets together.
     folds : mapping of str (or int) to int
-        The fold in which each judged object was held out, by its name, or by its row where objects have no names.
-        Objects without judgements are not in it: no probe was fitted on them.
+        The fold in which the first repeat held out each judged object, by its name, or by its row where objects have no
+        names. Objects without judgements are not in it: no probe was fitted on them.
 
     Examples
     --------
@@ -62,8 +62,9 @@ class ProbeResult:
 
 
 class _Outcome(NamedTuple):
-    """What each of one fold's held-out triplets (rows of all objects) scored."""
+    """What each of one fold's held-out triplets (rows of all objects, at `rows` of all triplets) scored."""
 
+    rows: Indices
     indices: Indices
     score: npt.NDArray[np.float64]
     zero_shot: npt.NDArray[np.float64]
@@ -82,6 +83,8 @@ def cross_validate_probe(
     ci: bool | str = True,
     ceiling: Any = None,
     keep_probes: bool = True,
+    groups: Groups | None = None,
+    n_repeats: int = 1,
 ) -> ProbeResult:
     """Fit a probe on some objects, score it on the others, and compare with the features without a probe.
 
@@ -106,7 +109,13 @@ def cross_validate_probe(
     ceiling : optional
         As for `odd_one_out`.
     keep_probes : bool
-        Whether the result holds the fitted probes.
+        Whether the result holds the fitted probes, of the first repeat.
+    groups : mapping or Series of stimulus name to group, or sequence of one label a row; optional
+        Folds, and the validation folds within training objects, divide no group. By default stimuli of one concept are a
+        group; rows of a plain array are their own.
+    n_repeats : int
+        How often to assign objects to folds anew (seeds `random_state`, `random_state` + 1, …), since accuracy depends on
+        the assignment. A triplet's score is the mean over the repeats that held it out.
 
     Returns
     -------
@@ -130,7 +139,11 @@ def cross_validate_probe(
     ([0, 1, 2], [3, 3, 3], 1)
     """
     probe = LinearProbe() if probe is None else probe
-    cv, estimand = number_of_folds(cv), checked_estimand(ci)
+    cv, estimand, n_repeats = (
+        number_of_folds(cv),
+        checked_estimand(ci),
+        whole_number("n_repeats", n_repeats, 1),
+    )
     about = {
         "metric": "dot",
         "probe": type(probe).__name__.removesuffix("Probe").lower(),
@@ -142,21 +155,24 @@ def cross_validate_probe(
     rows, pooled, probes, gains = [], [], [], []
     outcomes: list[_Outcome] = []
     folds: dict[str | int, int] = {}
-    fits = _fits(features, triplets, probe, cv, random_state, zero_shot)
+    seeds = range(random_state, random_state + n_repeats)
+    fits = _fits(features, triplets, probe, cv, seeds, zero_shot, groups)
     for labels, assigned, fitted, counts, outcome in progress(
-        fits, "probes", total=len(cells_of(features)) * cv
+        fits, "probes", total=len(cells_of(features)) * cv * n_repeats
     ):
-        folds.update(assigned)
         rows.append({**labels, **about, **counts, **_columns([outcome], len(assigned), estimand)})
-        if keep_probes:
-            probes.append(fitted)
+        if counts["repeat"] == 0:
+            folds.update(assigned)
+            if keep_probes:
+                probes.append(fitted)
         outcomes.append(outcome)
-        if len(outcomes) == cv:
+        if len(outcomes) == cv * n_repeats:
             row = {
                 **labels,
                 **about,
                 **_columns(outcomes, len(assigned), estimand),
                 "n_test_objects": len(assigned),
+                "n_repeats": n_repeats,
             }
             held = np.concatenate([outcome.indices for outcome in outcomes])
             independent = len(held) if estimand == "these objects" else len(np.unique(held))
@@ -170,9 +186,15 @@ def cross_validate_probe(
 
 
 def _fits(
-    features: Any, triplets: Any, probe: Probe, cv: int, random_state: int, zero_shot: str
+    features: Any,
+    triplets: Any,
+    probe: Probe,
+    cv: int,
+    seeds: Iterable[int],
+    zero_shot: str,
+    groups: Groups | None,
 ) -> Iterator[tuple[dict[str, Any], dict[Any, int], Probe, dict[str, Any], _Outcome]]:
-    """Every fold of every cell: its labels, the fold of each judged object, the probe, its counts, its outcome."""
+    """Every fold of every repeat and cell: labels, the fold of each judged object, the probe, its counts, its outcome."""
     for matched in matched_cells(features, triplets, "cells"):
         used = np.flatnonzero(matched.groups.used)
         X = matched.X[matched.rows[used]]
@@ -180,11 +202,14 @@ def _fits(
         if len(used) < matched.groups.n:
             indices = within(indices, used)
         objects = used.tolist() if matched.names is None else [matched.names[i] for i in used]
-        fold = object_folds(len(used), cv, random_state)
-        assigned = dict(zip(objects, fold.tolist(), strict=True))
-        for number, rows in enumerate(each_fold(indices, fold)):
-            fitted, counts, outcome = _one_fold(X, indices, fold == number, rows, probe, zero_shot)
-            yield matched.labels, assigned, fitted, {"fold": number, **counts}, outcome
+        group = groups_of(groups, matched.cell, len(matched.X), matched.names)[matched.rows[used]]
+        for repeat, seed in enumerate(seeds):
+            fold = object_folds(len(used), cv, seed, group)
+            assigned = dict(zip(objects, fold.tolist(), strict=True))
+            for number, rows in enumerate(each_fold(indices, fold)):
+                fitted, counts, outcome = _one_fold(X, indices, fold == number, rows, probe, zero_shot, group)
+                place = {"seed": seed, "repeat": repeat, "fold": number}
+                yield matched.labels, assigned, fitted, {**place, **counts}, outcome
 
 
 def _one_fold(
@@ -194,10 +219,11 @@ def _one_fold(
     rows: tuple[Indices, Indices],
     probe: Probe,
     zero_shot: str,
+    group: Rows,
 ) -> tuple[Probe, dict[str, Any], _Outcome]:
     """Fit on the other folds' objects, score on those of this one, which are `out`."""
     train, test = np.flatnonzero(~out), np.flatnonzero(out)
-    fitted = clone(probe).fit(X[train], within(indices[rows[0]], train))
+    fitted = clone(probe).fit(X[train], within(indices[rows[0]], train), group[train])
     held_out = indices[rows[1]]
     groups = Grouped(within(held_out, test), len(test))
     S, tolerance = similarity_and_tolerance(fitted.transform(X[test]), "dot")
@@ -207,6 +233,7 @@ def _one_fold(
         held, zero_shot = held - row_mean(X, train), "cosine"
     without = groups.choose(*similarity_and_tolerance(held, zero_shot))
     outcome = _Outcome(
+        rows[1],
         held_out,
         groups.ungrouped(SCORE["chance"][codes]),
         groups.ungrouped(SCORE["chance"][without]),
@@ -225,9 +252,13 @@ def _one_fold(
 
 def _columns(outcomes: list[_Outcome], n: int, estimand: str | None) -> dict[str, Any]:
     """Accuracy, zero-shot accuracy and gain over the held-out triplets of some folds."""
-    indices, score, zero_shot, tied = (
-        np.concatenate(arrays) for arrays in list(zip(*outcomes, strict=True))[:4]
+    rows, indices, score, zero_shot, tied = (
+        np.concatenate(arrays) for arrays in list(zip(*outcomes, strict=True))[:5]
     )
+    _, first, of = np.unique(rows, return_index=True, return_inverse=True)
+    if len(first) < len(rows):  # several repeats held them out: a triplet counts once, with its mean
+        often, indices = np.bincount(of), indices[first]
+        score, zero_shot, tied = (np.bincount(of, weights=x) / often for x in (score, zero_shot, tied))
     groups = Grouped(indices, n)
     score, zero_shot = score[groups.order], zero_shot[groups.order]
     gain = interval(score - zero_shot, groups, estimand, bounds=(-1.0, 1.0))
@@ -235,7 +266,7 @@ def _columns(outcomes: list[_Outcome], n: int, estimand: str | None) -> dict[str
     return {
         **interval(score, groups, estimand).columns,
         "n_triplets": len(score),
-        "n_ties": int(tied.sum()),
+        "n_ties": int(np.count_nonzero(tied)),
         "cross_entropy": float(np.average(losses, weights=sizes)),
         "zero_shot": float(zero_shot.mean()),
         "gain": gain.mean,

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from ldm_kit.datasets.triplets import Triplets, checked_indices
 from ldm_kit.errors import BadInputError, MismatchError, real_number, whole_number
 from ldm_kit.files import with_ending, written_aside
-from ldm_kit.measures.cells import Matrix, checked_matrix
+from ldm_kit.measures.cells import Cell, Groups, Matrix, Rows, checked_matrix, groups_of
 from ldm_kit.measures.descent import Descent
 from ldm_kit.measures.folds import Indices, object_folds, wholly_in, within
 from ldm_kit.measures.grouped import Grouped
@@ -117,7 +117,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     # Whether more components than there are mean all of them, instead of an error.
     _capped: ClassVar[bool] = False
 
-    def fit(self, X: npt.ArrayLike, triplets: Triplets | npt.ArrayLike) -> Self:
+    def fit(self, X: npt.ArrayLike, triplets: Triplets | npt.ArrayLike, groups: Groups | None = None) -> Self:
         """Learn the transform; α and the number of iterations are chosen within the training objects.
 
         Parameters
@@ -126,6 +126,8 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             The training objects and no others: the mean and the principal components are theirs.
         triplets : Triplets or array-like of int, shape (t, 3)
             Choices among rows of `X`, the odd one last.
+        groups : sequence of n labels, or mapping of name (of the triplets' stimuli) to group; optional
+            Validation folds divide no group, such as the images of one concept. By default each row is its own.
 
         Returns
         -------
@@ -138,7 +140,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             For a parameter that is out of range, without triplets, with equal rows, or with too few objects for the
             validation folds.
         MismatchError
-            If `X` has not one row a stimulus of the triplets.
+            If `X`, or `groups`, has not one row a stimulus of the triplets.
 
         Examples
         --------
@@ -150,7 +152,10 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         matrix = checked_matrix(X, "X")
         indices = _rows_of(matrix, triplets)
         self.n_objects_, self.n_features_in_ = matrix.shape
-        self._fit(matrix, indices, alphas)
+        names = triplets.names if isinstance(triplets, Triplets) else None
+        self._fit(
+            matrix, indices, alphas, groups_of(groups, Cell({"block": "X"}, lambda: X, names), len(matrix))
+        )
         return self
 
     def transform(self, X: npt.ArrayLike) -> Matrix:
@@ -293,16 +298,20 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Transform prepared features."""
         raise NotImplementedError
 
-    def _fit(self, X: Matrix, indices: Indices, alphas: Sequence[float]) -> None:
+    def _fit(self, X: Matrix, indices: Indices, alphas: Sequence[float], groups: Rows) -> None:
         """Choose α and the number of iterations, then fit on all training objects."""
-        self.alpha_, max_iter = self._chosen(X, indices, alphas) if self.cv else (alphas[0], self.max_iter)
+        self.alpha_, max_iter = (
+            self._chosen(X, indices, alphas, groups) if self.cv else (alphas[0], self.max_iter)
+        )
         preparation, descent = self._make(X, indices)
         found = descent.run(self.alpha_, max_iter)
         self.n_iter_ = found.iterations
         self.mean_, self.scale_, self.components_ = preparation
         self._keep(descent, found.x)
 
-    def _chosen(self, X: Matrix, indices: Indices, alphas: Sequence[float]) -> tuple[float, int]:
+    def _chosen(
+        self, X: Matrix, indices: Indices, alphas: Sequence[float], groups: Rows
+    ) -> tuple[float, int]:
         """The α and the number of iterations with the least cross-entropy on held-out training objects.
 
         For each fold of the training objects, and each α, a descent runs over the other folds' objects, and each iterate
@@ -310,7 +319,7 @@ class Probe(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         over folds.
         """
         curves, n_validated = np.zeros((len(alphas), self.max_iter + 1)), 0
-        fold = object_folds(len(X), self.cv, self.random_state)
+        fold = object_folds(len(X), self.cv, self.random_state, groups)
         for number in range(self.cv):
             out = fold == number
             whole = wholly_in(indices, out)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ldm_kit.errors import BadInputError, number_of_folds
 from ldm_kit.measures import kernels
+from ldm_kit.measures.cells import Cell, Groups, groups_of
 from ldm_kit.measures.kernels import WORTH_THREADS, in_threads, n_threads
 
 Indices = npt.NDArray[np.int64]
@@ -18,8 +19,10 @@ Indices = npt.NDArray[np.int64]
 MOST_BITS = 64  # folds whose bits fit in one whole number; more of them are split one by one
 
 
-def object_folds(n: int, cv: int = 3, random_state: int = 0) -> Indices:
-    """Assign `n` objects to folds at random, of sizes as equal as can be.
+def object_folds(
+    n: int, cv: int = 3, random_state: int = 0, groups: Sequence[Any] | npt.NDArray[Any] | None = None
+) -> Indices:
+    """Assign `n` objects to folds at random, whole groups of them together, as many groups to each fold as can be.
 
     Parameters
     ----------
@@ -28,6 +31,9 @@ def object_folds(n: int, cv: int = 3, random_state: int = 0) -> Indices:
         Number of folds: at least 2, and at most a third of `n`, since a fold without three objects has no triplet.
     random_state : int
         Seed of the assignment.
+    groups : sequence of n labels, optional
+        Objects of one label, such as images of one concept, are in the same fold; by default each is its own group.
+        Where each label occurs once, the folds are those without `groups`.
 
     Returns
     -------
@@ -37,12 +43,17 @@ def object_folds(n: int, cv: int = 3, random_state: int = 0) -> Indices:
     Raises
     ------
     BadInputError
-        For fewer than two folds, or fewer than three objects a fold.
+        For fewer than two folds, fewer groups than folds, or fewer than three objects in a fold.
+    MismatchError
+        If there is not one label an object.
 
     Examples
     --------
     >>> np.bincount(object_folds(10, 3)).tolist()
     [4, 3, 3]
+    >>> fold = object_folds(6, 2, groups=["cat", "cat", "cat", "dog", "dog", "dog"])
+    >>> fold[0] == fold[1] == fold[2], fold[3] == fold[4] == fold[5], fold[0] == fold[3]
+    (True, True, False)
     """
     cv = number_of_folds(cv)
     if n < 3 * cv:
@@ -50,10 +61,26 @@ def object_folds(n: int, cv: int = 3, random_state: int = 0) -> Indices:
             f"{n} objects cannot make {cv} folds: a fold needs at least 3 objects to hold a triplet. "
             f"Use {'at most ' + str(n // 3) + ' folds' if n >= 6 else 'at least 6 objects'}."
         )
-    return np.random.default_rng(random_state).permutation(np.arange(n) % cv)
+    group = groups_of(groups, Cell({"block": "objects"}, lambda: None), n)
+    n_groups = int(group.max()) + 1
+    if n_groups < cv:
+        raise BadInputError(
+            f"{n} objects in {n_groups} groups cannot make {cv} folds: a group, such as the images of one concept, is never "
+            f"divided. Use {f'at most {n_groups} folds' if n_groups > 1 else 'more groups'}, or other `groups`."
+        )
+    fold: Indices = np.random.default_rng(random_state).permutation(np.arange(n_groups) % cv)[group]
+    sizes = np.bincount(fold, minlength=cv)
+    if sizes.min() < 3:
+        raise BadInputError(
+            f"Fold {sizes.argmin()} has {sizes.min()} of {n} objects in {n_groups} groups: a fold needs at least 3 objects to "
+            "hold a triplet. Use fewer folds, another seed, or other `groups`."
+        )
+    return fold
 
 
-def split_objects(names: Sequence[str], random_state: int = 0, parts: int = 2) -> tuple[tuple[str, ...], ...]:
+def split_objects(
+    names: Sequence[str], random_state: int = 0, parts: int = 2, *, groups: Groups | None = None
+) -> tuple[tuple[str, ...], ...]:
     """Split stimulus names at random into disjoint parts, e.g. one to choose on and one to report on.
 
     Parameters
@@ -63,6 +90,9 @@ def split_objects(names: Sequence[str], random_state: int = 0, parts: int = 2) -
         The split depends on it and on the set of names, not on their order.
     parts : int
         How many; at least 2, at most a third of the names.
+    groups : mapping or Series of name to group, or sequence of one label a name; optional
+        Names of one group, such as the images of one concept (`dict(zip(store.names, store.concepts))`), are in one part.
+        By default each name is its own group.
 
     Returns
     -------
@@ -75,7 +105,10 @@ def split_objects(names: Sequence[str], random_state: int = 0, parts: int = 2) -
     >>> len(a), len(b), sorted(a + b) == ["bus", "car", "cat", "dog", "pear", "plum"]
     (3, 3, True)
     """
-    fold = dict(zip(sorted(names), object_folds(len(names), parts, random_state), strict=True))
+    group = groups_of(groups, Cell({"block": "names"}, lambda: None, tuple(names)), len(names))
+    ordered = sorted(range(len(names)), key=names.__getitem__)
+    assigned = object_folds(len(names), parts, random_state, group[ordered])
+    fold = dict(zip([names[i] for i in ordered], assigned.tolist(), strict=True))
     return tuple(tuple(name for name in names if fold[name] == part) for part in range(parts))
 
 

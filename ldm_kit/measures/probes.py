@@ -11,7 +11,7 @@ from sklearn.decomposition import KernelPCA
 from sklearn.metrics.pairwise import euclidean_distances
 
 from ldm_kit.errors import BadInputError, one_of, real_number
-from ldm_kit.measures.cells import Matrix
+from ldm_kit.measures.cells import Matrix, Rows
 from ldm_kit.measures.descent import PENALTIES, Descent, LinearDescent, MLPDescent
 from ldm_kit.measures.fitting import Preparation, Probe
 from ldm_kit.measures.folds import Indices
@@ -145,7 +145,7 @@ class KernelProbe(LinearProbe):
     kernel: str = "rbf"
     gamma: float | None = None
 
-    def _fit(self, X: Matrix, indices: Indices, alphas: Sequence[float]) -> None:
+    def _fit(self, X: Matrix, indices: Indices, alphas: Sequence[float], groups: Rows) -> None:
         preparation = Preparation.fit(X, standardise=self.standardise)
         self.mean_, self.scale_, self.components_ = preparation
         self.objects_ = preparation(X)
@@ -162,7 +162,7 @@ class KernelProbe(LinearProbe):
         vectors = pca.eigenvectors_[:, : len(roots)]
         linear = LinearProbe(**{field.name: getattr(self, field.name) for field in fields(LinearProbe)})
         linear.set_params(n_components=None, standardise=False)
-        linear.fit((vectors * roots).astype(X.dtype), indices)
+        linear.fit((vectors * roots).astype(X.dtype), indices, groups)
         self.alpha_, self.n_iter_ = linear.alpha_, linear.n_iter_
         # Each component's weights add up to 0, so that A takes kernel values as they are, and b their centring.
         self.A_ = (vectors / roots) @ (linear.W_ / linear.scale_[:, None])

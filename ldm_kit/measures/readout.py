@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from ldm_kit.errors import BadInputError, real_number, whole_number
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import (
     Cell,
+    Groups,
     Matrix,
     Membership,
     Rows,
     aligned,
     checked_matrix,
     each_cell,
+    groups_of,
     membership,
 )
 from ldm_kit.measures.folds import object_folds, wholly_in
@@ -41,11 +44,12 @@ def dimension_regression(
     triplets: Triplets | npt.ArrayLike | None = None,
     alphas: tuple[float, ...] = ALPHAS,
     ceiling: Any = None,
+    groups: Groups | None = None,
 ) -> pd.DataFrame:
     """Predict each dimension of a human embedding from the features, on held-out objects.
 
     For each fold over objects, ridge regression is fitted on the others; its penalty is chosen for each
-    dimension by leave-one-out among the training objects.
+    dimension by leaving out one of the training objects (or groups) after the other.
 
     Parameters
     ----------
@@ -64,19 +68,21 @@ def dimension_regression(
         Penalties to choose from, above 0, in units of the mean squared singular value.
     ceiling : optional
         As for `odd_one_out`.
+    groups : mapping or Series of stimulus name to group, or sequence of one label a row; optional
+        Folds divide no group. By default stimuli of one concept are a group; rows of a plain array are their own.
 
     Returns
     -------
     pandas.DataFrame
         The tidy table, a row per cell and dimension: `dimension`, `r2` (1 - squared error over squared
-        deviation from the training mean, on held-out objects), `r2_se`, `r2_low`, `r2_high` (over objects),
+        deviation from the training mean, on held-out objects), `r2_se`, `r2_low`, `r2_high` (over groups),
         `n_objects`. With triplets also a row with `dimension` empty: `accuracy` with its interval, and
         `embedding_accuracy`.
 
     Raises
     ------
     MismatchError
-        If the embedding is not of the features' stimuli.
+        If the embedding, or `groups`, is not of the features' stimuli.
 
     References
     ----------
@@ -100,11 +106,12 @@ def dimension_regression(
     for matched in matched_cells(features, none if triplets is None else triplets, "dimensions"):
         X = matched.X
         Y, dimensions = _targets(embedding, matched.cell, len(X))
-        fold = object_folds(len(X), cv, random_state)
+        group = groups_of(groups, matched.cell, len(X), matched.groups.names)
+        fold = object_folds(len(X), cv, random_state, group)
         predicted, baseline = np.empty_like(Y), np.empty_like(Y)
         for number in range(cv):
             train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-            predicted[test] = _ridge(X[train], Y[train], X[test], alphas)
+            predicted[test] = _ridge(X[train], Y[train], X[test], alphas, group[train])
             baseline[test] = Y[train].mean(axis=0)
         about = {
             **matched.labels,
@@ -114,7 +121,7 @@ def dimension_regression(
             "n_objects": len(X),
         }
         for k, dimension in enumerate(dimensions):
-            r2 = _r2((Y[:, k] - predicted[:, k]) ** 2, (Y[:, k] - baseline[:, k]) ** 2)
+            r2 = _r2((Y[:, k] - predicted[:, k]) ** 2, (Y[:, k] - baseline[:, k]) ** 2, group)
             rows.append({**about, **r2, "dimension": dimension})
         if triplets is not None:
             found = _odd_one_out(predicted, Y, fold, matched.rows[matched.groups.indices])
@@ -122,9 +129,9 @@ def dimension_regression(
     return tidy(rows)
 
 
-def _ridge(X: Matrix, Y: Matrix, new: Matrix, alphas: tuple[float, ...]) -> Matrix:
-    """Fit ridge regressions, the penalty of each column of `Y` chosen by leave-one-out, and predict new rows."""
-    from sklearn.linear_model import RidgeCV
+def _ridge(X: Matrix, Y: Matrix, new: Matrix, alphas: Sequence[float], group: Rows) -> Matrix:
+    """Fit ridge regressions, the penalty of each column of `Y` chosen by leaving groups out, and predict new rows."""
+    from sklearn.linear_model import Ridge, RidgeCV
 
     mean = X.mean(axis=0, dtype=np.float64)
     centred = X - mean
@@ -134,20 +141,52 @@ def _ridge(X: Matrix, Y: Matrix, new: Matrix, alphas: tuple[float, ...]) -> Matr
             f"The features of the {len(X)} training objects are all the same, so there is nothing to learn. "
             "Check the extraction, or choose another cell."
         )
-    # squares / min(n, d): the mean squared singular value
-    model = RidgeCV(np.array(alphas) * squares / min(X.shape), alpha_per_target=True)
+    penalties = np.array(alphas) * squares / min(X.shape)  # times the mean squared singular value
+    if len(np.unique(group)) == len(X):
+        model = RidgeCV(penalties, alpha_per_target=True)
+    else:  # RidgeCV takes no penalty per target where it leaves out more than one row
+        errors = left_out_errors(centred, Y, penalties, group)
+        model = Ridge(penalties[errors.argmin(axis=0)])
     predicted: Matrix = model.fit(centred, Y).predict(new - mean)
     return predicted.reshape(len(new), -1)  # of one column sklearn makes a vector
 
 
-def _r2(error: Matrix, deviation: Matrix) -> dict[str, float]:
-    """R² and its interval, as a ratio of means over objects (delta method)."""
+def left_out_errors(X: Matrix, Y: Matrix, penalties: npt.NDArray[np.float64], group: Rows) -> Matrix:
+    """Squared error of ridge regression, (penalties, columns of Y), on one group after the other left out of centred `X`.
+
+    With H the matrix that turns Y into its fit, and r the residuals, those of a group that was left out are
+    (I - H_gg)⁻¹ r_g (block form of the leave-one-out identity; exact, with the intercept).
+
+    Examples
+    --------
+    >>> X = np.array([[-1.0], [0.0], [1.0]])
+    >>> left_out_errors(X, 2 * X, np.array([1e-9]), np.array([0, 1, 2])).round(6).tolist()
+    [[0.0]]
+    """
+    U, s, _ = np.linalg.svd(X, full_matrices=False)
+    # A constant column takes the place of the intercept, which is not penalised.
+    U = np.column_stack([np.full(len(X), len(X) ** -0.5), U])
+    members = [np.flatnonzero(group == one) for one in np.unique(group)]
+    errors = np.zeros((len(penalties), Y.shape[1]))
+    for row, penalty in enumerate(penalties):
+        shrunk = U * np.concatenate([[1.0], s**2 / (s**2 + penalty)])
+        residual = Y - shrunk @ (U.T @ Y)
+        for out in members:
+            left = np.linalg.solve(np.eye(len(out)) - shrunk[out] @ U[out].T, residual[out])
+            errors[row] += np.sum(left**2, axis=0)
+    return errors
+
+
+def _r2(error: Matrix, deviation: Matrix, group: Rows) -> dict[str, float]:
+    """R² and its interval, as a ratio of means over objects (delta method), robust to likeness within groups."""
     if not deviation.sum() > 0:
         return {"r2": float("nan")}
     r2 = 1 - float(error.sum() / deviation.sum())
     influence = (error - (1 - r2) * deviation) / deviation.mean()
-    se = float(np.std(influence, ddof=1) / np.sqrt(len(error)))
-    reach = quantile(len(error) - 1) * se
+    # Its mean is 0; where each object is a group, this is the standard error of a mean.
+    sums = np.bincount(group, weights=influence)
+    se = float(np.std(sums, ddof=1) / np.sqrt(len(sums)) * (len(sums) / len(error)))
+    reach = quantile(len(sums) - 1) * se
     return {"r2": r2, "r2_se": se, "r2_low": r2 - reach, "r2_high": min(r2 + reach, 1.0)}
 
 
@@ -188,6 +227,7 @@ def categorise(
     *,
     metric: str = "cosine",
     ci: bool = True,
+    groups: Groups | None = None,
 ) -> pd.DataFrame:
     """Categorisation of held-out objects by the nearest category centroid.
 
@@ -206,7 +246,9 @@ def categorise(
     metric : str
         One of `METRICS`; ``"centred cosine"`` subtracts the training objects' mean.
     ci : bool
-        Whether to add the interval (over objects, which are independent: Wilson's).
+        Whether to add the interval: Wilson's, of as many objects as there are, or fewer where those of one group are alike.
+    groups : mapping or Series of stimulus name to group, or sequence of one label a row; optional
+        Folds divide no group. By default stimuli of one concept are a group; rows of a plain array are their own.
 
     Returns
     -------
@@ -218,7 +260,7 @@ def categorise(
     Raises
     ------
     BadInputError
-        With fewer than two categories of at least two members.
+        With fewer than two categories of at least two groups of members, or if all of a category's lie in one fold.
 
     Examples
     --------
@@ -232,15 +274,23 @@ def categorise(
     rows: list[dict[str, Any]] = []
     for cell in each_cell(features, "categories"):
         X = cell.matrix()
-        objects, label, names = _members(membership(categories, cell.names, len(X)), cell)
-        right = _assigned(X[objects], label, cv, random_state, metric)
-        for category, chosen in [("", right), *((name, right[label == k]) for k, name in enumerate(names))]:
+        group = groups_of(groups, cell, len(X))
+        objects, label, names = _members(membership(categories, cell.names, len(X)), cell, group)
+        group = group[objects]
+        right = _assigned(X[objects], label, group, cv, random_state, metric)
+        parts = [
+            ("", np.arange(len(right))),
+            *((name, np.flatnonzero(label == k)) for k, name in enumerate(names)),
+        ]
+        for category, part in parts:
+            chosen, n = right[part], _independent(right[part], group[part])
+            share = n / len(part)
             rows.append(
                 {
                     **cell.labels,
                     "metric": metric,
                     "seed": random_state,
-                    **proportion(len(chosen), chosen.sum(), np.dot(chosen, chosen), estimand).columns,
+                    **proportion(n, share * chosen.sum(), share * np.dot(chosen, chosen), estimand).columns,
                     "chance": 1 / len(names),
                     "category": category,
                     "n_objects": len(chosen),
@@ -250,28 +300,50 @@ def categorise(
     return tidy(rows)
 
 
-def _members(table: pd.DataFrame, cell: Cell) -> tuple[Rows, Rows, list[str]]:
-    """Objects of exactly one category of two or more such objects, their category, and its name."""
+def _members(table: pd.DataFrame, cell: Cell, group: Rows) -> tuple[Rows, Rows, list[str]]:
+    """Objects of exactly one category of two or more groups of such objects, their category, and its name."""
     matrix = table.to_numpy(bool)
     matrix = matrix & (matrix.sum(axis=1) == 1)[:, None]
-    columns = np.flatnonzero(matrix.sum(axis=0) >= 2)
+    columns = np.flatnonzero([len(np.unique(group[column])) >= 2 for column in matrix.T])
     if len(columns) < 2:
         raise BadInputError(
-            f"Only {len(columns)} categories have two or more members (that are in no other) among the stimuli of "
-            f"{cell.block!r}; two are needed. Pass other categories, or more stimuli."
+            f"Only {len(columns)} categories have two or more members (of different groups, and in no other category) among "
+            f"the stimuli of {cell.block!r}; two are needed. Pass other categories, or more stimuli."
         )
     matrix = matrix[:, columns]
     objects = np.flatnonzero(matrix.any(axis=1))
     return objects, matrix[objects].argmax(axis=1), [str(table.columns[int(i)]) for i in columns]
 
 
-def _assigned(X: Matrix, label: Rows, n_folds: int, seed: int, metric: str) -> Matrix:
+def _independent(right: Matrix, group: Rows) -> int:
+    """As how many independent objects these count: the number that gives the variance that is robust to groups."""
+    n, n_groups = len(right), len(np.unique(group))
+    deviation = right - right.mean()
+    binomial, clustered = (
+        float(deviation @ deviation),
+        float(np.sum(np.bincount(group, weights=deviation) ** 2)),
+    )
+    if n_groups == n or not binomial:
+        return n_groups
+    clustered *= n_groups / max(n_groups - 1, 1)
+    return max(n_groups, min(n, round(n * binomial / clustered)) if clustered else n)
+
+
+def _assigned(X: Matrix, label: Rows, group: Rows, n_folds: int, seed: int, metric: str) -> Matrix:
     """1 for a held-out object whose own category's centroid is nearest, a share of 1 for a tie."""
     rng, n_categories = np.random.default_rng(seed), int(label.max()) + 1
+    # A group is dealt out with its first object, and its others, even of other categories, follow.
+    _, first, of = np.unique(group, return_index=True, return_inverse=True)
     fold = np.empty(len(X), np.int64)
     for number in range(n_categories):
-        members = rng.permutation(np.flatnonzero(label == number))
+        members = rng.permutation(np.sort(first[label[first] == number]))
         fold[members] = (np.arange(len(members)) + rng.integers(n_folds)) % n_folds
+    fold = fold[first][of]
+    if any(len(np.unique(fold[label == number])) < 2 for number in range(n_categories)):
+        raise BadInputError(
+            "All objects of one category lie in one fold, as their groups have objects of other categories, too. Use another "
+            "seed, or other `groups`."
+        )
     right = np.zeros(len(X))
     for number in range(n_folds):
         train, out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)

@@ -191,7 +191,7 @@ class ProbesView(Explorer):
     def _probe(self, state: State) -> Any:
         """Return the probe that never saw the stimulus; what has no judgements was seen by none."""
         fold = self._result.folds.get(state.stimulus, 0)
-        table = self._result.table.reset_index(drop=True)
+        table = self._result.table.query("repeat == 0").reset_index(drop=True)
         same = (table["block"] == state.block) & (table["conditioning"] == state.conditioning)
         same &= (table["fold"] == fold) & np.isclose(table["noise_level"], state.level)
         if not same.any():
