@@ -35,8 +35,8 @@ from .readout import (
     categorise as categorise,
     dimension_regression as dimension_regression,
 )
-from .simultaneous import max_t_test as max_t_test
 from .sensitivity import crossed_logistic as crossed_logistic
+from .simultaneous import max_t_test as max_t_test
 from .statistics import score_interval as score_interval
 from .variances import (
     VarianceModel as VarianceModel,

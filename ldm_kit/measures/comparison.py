@@ -261,7 +261,9 @@ def best_cell(
                 "Use another `random_state`, or more triplets."
             )
         part = source.take(rows) if named else indices[rows]
-        tables.append(odd_one_out(features, part, metric, ties, ci, centre_on=centre_on, ceiling=ceiling))
+        tables.append(
+            odd_one_out(features, part, metric, ties, ci, groups=groups, centre_on=centre_on, ceiling=ceiling)
+        )
     if tables[0].empty:
         raise BadInputError("There are no cells to choose from. Give a store or a mapping with at least one.")
     found = []
