@@ -40,6 +40,7 @@ PROTOCOL = {
     ],
     "exclusions": ["Images without a label <u>."],
 }
+pytestmark = pytest.mark.slow
 Change = Callable[[Path, dict[str, Any]], object]
 
 
@@ -219,7 +220,7 @@ def test_without_a_deviation_the_report_says_so_and_answers_each_hypothesis(
         "The label adds &lt;i&gt;.",
         "Margin: 0.01",
         "The gain is <strong>3</strong> &lt;script&gt;.",
-        "Gains &lt;b&gt;, 2 rows",
+        "Gains &lt;b&gt; (2 rows)",
         "Images without a label &lt;u&gt;.",
     ):
         assert told in section
@@ -386,6 +387,13 @@ def test_the_checklist_tells_what_tables_hold_and_guesses_nothing() -> None:
         "exclusions": "by the protocol: c; recorded: a <b>; "
         "images with activations that are not finite: 0 to 2 (one)",
     }
+
+
+def test_what_every_table_says_is_said_once() -> None:
+    tables = {name: pd.DataFrame({"estimand": ["new objects"], "n_compared": [3]}) for name in "ab"}
+    told = checklist(tables, {})
+    assert told["intervals hold for"] == "new objects (every table)"
+    assert told["correction"] == "for 3 comparisons, method not told (every table)"
 
 
 def test_without_tables_the_checklist_tells_what_was_recorded_or_that_nothing_was() -> None:

@@ -71,7 +71,10 @@ def _by_table(tables: Frames, tell: Callable[[pd.DataFrame], str]) -> str:
     for name, table in tables.items():
         if text := tell(table):
             said.setdefault(text, []).append(name)
-    return "; ".join(f"{text} ({', '.join(names)})" for text, names in said.items())
+    every = len(tables) > 1 and len(said) == 1 and sum(map(len, said.values())) == len(tables)
+    return "; ".join(
+        f"{text} ({'every table' if every else ', '.join(names)})" for text, names in said.items()
+    )
 
 
 def _texts(table: pd.DataFrame, column: str) -> str:
@@ -138,7 +141,7 @@ def _correction(table: pd.DataFrame) -> str:
         return ""
     if count == "1":
         return "one comparison" if len(table) == 1 else f"{len(table)} comparisons, not corrected"
-    return f"for {count} comparisons, {_texts(table, 'correction') or 'by a method that is not told'}"
+    return f"for {count} comparisons, {_texts(table, 'correction') or 'method not told'}"
 
 
 def _ceiling(table: pd.DataFrame) -> str:
