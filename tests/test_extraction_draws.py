@@ -334,7 +334,7 @@ def test_a_new_prompt_gets_the_stores_noise_samples(emoji, tmp_path):
         list(view._extract(template))
         state = view.state._replace(conditioning=OWN, template=template)
         np.testing.assert_allclose(
-            view._features(state)["mid_block", 0.9, "label"],
+            view._features(state).mean_of_draws()["mid_block", 0.9, "label"],
             given.mean_of_draws()["mid_block", 0.9, "label"],
             rtol=1e-5,
             atol=1e-6,

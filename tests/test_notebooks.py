@@ -88,7 +88,7 @@ def series(tmp_path_factory, emoji_features):
     """
     out = tmp_path_factory.mktemp("series")
     emoji_features(out / "features")
-    grid = {"noise_levels": LEVELS, "features": str(out / "features"), "seed": 0}
+    grid = {"noise_levels": LEVELS, "features": str(out / "features"), "n_noise": 1, "seed": 0}
     asked = {
         "00_start_here": {},
         "01_extraction": {"blocks": BLOCKS},
@@ -296,7 +296,7 @@ def test_02_takes_the_answers_of_a_class_as_its_triplets(series, tmp_path, witho
     for player in range(4):
         lk.game.autoplay(game, "participant", tmp_path / "class", player=f"player {player}")
     asked = {"blocks": ["mid_block"], "noise_levels": [0.3], "n_folds": 2, "non_linear": False}
-    asked |= {"triplets": str(tmp_path / "class"), "features": str(series / "features")}
+    asked |= {"triplets": str(tmp_path / "class"), "features": str(series / "features"), "n_noise": 1}
     outcome = lk.batch.run_notebook(NOTEBOOKS / "02_probing.ipynb", tmp_path / "out", asked, timeout=300)
     assert outcome.status == "done", outcome.error
     folds = table(tmp_path / "out", "02_probing", "linear_folds")
@@ -317,7 +317,7 @@ def test_02_shows_the_blocks_of_a_class_that_judged_too_few_sets(series, tmp_pat
     for player in range(30):
         lk.game.autoplay(game, "participant", tmp_path / "class", player=f"player {player}")
     asked = {"blocks": ["mid_block"], "noise_levels": [0.3], "triplets": str(tmp_path / "class")}
-    asked |= {"features": str(series / "features")}
+    asked |= {"features": str(series / "features"), "n_noise": 1}
     outcome = lk.batch.run_notebook(NOTEBOOKS / "02_probing.ipynb", tmp_path / "out", asked, timeout=300)
     assert outcome.status == "done", outcome.error
     told = json.loads((tmp_path / "out" / "02_probing" / "results.json").read_text())
@@ -390,7 +390,7 @@ def test_06_compares_models_on_the_same_triplets(tmp_path, without_kernel, monke
     triplets = data.triplets
     monkeypatch.setattr(lk, "load_dataset", lambda *_args, **_options: data)
     models = ["tiny-ldm", "untrained:tiny-ldm", "latent:tiny-ldm", "pixels", "text:tiny-ldm"]
-    asked = {"models": models, "noise_levels": [0.1], "shown": 0.1, "seed": 0}
+    asked = {"models": models, "noise_levels": [0.1], "shown": 0.1, "n_noise": 1, "seed": 0}
     out = tmp_path / "out"
     outcome = lk.batch.run_notebook(NOTEBOOKS / "06_model_comparison.ipynb", out, asked, timeout=300)
     assert outcome.status == "done", outcome.error

@@ -372,7 +372,8 @@ def new_game(
         "conditionings": "none",
     }
     Game(stimuli, sets, {}, seed=seed, **options)  # raises for bad options before anything is computed
-    store = extract(net, stimuli, **request, out=features, seed=seed)
+    # One noise sample, of a store that may hold more: the notebooks share it.
+    store = extract(net, stimuli, **request, out=features, draws="apart", seed=seed).mean_of_draws()
     store = store.select(**request, names=sets.names)
     odd = predicted_odd(store, sets.triplets, metric=metric)
     labels = {key.block: {**store.labels(key), "metric": metric, "seed": seed} for key in store.cells()}

@@ -415,6 +415,7 @@ def corrected(
                 "low_corrected": max(mean - reach, -1.0),
                 "high_corrected": min(mean + reach, 1.0),
                 "n_compared": 1 if correction == "none" else len(p),
+                "correction": correction,
             }
         )
     return rows

@@ -61,8 +61,8 @@ class PromptGains(Explorer):
     data : Dataset
         With triplets.
     store : FeatureStore
-        With the conditioning "none", and any others; new prompts get its blocks, noise levels, seed and noise samples. Of
-        noise samples that are apart the mean is shown.
+        With the conditioning "none", and any others; new prompts get its blocks, noise levels, seed and noise samples. Where
+        these are apart, a gain is the mean of theirs, and matrices show their mean features.
     metric : str
         As for `odd_one_out`.
     block : str, optional
@@ -110,8 +110,6 @@ class PromptGains(Explorer):
             raise BadInputError(
                 "The store has no features without a prompt. Extract conditioning 'none' as well."
             )
-        self._draws = store.draws
-        store = store.mean_of_draws()
         self._model, self._data, self._store, self._metric = model, data, store, metric
         if home is None:
             self._temporary = tempfile.TemporaryDirectory()  # goes when the explorer goes
@@ -192,7 +190,8 @@ class PromptGains(Explorer):
         rows = [self.names.index(one) for one in state.chosen]
         sides: dict[str, Any] = {}
         for title, features in stores.items():
-            X = features.select(names=self.names)[state.block, state.level, features.conditionings[0]]
+            mean = features.mean_of_draws().select(names=self.names)
+            X = mean[state.block, state.level, features.conditionings[0]]
             sides[title] = np.round(measures.similarity(X, self._metric)[np.ix_(rows, rows)], 5)
         cell = cell_name((state.block, state.level))
         fig = plots.matrices(
@@ -208,6 +207,7 @@ class PromptGains(Explorer):
     def _extract(self, template: str) -> Generator[Progress, None, None]:
         """Extract the template slice by slice; what a cancelled run finished is found again."""
         stimuli = self._data.stimuli.select(self._store.names)
+        draws, request = self._store.draws, self._store.request
         folder = self._home / hashlib.sha256(template.encode()).hexdigest()[:12]
         for start in range(0, len(stimuli), SLICE):
             yield 0.9 * start / len(stimuli), f"Extracting: {start} of {len(stimuli)} images …"
@@ -218,21 +218,20 @@ class PromptGains(Explorer):
                 noise_levels=self._store.noise_levels,
                 conditionings="label",
                 out=folder,
-                pooling=self._store.request["pooling"],
-                seed=self._store.request["seed"],
-                n_noise=max(self._draws) + 1 if self._draws else self._store.request["n_noise"],
-                draws="apart" if self._draws else "mean",
+                pooling=request["pooling"],
+                seed=request["seed"],
+                n_noise=max(draws) + 1 if draws else request["n_noise"],
+                draws="apart" if draws else "mean",
                 template=template,
                 progress=False,
             )
-        found = FeatureStore.open(folder).select(
+        self._extracted[template] = FeatureStore.open(folder).select(
             blocks=self._store.blocks,
             noise_levels=self._store.noise_levels,
             conditionings="label",
             names=stimuli.names,
-            draws=self._draws or None,
+            draws=draws or None,
         )
-        self._extracted[template] = found.mean_of_draws()
 
     def _features(self, state: State) -> FeatureStore:
         if state.conditioning == OWN:
