@@ -139,6 +139,7 @@ def emoji_features(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path],
             shutil.rmtree(folder, ignore_errors=True)
             net, stimuli = lk.load_model("tiny-ldm", device="cpu"), lk.load_dataset("emoji").stimuli
             grid: dict[str, Any] = {"noise_levels": [0.3, 0.9], "out": folder, "seed": 0, "progress": False}
+            grid["draws"] = "apart"  # as the notebooks ask
             lk.extract(net, stimuli, conditionings="none", **grid)
             words = ["none", "label", "caption", "shuffled"]
             lk.extract(net, stimuli, blocks=EMOJI_BLOCKS, conditionings=words, **grid)

@@ -337,7 +337,7 @@ def test_02_opens_with_the_gain_on_the_same_triplets_and_says_what_was_picked(se
     (opening,) = [finding["text"] for finding in told["findings"] if finding["headline"]]
     assert f"above zero in {(linear['gain_low'] > 0).sum()} of {len(linear)} cells" in opening
     assert f"its median is {linear['gain'].median():+.3f}" in opening
-    assert "picked as the highest of 3" in findings(series, "02_probing")
+    assert "the highest of 3" in " ".join(findings(series, "02_probing").split())
     assert [figure["name"] for figure in told["figures"] if figure["headline"]] == ["probe_gain"]
 
 
