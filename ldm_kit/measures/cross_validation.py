@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,14 @@ from ldm_kit.measures.folds import Indices, each_fold, object_folds, within
 from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
 from ldm_kit.measures.probes import LinearProbe
-from ldm_kit.measures.statistics import checked_estimand, corrected, interval
+from ldm_kit.measures.statistics import (
+    UNVARIED,
+    Interval,
+    checked_estimand,
+    corrected,
+    interval,
+    quantile,
+)
 from ldm_kit.measures.zero_shot import CHANCE, SCORE, TIED, matched_cells
 from ldm_kit.tables import tidy
 
@@ -120,15 +127,22 @@ def cross_validate_probe(
     Returns
     -------
     ProbeResult
-        `table` has `accuracy` on held-out triplets, and the columns `cross_entropy`, `zero_shot`, `zero_shot_metric`,
+        `table` has `repeat`, `fold`, `accuracy` on held-out triplets, and the columns `cross_entropy`, `zero_shot`, `zero_shot_metric`,
         `gain`, `gain_se`, `gain_low`, `gain_high` (the paired difference), `alpha`, `n_iter`, `n_train_triplets`,
         `n_train_objects`, `n_test_objects`. `summary()` pools the folds; there, gains are corrected (Holm) for
-        the number of cells: `gain_p_corrected`, `gain_low_corrected`, `gain_high_corrected`, `n_compared`.
+        the number of cells: `gain_p_corrected`, `gain_low_corrected`, `gain_high_corrected`, `n_compared`; `n_triplets` counts each triplet that was held out
+        once. For new objects, intervals in `table` are for the fold's probe as it is; those in `summary()` are for a probe
+        fitted to as many other objects, too.
 
     Raises
     ------
     BadInputError
         With fewer objects than folds need, or a fold without triplets.
+
+    References
+    ----------
+    Nadeau & Bengio 2003, *Inference for the generalization error*, doi:10.1023/A:1024068626366 (the correlation of
+    cross-validated results).
 
     Examples
     --------
@@ -170,7 +184,7 @@ def cross_validate_probe(
             row = {
                 **labels,
                 **about,
-                **_columns(outcomes, len(assigned), estimand),
+                **_columns(outcomes, len(assigned), estimand, cv),
                 "n_test_objects": len(assigned),
                 "n_repeats": n_repeats,
             }
@@ -250,27 +264,74 @@ def _one_fold(
     return fitted, counts, outcome
 
 
-def _columns(outcomes: list[_Outcome], n: int, estimand: str | None) -> dict[str, Any]:
-    """Accuracy, zero-shot accuracy and gain over the held-out triplets of some folds."""
-    rows, indices, score, zero_shot, tied = (
-        np.concatenate(arrays) for arrays in list(zip(*outcomes, strict=True))[:5]
-    )
-    _, first, of = np.unique(rows, return_index=True, return_inverse=True)
-    if len(first) < len(rows):  # several repeats held them out: a triplet counts once, with its mean
-        often, indices = np.bincount(of), indices[first]
-        score, zero_shot, tied = (np.bincount(of, weights=x) / often for x in (score, zero_shot, tied))
-    groups = Grouped(indices, n)
-    score, zero_shot = score[groups.order], zero_shot[groups.order]
-    gain = interval(score - zero_shot, groups, estimand, bounds=(-1.0, 1.0))
+class _Scored(NamedTuple):
+    """The held-out triplets of some folds, in grouped order: with the probe, and without."""
+
+    groups: Grouped
+    score: npt.NDArray[np.float64]
+    zero_shot: npt.NDArray[np.float64]
+    n_ties: int
+
+    @classmethod
+    def of(cls, outcomes: list[_Outcome], n: int, repeated: bool) -> _Scored:
+        """Put folds together; a triplet that several repeats held out counts once, with its mean."""
+        rows, indices, score, zero_shot, tied = (
+            np.concatenate(arrays) for arrays in list(zip(*outcomes, strict=True))[:5]
+        )
+        if repeated:
+            _, first, of = np.unique(rows, return_index=True, return_inverse=True)
+            often, indices = np.bincount(of), indices[first]
+            score, zero_shot, tied = (np.bincount(of, weights=x) / often for x in (score, zero_shot, tied))
+        groups = Grouped(indices, n)
+        return cls(groups, score[groups.order], zero_shot[groups.order], int(np.count_nonzero(tied)))
+
+    def intervals(self, estimand: str | None) -> tuple[Interval, Interval]:
+        """Accuracy and gain, for these probes."""
+        gain = interval(self.score - self.zero_shot, self.groups, estimand, bounds=(-1.0, 1.0))
+        return interval(self.score, self.groups, estimand), gain
+
+
+def _columns(outcomes: list[_Outcome], n: int, estimand: str | None, cv: int | None = None) -> dict[str, Any]:
+    """Accuracy, zero-shot accuracy and gain over the held-out triplets: of one fold, or of all `cv` of each repeat."""
+    repeated = cv is not None and len(outcomes) > cv
+    scored = _Scored.of(outcomes, n, repeated)
+    accuracy, gain = scored.intervals(estimand)
+    if cv is not None:
+        once = [(accuracy, gain)]
+        if repeated:
+            repeats = [outcomes[start : start + cv] for start in range(0, len(outcomes), cv)]
+            once = [_Scored.of(repeat, n, False).intervals(estimand) for repeat in repeats]
+        freedom = scored.groups.n_used - 1
+        accuracy = _refitted(accuracy, [one for one, _ in once], cv, freedom, (0.0, 1.0))
+        gain = _refitted(gain, [one for _, one in once], cv, freedom, (-1.0, 1.0))
     losses, sizes = zip(*[(outcome.cross_entropy, len(outcome.score)) for outcome in outcomes], strict=True)
     return {
-        **interval(score, groups, estimand).columns,
-        "n_triplets": len(score),
-        "n_ties": int(np.count_nonzero(tied)),
+        **accuracy.columns,
+        "n_triplets": len(scored.score),
+        "n_ties": scored.n_ties,
         "cross_entropy": float(np.average(losses, weights=sizes)),
-        "zero_shot": float(zero_shot.mean()),
+        "zero_shot": float(scored.zero_shot.mean()),
         "gain": gain.mean,
         "gain_se": gain.se,
         "gain_low": gain.low,
         "gain_high": gain.high,
     }
+
+
+def _refitted(
+    found: Interval, once: Sequence[Interval], cv: int, freedom: int, bounds: tuple[float, float]
+) -> Interval:
+    """Widen an interval for these probes to one for probes fitted to as many other objects.
+
+    The clustered variance takes the probes as they are. But folds share training objects, and one's training objects are
+    another's held-out ones, so their results correlate: by about n_test / (n_train + n_test) = 1 / cv of the variance, as
+    Nadeau & Bengio (2003) assume. It is the variance of one repeat, as further repeats do not lessen it. It is not estimated
+    between folds: few of them tell little, and `tests.benchmarks.inference_probes` finds such intervals twice as wide.
+    """
+    variance = found.se**2 + float(np.mean([one.se**2 for one in once])) / cv
+    if found.estimand != "new objects" or not variance > UNVARIED**2:
+        return found
+    se = float(np.sqrt(variance))
+    reach = quantile(freedom) * se
+    low, high = max(found.mean - reach, bounds[0]), min(found.mean + reach, bounds[1])
+    return replace(found, se=se, low=low, high=high)
