@@ -22,6 +22,7 @@ from ldm_kit.measures.grouped import Grouped
 from ldm_kit.measures.metrics import row_mean, similarity_and_tolerance
 from ldm_kit.measures.probes import LinearProbe
 from ldm_kit.measures.statistics import (
+    NEW,
     UNVARIED,
     Interval,
     checked_estimand,
@@ -69,8 +70,13 @@ class ProbeResult:
 
 
 class _Outcome(NamedTuple):
-    """What each of one fold's held-out triplets (rows of all objects, at `rows` of all triplets) scored."""
+    """What each of one fold's held-out triplets (rows of all objects, at `rows` of all triplets) scored.
 
+    `group` is of all objects; `subjects` says who judged the triplets, where that is known.
+    """
+
+    group: Rows
+    subjects: Rows | None
     rows: Indices
     indices: Indices
     score: npt.NDArray[np.float64]
@@ -175,6 +181,7 @@ def cross_validate_probe(
         fits, "probes", total=len(cells_of(features)) * cv * n_repeats
     ):
         rows.append({**labels, **about, **counts, **_columns([outcome], len(assigned), estimand)})
+        del rows[-1]["gain_freedom"]
         if counts["repeat"] == 0:
             folds.update(assigned)
             if keep_probes:
@@ -188,14 +195,12 @@ def cross_validate_probe(
                 "n_test_objects": len(assigned),
                 "n_repeats": n_repeats,
             }
-            held = np.concatenate([outcome.indices for outcome in outcomes])
-            independent = len(held) if estimand == "these objects" else len(np.unique(held))
             pooled.append(row)
-            gains.append((row["gain"], row["gain_se"], independent - 1))
+            gains.append((row["gain"], row["gain_se"], row.pop("gain_freedom")))
             outcomes = []
     for row, columns in zip(pooled, corrected(gains), strict=True):
-        row["n_compared"] = columns.pop("n_compared")
-        row.update({f"gain_{name}": value for name, value in columns.items() if name != "p"})
+        row |= {name: columns.pop(name) for name in ("n_compared", "correction")}
+        row |= {f"gain_{name}": value for name, value in columns.items() if name != "p"}
     return ProbeResult(tidy(rows), tuple(probes), tidy(pooled), folds)
 
 
@@ -217,11 +222,15 @@ def _fits(
             indices = within(indices, used)
         objects = used.tolist() if matched.names is None else [matched.names[i] for i in used]
         group = groups_of(groups, matched.cell, len(matched.X), matched.names)[matched.rows[used]]
+        people = matched.groups.subjects
         for repeat, seed in enumerate(seeds):
             fold = object_folds(len(used), cv, seed, group)
             assigned = dict(zip(objects, fold.tolist(), strict=True))
             for number, rows in enumerate(each_fold(indices, fold)):
-                fitted, counts, outcome = _one_fold(X, indices, fold == number, rows, probe, zero_shot, group)
+                who = None if people is None else people[rows[1]]
+                fitted, counts, outcome = _one_fold(
+                    X, indices, fold == number, rows, probe, zero_shot, group, who
+                )
                 place = {"seed": seed, "repeat": repeat, "fold": number}
                 yield matched.labels, assigned, fitted, {**place, **counts}, outcome
 
@@ -234,6 +243,7 @@ def _one_fold(
     probe: Probe,
     zero_shot: str,
     group: Rows,
+    subjects: Rows | None = None,
 ) -> tuple[Probe, dict[str, Any], _Outcome]:
     """Fit on the other folds' objects, score on those of this one, which are `out`."""
     train, test = np.flatnonzero(~out), np.flatnonzero(out)
@@ -247,6 +257,8 @@ def _one_fold(
         held, zero_shot = held - row_mean(X, train), "cosine"
     without = groups.choose(*similarity_and_tolerance(held, zero_shot))
     outcome = _Outcome(
+        group,
+        subjects,
         rows[1],
         held_out,
         groups.ungrouped(SCORE["chance"][codes]),
@@ -276,13 +288,16 @@ class _Scored(NamedTuple):
     def of(cls, outcomes: list[_Outcome], n: int, repeated: bool) -> _Scored:
         """Put folds together; a triplet that several repeats held out counts once, with its mean."""
         rows, indices, score, zero_shot, tied = (
-            np.concatenate(arrays) for arrays in list(zip(*outcomes, strict=True))[:5]
+            np.concatenate(arrays) for arrays in list(zip(*outcomes, strict=True))[2:7]
         )
+        known = [outcome.subjects for outcome in outcomes if outcome.subjects is not None]
+        subjects = np.concatenate(known) if known else None
         if repeated:
             _, first, of = np.unique(rows, return_index=True, return_inverse=True)
             often, indices = np.bincount(of), indices[first]
+            subjects = None if subjects is None else subjects[first]
             score, zero_shot, tied = (np.bincount(of, weights=x) / often for x in (score, zero_shot, tied))
-        groups = Grouped(indices, n)
+        groups = Grouped(indices, n, subjects=subjects).clustered(outcomes[0].group)
         return cls(groups, score[groups.order], zero_shot[groups.order], int(np.count_nonzero(tied)))
 
     def intervals(self, estimand: str | None) -> tuple[Interval, Interval]:
@@ -301,9 +316,8 @@ def _columns(outcomes: list[_Outcome], n: int, estimand: str | None, cv: int | N
         if repeated:
             repeats = [outcomes[start : start + cv] for start in range(0, len(outcomes), cv)]
             once = [_Scored.of(repeat, n, False).intervals(estimand) for repeat in repeats]
-        freedom = scored.groups.n_used - 1
-        accuracy = _refitted(accuracy, [one for one, _ in once], cv, freedom, (0.0, 1.0))
-        gain = _refitted(gain, [one for _, one in once], cv, freedom, (-1.0, 1.0))
+        accuracy = _refitted(accuracy, [one for one, _ in once], cv, (0.0, 1.0))
+        gain = _refitted(gain, [one for _, one in once], cv, (-1.0, 1.0))
     losses, sizes = zip(*[(outcome.cross_entropy, len(outcome.score)) for outcome in outcomes], strict=True)
     return {
         **accuracy.columns,
@@ -315,12 +329,12 @@ def _columns(outcomes: list[_Outcome], n: int, estimand: str | None, cv: int | N
         "gain_se": gain.se,
         "gain_low": gain.low,
         "gain_high": gain.high,
+        "gain_freedom": gain.freedom,
+        "n_objects": scored.groups.n_clusters,
     }
 
 
-def _refitted(
-    found: Interval, once: Sequence[Interval], cv: int, freedom: int, bounds: tuple[float, float]
-) -> Interval:
+def _refitted(found: Interval, once: Sequence[Interval], cv: int, bounds: tuple[float, float]) -> Interval:
     """Widen an interval for these probes to one for probes fitted to as many other objects.
 
     The clustered variance takes the probes as they are. But folds share training objects, and one's training objects are
@@ -329,9 +343,9 @@ def _refitted(
     between folds: few of them tell little, and `tests.benchmarks.inference_probes` finds such intervals twice as wide.
     """
     variance = found.se**2 + float(np.mean([one.se**2 for one in once])) / cv
-    if found.estimand != "new objects" or not variance > UNVARIED**2:
+    if found.estimand not in NEW or not variance > UNVARIED**2:
         return found
     se = float(np.sqrt(variance))
-    reach = quantile(freedom) * se
+    reach = quantile(found.freedom) * se
     low, high = max(found.mean - reach, bounds[0]), min(found.mean + reach, bounds[1])
     return replace(found, se=se, low=low, high=high)
