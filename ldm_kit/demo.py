@@ -45,10 +45,10 @@ def _run(out: Path, **options: Any) -> int:
     from ldm_kit.models.registry import packaged
 
     # The bundled model may change with the package. Its features lie under its revision, so that nobody's are
-    # in the way of others or have to be deleted.
+    # in the way of others or have to be deleted; noise samples lie apart now, which they did not in earlier stores.
     revision = folder_digest(packaged("tiny-ldm")).rpartition(":")[2][:8]
     series = find_notebook("demo.yaml", "Run the demo from a clone of it.")
-    return run_and_report(series, out, parameters={"features": f"{{out}}/features-{revision}"}, **options)
+    return run_and_report(series, out, parameters={"features": f"{{out}}/samples-{revision}"}, **options)
 
 
 if __name__ == "__main__":

@@ -784,4 +784,4 @@ def test_the_demo_deletes_nobody_s_features_and_keeps_those_of_each_revision_apa
     monkeypatch.setattr("ldm_kit.models.hub.folder_digest", lambda folder: "sha256:0123456789abcdef")
     assert ldm_kit.demo.main(["--out", str(tmp_path)]) == 0
     first, second = (given["features"] for given in places)
-    assert second == "{out}/features-01234567" and first != second
+    assert second == "{out}/samples-01234567" and first != second
