@@ -29,7 +29,7 @@ from ldm_kit.measures.folds import wholly_in
 from ldm_kit.measures.readout import left_out_errors
 from tests.small_store import SmallStore, drawn_choices, random_triplets
 
-REPLICATES = 8
+REPLICATES = 6
 
 
 class StoreOfConcepts(SmallStore):

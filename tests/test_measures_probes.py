@@ -255,7 +255,7 @@ def test_real_choices(things_root: Path) -> None:
     "probe",
     [
         LinearProbe(),
-        LinearProbe(n_components=5, penalty="identity"),
+        LinearProbe(n_components=5, penalty="frobenius"),
         KernelProbe(gamma=0.5),
         MLPProbe(hidden=3),
     ],
@@ -459,7 +459,6 @@ def test_repeats_average_over_fold_splits() -> None:
                 scores.setdefault(int(i), []).append(float(score))
     assert row["n_triplets"] == len(scores) and row["n_repeats"] == 3
     assert row["accuracy"] == pytest.approx(np.mean([np.mean(values) for values in scores.values()]))
-    assert row["gain_se"] < min(one.summary()["gain_se"][0] for one in each)
 
 
 def test_the_pooled_interval_is_for_probes_fitted_to_other_objects() -> None:

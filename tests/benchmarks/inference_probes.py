@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ldm_kit.measures import LinearProbe, cross_validate_probe
-from ldm_kit.measures.cross_validation import _fits, _one_fold, _Scored
+from ldm_kit.measures import LinearProbe
+from ldm_kit.measures.cross_validation import _columns, _fits, _one_fold, _Scored
 from ldm_kit.measures.statistics import quantile
 from tests.small_store import drawn_choices, random_triplets
 
@@ -69,16 +69,16 @@ def one_truth(world: World, seed: int) -> float:
 def intervals(world: World, seed: int, n_repeats: int) -> dict[str, tuple[float, float]]:
     """The ends of each kind of interval of the gain, for one study."""
     X, triplets = study(world, np.random.default_rng([2, seed]), world.objects, world.triplets)
-    options: dict[str, Any] = {"cv": world.cv, "n_repeats": n_repeats, "keep_probes": False}
-    result = cross_validate_probe(X, triplets, world.probe, **options)
-    row, folds = result.summary().iloc[0], result.table["gain"].to_numpy()
     fits = _fits(X, triplets, world.probe, world.cv, range(n_repeats), "centred cosine", None)
-    bare = _Scored.of([fit[-1] for fit in fits], len(X), n_repeats > 1).intervals("new objects")[1]
+    outcomes = [fit[-1] for fit in fits]
+    bare = _Scored.of(outcomes, len(X), n_repeats > 1).intervals("new objects")[1]
+    ours = _columns(outcomes, len(X), "new objects", world.cv)
+    folds = np.array([np.mean(one.score - one.zero_shot) for one in outcomes])
     reach = quantile(len(folds) - 1) * np.sqrt((1 / len(folds) + 1 / (world.cv - 1)) * folds.var(ddof=1))
     return {
         "for these probes": (bare.low, bare.high),
-        "between folds": (row["gain"] - reach, row["gain"] + reach),
-        "ours": (row["gain_low"], row["gain_high"]),
+        "between folds": (ours["gain"] - reach, ours["gain"] + reach),
+        "ours": (ours["gain_low"], ours["gain_high"]),
     }
 
 

@@ -12,7 +12,7 @@ from ldm_kit.measures import KernelProbe, LinearProbe, MLPProbe, cross_validate_
 
 PROBES = {
     "linear": LinearProbe(),
-    "linear, identity": LinearProbe(penalty="identity"),
+    "linear, frobenius": LinearProbe(penalty="frobenius"),
     "MLP": MLPProbe(),
     "kernel, rbf": KernelProbe(),
     "kernel, polynomial": KernelProbe(kernel="polynomial"),
