@@ -96,9 +96,11 @@ def verdicts(table: pd.DataFrame, of: str | None = None, *, margin: float | None
     >>> verdicts(table)["verdict"].tolist()
     ['above']
     """
-    rows = table.to_dict("records")
+    rows: list[dict[str, Any]] = [
+        dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)
+    ]
     said = [verdict(row, of, margin=margin) for row in rows]
-    needed = pd.array([to_tell(row, of, margin=margin) for row in rows], dtype="Int64")
+    needed = pd.Series([to_tell(row, of, margin=margin) for row in rows], table.index, dtype="Int64")
     return table.assign(verdict=said, objects_to_tell=needed)
 
 

@@ -84,12 +84,13 @@ def noise_ceiling(
         raise BadInputError(
             f"min_judgements={min_judgements}: a set judged once has no ceiling of its own. Give 2 or more."
         )
-    summary = isinstance(judgements, pd.DataFrame)
-    single = None if summary else _Single.of(judgements)
-    if single is None:
+    single: _Single | None = None
+    members: Counts | None
+    if isinstance(judgements, pd.DataFrame):
         counts, members = _from_summary(judgements)
         about, agreement = {"judgements": "human", "dataset": ""}, _leave_one_out_of_summary
     else:
+        single = _Single.of(judgements)
         counts, members = single.counts, single.members
         about = {name: getattr(judgements, name, "") for name in ("judgements", "dataset")}
         agreement = leave_one_out
@@ -105,8 +106,9 @@ def noise_ceiling(
         )
     bias = _bias(counts[often], random_state)
     bounds = {"low": agreement(counts[often]), "high": counts[often].max(axis=1) / total[often]}
-    row = {**about, **{f"ceiling_{name}": float(values.mean()) for name, values in bounds.items()}}
-    row |= {"ceiling_high_uncorrected": row["ceiling_high"], "ceiling_high": row["ceiling_high"] - bias}
+    low, high = (float(values.mean()) for values in bounds.values())
+    row: dict[str, Any] = {**about, "ceiling_low": low, "ceiling_high": high - bias}
+    row["ceiling_high_uncorrected"] = high
     estimand = checked_estimand(ci)
     if single is not None and estimand is not None:
         row |= single.errors(often, estimand)
@@ -226,9 +228,10 @@ class _Single:
 
     @classmethod
     def of(cls, judgements: Triplets | npt.ArrayLike) -> _Single:
-        named = isinstance(judgements, Triplets)
-        indices = judgements.indices if named else checked_indices(judgements, None)
-        subjects = judgements.subjects if named else None
+        if isinstance(judgements, Triplets):
+            indices, subjects = judgements.indices, judgements.subjects
+        else:
+            indices, subjects = checked_indices(judgements, None), None
         keys = set_keys(indices, int(indices.max(initial=0)) + 1)
         _, first, number = np.unique(keys, return_index=True, return_inverse=True)
         members = np.sort(indices[first], axis=1)

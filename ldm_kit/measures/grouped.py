@@ -372,8 +372,8 @@ class People:
         """
         if self.overlaps is not None:
             floats = values if table is None else table[values]
-            own = np.bincount(self.number, weights=floats)
-            return float(np.dot(own, own)) - self.overlaps(floats)[0]
+            each = np.bincount(self.number, weights=floats)
+            return float(np.dot(each, each)) - self.overlaps(floats)[0]
         sums = np.sum(
             in_threads(
                 lambda part: kernels.sums_over_people(
@@ -389,4 +389,4 @@ class People:
             for position, number in (self._pairs, self._sets)
             for few in [values[position] if table is None else table[values[position]]]
         ]
-        return own - (objects - (3 * squares + more[0]) + (squares + more[1]))
+        return float(own - (objects - (3 * squares + more[0]) + (squares + more[1])))

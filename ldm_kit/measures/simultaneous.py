@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -185,12 +186,13 @@ def sums_over(scores: Values, groups: Grouped, estimand: str | None) -> Values:
     [0.0, 0.5, 0.5, -0.5, -0.5]
     """
     estimand = settled(estimand, groups)
-    off = scores - scores.mean()
+    off: Values = scores - scores.mean()
     if estimand == "these objects":
         return off
     number = np.arange(groups.n) if groups.clusters is None else groups.clusters
     items = number[groups.indices[groups.order]]
-    sums = np.bincount(items.T.ravel(), weights=np.tile(off, 3), minlength=int(number.max(initial=0)) + 1)
+    n = int(number.max(initial=0)) + 1
+    sums: Values = np.bincount(items.T.ravel(), weights=np.tile(off, 3), minlength=n).astype(np.float64)
     if estimand == "new objects and people" and groups.people is not None:
         return np.concatenate([sums, np.bincount(groups.people.number, weights=off)])
     return sums
@@ -235,10 +237,7 @@ def _permuted(cells: list[_Measured], n_permutations: int, seed: int) -> Values:
         found = np.zeros((len(order), TOGETHER), np.int64)
         bounds = np.linspace(0, len(order), n_threads() + 1).astype(int).tolist()
         halves = [(low, high) for low, high in pairwise(bounds) if low < high]
-        in_threads(
-            lambda half, room=room, found=found: kernels.scores_permuted(room, triplets, order, *half, found),
-            halves,
-        )
+        in_threads(partial(_half, room, triplets, order, found), halves)
         sums[:, first : first + len(part)] = found[:, : len(part)]
     edges = np.cumsum([0, *(len(cell.similarities) for cell in cells)])
     accuracy = np.stack([sums[:, low:high].mean(axis=1) for low, high in pairwise(edges)], axis=1) / (
@@ -249,6 +248,10 @@ def _permuted(cells: list[_Measured], n_permutations: int, seed: int) -> Values:
     highest = t[1:].max(axis=1)
     p: Values = (1 + (highest[:, None] >= t[0]).sum(axis=0)) / (1 + n_permutations)
     return p
+
+
+def _half(room: Any, triplets: Rows, order: Rows, found: Rows, half: tuple[int, int]) -> None:
+    kernels.scores_permuted(room, triplets, order, *half, found)
 
 
 def _orders(groups: Grouped, n_permutations: int, seed: int) -> Rows:

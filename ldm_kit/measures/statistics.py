@@ -218,7 +218,7 @@ def interval_of_codes(
         sets = _sum_over_sets(float(counts @ (sixths - mean) ** 2), sixths[codes[position]] - mean, number)
         people = 0.0
         if estimand == ESTIMANDS[0] and groups.people is not None:
-            people = groups.people.apart(codes, sixths - mean) / whole
+            people = groups.people.apart(codes, sixths.astype(np.float64) - mean) / whole
         parts = _variances((objects - pairs + sets) / whole, sets / whole, people, groups, estimand)
     else:
         counts = np.zeros(8, np.int64)
