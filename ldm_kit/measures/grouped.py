@@ -104,7 +104,10 @@ class Grouped:
         """The same triplets, in the same order, over objects in these groups."""
         alone = len(np.unique(clusters[self.used])) == self.n_used
         wanted = None if alone else clusters
-        if wanted is self.clusters or np.array_equal(wanted, self.clusters):
+        same = wanted is None and self.clusters is None
+        if wanted is not None and self.clusters is not None:
+            same = np.array_equal(wanted, self.clusters)
+        if same:
             return self
         other = copy(self)
         for name in ("overlaps", "sharing", "sharing_of_people", "people", "n_clusters"):

@@ -123,7 +123,7 @@ def _of_draws(
     codes = [matched.codes(metric, centre_on) for matched in drawn]
     if len(codes) == 1:
         return interval_of_codes(codes[0], score, groups, estimand)
-    counts = np.sum([np.bincount(one, minlength=8) for one in codes], axis=0, dtype=np.int64)
+    counts = np.bincount(np.concatenate(codes), minlength=8).astype(np.int64)
     means = [float(score[one].mean()) for one in codes]
     # New noise comes with new objects; the same objects judged again would be seen in other noise.
     between = float(np.var(means, ddof=1)) / len(codes) if estimand == "these objects" else 0.0
