@@ -20,6 +20,7 @@ GRID = {
     "blocks": EMOJI_BLOCKS,
     "noise_levels": [0.3, 0.9],
     "features": "features",
+    "n_noise": 1,
 }
 PARAMETERS: dict[str, dict[str, Any]] = {
     "01_extraction": GRID,

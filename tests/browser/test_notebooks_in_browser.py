@@ -28,7 +28,7 @@ ELSEWHERE = {
 HERE = {"00_start_here", "06_model_comparison"}
 PARAMETERS = {
     "00_start_here": {"noise_levels": [0.3, 0.9], "features": "features"},
-    "06_model_comparison": {"models": ["tiny-ldm", "pixels"], "noise_levels": [0.1]},
+    "06_model_comparison": {"models": ["tiny-ldm", "pixels"], "noise_levels": [0.1], "n_noise": 1},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,21 +67,19 @@ def test_tables_sort_and_figures_draw(index: Path, browser: Browser) -> None:
     with watched_page(browser) as visit:
         page = visit.page
         page.goto(index.as_uri())
-        heads = page.locator("table.dataTable thead th")
         page.locator("table.dataTable tbody tr").first.wait_for()
-        cells = page.locator("table.dataTable tbody td")
+        table = page.locator(
+            "table.dataTable", has=page.locator("thead th", has_text=re.compile("^other$"))
+        ).first
+        heads, cells = table.locator("thead th"), table.locator("tbody td")
         shown = eventually(page, cells.all_inner_texts, lambda now: "" in now)
         assert not {"NaN", "None"} & set(shown), "a cell without a value is empty"
         place = [text.strip() for text in heads.all_inner_texts()].index("other")
-        column = page.locator(f"table.dataTable tbody td:nth-child({place + 1})")
+        column = table.locator(f"tbody td:nth-child({place + 1})")
         before = column.all_inner_texts()
         heads.nth(place).click()
-        page.wait_for_function(
-            "([place, first]) => document.querySelector(`table.dataTable tbody td:nth-child(${place})`)"
-            ".textContent.trim() === first",
-            arg=[place + 1, sorted(before)[0]],
-        )
-        assert column.all_inner_texts() == sorted(before) != before
+        eventually(page, column.all_inner_texts, lambda now: now == sorted(before))
+        assert before != sorted(before)
         picture = page.locator('img[src*="agreement"], iframe[src*="agreement"]').first
         picture.scroll_into_view_if_needed()
         assert page.locator("body").inner_text().count("simulated") > 0
