@@ -71,24 +71,24 @@ def test_codes_and_values_give_the_same_interval_over_people() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("people", "each"), [(5, 300), (100, 60)])
 def test_the_interval_over_people_covers_and_that_over_objects_alone_does_not(people: int, each: int) -> None:
-    studies = pd.DataFrame([bench.people_study(200, people, each, seed) for seed in range(80)]).astype(float)
-    assert 0.90 <= studies["covered"].mean() <= 1.0
-    assert 0.90 <= studies["difference covered"].mean() <= 1.0
+    studies = pd.DataFrame([bench.people_study(200, people, each, seed) for seed in range(50)]).astype(float)
+    assert 0.88 <= studies["covered"].mean() <= 1.0
+    assert 0.88 <= studies["difference covered"].mean() <= 1.0
     if people == 5:
         assert studies["objects alone"].mean() < 0.75
 
 
 @pytest.mark.slow
 def test_few_objects_need_fewer_degrees_of_freedom() -> None:
-    studies = pd.DataFrame([bench.objects_study(28, 2000, seed) for seed in range(200)]).astype(float).mean()
-    assert 0.91 <= studies["covered"] <= 0.98 and studies["error"] <= 0.08
+    studies = pd.DataFrame([bench.objects_study(28, 2000, seed) for seed in range(120)]).astype(float).mean()
+    assert 0.90 <= studies["covered"] <= 0.99 and studies["error"] <= 0.08
     assert studies["error, n - 1"] > 0.10  # what they were before
 
 
 @pytest.mark.slow
 def test_draws_of_noise_are_in_the_interval() -> None:
     for draws in (1, 5):
-        studies = pd.DataFrame([bench.draws_study(200, 5000, draws, seed) for seed in range(150)]).astype(
+        studies = pd.DataFrame([bench.draws_study(200, 5000, draws, seed) for seed in range(80)]).astype(
             float
         )
         assert 0.90 <= studies["covered"].mean() <= 0.99
@@ -212,10 +212,10 @@ def test_cells_that_agree_cost_nothing_and_others_no_more_than_bonferroni() -> N
 
 @pytest.mark.slow
 def test_max_t_errs_as_seldom_as_it_says() -> None:
-    studies = pd.DataFrame([bench.max_t_study(56, 1000, 6, seed) for seed in range(50)]).astype(float).mean()
-    assert studies["error above chance"] <= 0.12
-    assert studies["all covered"] >= 0.88
-    assert studies["error against a cell"] <= 0.12
+    studies = pd.DataFrame([bench.max_t_study(56, 1000, 6, seed) for seed in range(25)]).astype(float).mean()
+    assert studies["error above chance"] <= 0.16
+    assert studies["all covered"] >= 0.84
+    assert studies["error against a cell"] <= 0.16
 
 
 def test_the_reference_of_max_t_is_one_cell() -> None:

@@ -481,11 +481,11 @@ def test_the_pooled_interval_is_for_probes_fitted_to_other_objects() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_repeats", [1, 5])
-def test_the_interval_holds_the_gain_on_new_objects(n_repeats: int) -> None:
-    """A small version of the benchmark; with 120 studies, 95 % coverage is found as 0.89 or less once in 200 times."""
+@pytest.mark.parametrize(("n_repeats", "studies"), [(1, 100), (5, 25)])
+def test_the_interval_holds_the_gain_on_new_objects(n_repeats: int, studies: int) -> None:
+    """A small version of the benchmark; 95 % coverage is found as 0.88 or less once in 100 times."""
     world = WORLDS["4,000 triplets, 8 dimensions"]
-    truth = float(np.mean([one_truth(world, seed) for seed in range(300)]))
-    found = coverage(world, n_repeats, 120, truth)
-    assert found.loc["ours", "coverage"] > 0.89
+    truth = float(np.mean([one_truth(world, seed) for seed in range(150)]))
+    found = coverage(world, n_repeats, studies, truth)
+    assert found.loc["ours", "coverage"] >= 0.88
     assert found.loc["ours", "half width"] < 0.8 * found.loc["between folds", "half width"]
