@@ -338,11 +338,11 @@ def _refitted(found: Interval, once: Sequence[Interval], cv: int, bounds: tuple[
     """Widen an interval for these probes to one for probes fitted to as many other objects.
 
     The clustered variance takes the probes as they are. But folds share training objects, and one's training objects are
-    another's held-out ones, so their results correlate: by about n_test / (n_train + n_test) = 1 / cv of the variance, as
-    Nadeau & Bengio (2003) assume. It is the variance of one repeat, as further repeats do not lessen it. It is not estimated
-    between folds: few of them tell little, and `tests.benchmarks.inference_probes` finds such intervals twice as wide.
+    another's held-out ones, so their results correlate: Nadeau & Bengio (2003) add n_test / n_train = 1 / (cv - 1) times the
+    variance of one test, which further repeats do not lessen. It is that of one repeat here, clustered by object, and not the
+    variance between folds: so few tell little, and `tests.benchmarks.inference_probes` finds such intervals far wider.
     """
-    variance = found.se**2 + float(np.mean([one.se**2 for one in once])) / cv
+    variance = found.se**2 + float(np.mean([one.se**2 for one in once])) / (cv - 1)
     if found.estimand not in NEW or not variance > UNVARIED**2:
         return found
     se = float(np.sqrt(variance))
