@@ -466,6 +466,7 @@ JUNK = {
     "embedding": [np.zeros((2, 16)), "vectors"],
     "timesteps": ["linhardt2023", None, "linhardt2024"],
     "n_noise": [0, 1.5, "2", True],
+    "draws": ["each", None, 3],
     "posterior": ["mode", None],
     "store_dtype": ["float64", np.float32, None],
     "on_nonfinite": ["error", None],

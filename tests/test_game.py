@@ -410,7 +410,7 @@ def test_a_class_is_read_together_and_has_a_noise_ceiling(game, tmp_path):
     for key in keys:
         odd = [int(row[2]) for row in choices.indices if tuple(sorted(row.tolist())) == key]
         shares.append(max(map(odd.count, odd)) / 3)
-    assert ceiling["ceiling_high"] == pytest.approx(np.mean(shares))
+    assert ceiling["ceiling_high_uncorrected"] == pytest.approx(np.mean(shares))
     with pytest.raises(BadInputError, match="judged 2 times or more"):
         lk.noise_ceiling(lk.read_choices(tmp_path / "ann.csv"))
 

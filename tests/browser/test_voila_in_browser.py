@@ -31,7 +31,7 @@ def store(
 @pytest.fixture(scope="module")
 def voila(store: lk.FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("voila")
-    asked = {"blocks": BLOCKS, "noise_levels": LEVELS, "features": store.where}
+    asked = {"blocks": BLOCKS, "noise_levels": LEVELS, "features": store.where, "n_noise": 1}
     copy_notebooks(folder / "notebooks", {NAME: asked})
     environment = {"LDM_KIT_OFFLINE": "1", "LDM_KIT_SERIES": str(folder / "notebooks")}
     with voila_server(folder / "notebooks" / f"{NAME}.ipynb", folder / "state", environment) as server:
