@@ -124,7 +124,8 @@ def dimension_regression(
             r2 = _r2((Y[:, k] - predicted[:, k]) ** 2, (Y[:, k] - baseline[:, k]) ** 2, group)
             rows.append({**about, **r2, "dimension": dimension})
         if triplets is not None:
-            found = _odd_one_out(predicted, Y, fold, matched.rows[matched.groups.indices])
+            indices, people = matched.rows[matched.groups.indices], matched.groups.subjects
+            found = _odd_one_out(predicted, Y, fold, indices, group, people)
             rows.append({**about, **found, **ceiling_columns(ceiling), "dimension": ""})
     return tidy(rows)
 
@@ -190,14 +191,17 @@ def _r2(error: Matrix, deviation: Matrix, group: Rows) -> dict[str, float]:
     return {"r2": r2, "r2_se": se, "r2_low": r2 - reach, "r2_high": min(r2 + reach, 1.0)}
 
 
-def _odd_one_out(predicted: Matrix, Y: Matrix, fold: Rows, indices: Rows) -> dict[str, Any]:
+def _odd_one_out(
+    predicted: Matrix, Y: Matrix, fold: Rows, indices: Rows, group: Rows, people: Rows | None
+) -> dict[str, Any]:
     """Accuracy of predicted dimensions on triplets wholly among one fold's objects."""
-    held = indices[wholly_in(indices, fold) >= 0]
+    rows = np.flatnonzero(wholly_in(indices, fold) >= 0)
+    held = indices[rows]
     if not len(held):
         raise BadInputError(
             f"None of {len(indices)} triplets lies wholly among one fold's objects. Use fewer folds, or more triplets."
         )
-    groups = Grouped(held, len(Y))
+    groups = Grouped(held, len(Y), subjects=None if people is None else people[rows]).clustered(group)
     codes = [groups.choose(*similarity_and_tolerance(Z, "dot")) for Z in (predicted, Y)]
     return {
         **interval(SCORE["chance"][codes[0]], groups).columns,
