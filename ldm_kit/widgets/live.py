@@ -7,16 +7,38 @@ import html
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable
+from importlib import resources
 from typing import Any, Generic, TypeVar
 
 import ipywidgets
 import plotly.graph_objects as go
+import traitlets
 
 from ldm_kit.plots.template import CONFIG
 
 Value = TypeVar("Value")
 Steps = Callable[[], Generator[None, None, None]]
 PAUSE = 0.002  # seconds between two steps, in which the kernel reads its messages: a newer request, a Cancel
+LOADER = """
+async function loaded(context) {
+  const code = new Blob([context.model.get("_bundle")], { type: "text/javascript" });
+  const address = URL.createObjectURL(code);
+  try {
+    const widget = (await import(address)).default();
+    await widget.initialize(context);
+    return widget;
+  } finally {
+    URL.revokeObjectURL(address);
+  }
+}
+export default () => {
+  let widget;
+  return {
+    initialize(context) { widget = loaded(context); },
+    async render(context) { return (await widget).render(context); },
+  };
+};
+"""
 # What one figure may have and the next not, without being of another kind.
 FREE = {"shapes", "annotations", "title", "template"}
 
@@ -132,10 +154,18 @@ class Cache(Generic[Value]):
 
 
 class _Whole(go.FigureWidget):  # type: ignore[misc]
-    """A figure that a browser hears of once it has traces and settings.
+    """A figure that a browser hears of once it has traces and settings, and that it may take its time to load.
 
     plotly announces a figure while it is empty and sends the rest after; a slow browser loses that and draws nothing.
+    anywidget gives up on code that is not loaded after two seconds, and plotly.js has 5 MB: it is loaded by a few lines that are.
     """
+
+    _esm = LOADER
+    _bundle = traitlets.Unicode().tag(sync=True)
+
+    @traitlets.default("_bundle")
+    def _plotly_js(self) -> str:
+        return (resources.files("plotly") / "package_data" / "widgetbundle.js").read_text(encoding="utf-8")
 
     def open(self) -> None:
         if self._config:
