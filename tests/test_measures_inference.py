@@ -127,6 +127,13 @@ def test_draws_are_one_row_and_their_spread_counts_for_the_same_objects() -> Non
     assert len(lk.compare(store, triplets, by="draw")) == 6
 
 
+def test_a_label_without_a_value_keeps_no_draws_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, triplets = drawn_world()
+    labels = store.labels
+    monkeypatch.setattr(store, "labels", lambda key: labels(key) | {"sigma": float("nan")})
+    assert lk.odd_one_out(store, triplets)["n_draws"].tolist() == [3, 3]
+
+
 def test_concepts_of_a_store_are_what_is_new() -> None:
     rng = np.random.default_rng(4)
     z = rng.normal(size=(30, 4))[np.arange(60) // 2]
@@ -196,6 +203,13 @@ def test_max_t_is_that_of_permuted_rows() -> None:
     plain = lk.odd_one_out(cells, triplets)
     assert table["accuracy"].tolist() == plain["accuracy"].tolist()
     assert (table["low_simultaneous"] < plain["ci_low"]).all()
+
+
+def test_cells_of_different_stimuli_are_not_permuted_together() -> None:
+    rng = np.random.default_rng(0)
+    arrays = {"a": rng.normal(size=(20, 3)), "b": rng.normal(size=(25, 3))}
+    with pytest.raises(MismatchError, match="20 and 25 rows"):
+        lk.max_t_test(arrays, bench.draw_triplets(20, 50, rng), n_permutations=1)
 
 
 def test_cells_that_agree_cost_nothing_and_others_no_more_than_bonferroni() -> None:

@@ -240,7 +240,10 @@ def test_ceiling_by_hand() -> None:
     assert three["n_triplets"] == 4 and three["min_judgements"] == 3
     assert leave_one_out(np.array(counts))[0] == pytest.approx(judge_by_judge(counts[0]))
     # Sets judged five times are enough, by default; where there are none, the source says so.
-    assert noise_ceiling(repeated(counts))["n_triplets"][0] == 2
+    assert noise_ceiling(repeated([(3, 1, 1), (2, 2, 1), (1, 1, 0)]))["n_triplets"][0] == 2
+    assert noise_ceiling(repeated(counts))["n_triplets"][0] == 5, (
+        "two sets of five are too few to stand for all"
+    )
     few = noise_ceiling(repeated([(3, 1, 0), (2, 0, 0)])).iloc[0]
     assert few["n_triplets"] == 2 and "few judged each set" in few["ceiling_source"]
 

@@ -19,7 +19,7 @@ from ldm_kit.tables import tidy
 Counts = npt.NDArray[np.int64]
 SUMMARY = ("id_lo", "id_mid", "id_hi", "n_per_triplet", "prop_max")
 BIAS_DRAWS = 200
-ENOUGH = 5  # judgements of a set
+ENOUGH, MANY_SETS = 5, 30  # judgements of a set; sets with so many
 OFTEN = 0.1  # a share of choices of repeated sets that sets drawn at random do not reach
 
 
@@ -48,7 +48,8 @@ def noise_ceiling(
         not known from it: the lower bound is then the mean over all ways in which they can.
     min_judgements : int, optional
         Sets judged less often are left out; at least 2. By default 5, from which on the corrected bound is off by 0.005 at most
-        (simulation: tests/benchmarks/README.md); where no set was judged 5 times, 2, and `ceiling_source` says so.
+        (simulation: tests/benchmarks/README.md); where fewer than 30 sets, and than half of those judged again, were judged 5 times, 2,
+        and `ceiling_source` says so.
     ci : bool or {"new objects and people", "new objects", "these objects"}
         Which interval the columns `ceiling_low_se` and `ceiling_high_se` belong to; by default over new objects, and new people
         where they are known.
@@ -95,7 +96,8 @@ def noise_ceiling(
         about = {name: getattr(judgements, name, "") for name in ("judgements", "dataset")}
         agreement = leave_one_out
     total = counts.sum(axis=1)
-    few = min_judgements is None and not (total >= ENOUGH).any()
+    often_enough, repeated = int((total >= ENOUGH).sum()), int((total >= 2).sum())
+    few = min_judgements is None and often_enough < min(MANY_SETS, max(repeated / 2, 1))
     least = min_judgements or (2 if few else ENOUGH)
     often = total >= least
     if not often.any():

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldm_kit.datasets.triplets import Triplets
-from ldm_kit.errors import BadInputError, one_of, whole_number
+from ldm_kit.errors import BadInputError, MismatchError, one_of, whole_number
 from ldm_kit.measures import kernels
 from ldm_kit.measures.ceiling import ceiling_columns
 from ldm_kit.measures.cells import Groups
@@ -87,6 +87,8 @@ def max_t_test(
 
     Raises
     ------
+    MismatchError
+        If plain arrays have different numbers of rows.
     BadInputError
         If no cell is the reference, or several are; or there is none to compare.
 
@@ -117,6 +119,12 @@ def max_t_test(
     ]
     if not cells:
         raise BadInputError("There are no cells to test. Give a store or a mapping with at least one.")
+    sizes = {cell.matched.groups.n for cell in cells}
+    if len(sizes) > 1:
+        raise MismatchError(
+            f"The cells have {' and '.join(map(str, sorted(sizes)))} rows; they are permuted together. Give the same stimuli, in the "
+            "same order, for each."
+        )
     if reference is not None:
         at = _named(reference, cells)
         return _against(cells, at, estimand, random_state, metric)

@@ -401,9 +401,8 @@ def cells_by_draw(
     """
     together: list[Matched] = []
     for matched in matched_cells(features, triplets, what, groups):
-        if (together and _without_draw(matched.cell) != _without_draw(together[0].cell)) or (
-            together and matched.cell.labels.get("draw") is None
-        ):
+        alone = matched.cell.labels.get("draw") is None
+        if together and (alone or not _same_cell(matched.cell, together[0].cell)):
             yield _as_one(together)
             together = []
         together.append(matched)
@@ -413,6 +412,11 @@ def cells_by_draw(
 
 def _without_draw(cell: Cell) -> dict[str, Any]:
     return {name: value for name, value in cell.labels.items() if name != "draw"}
+
+
+def _same_cell(a: Cell, b: Cell) -> bool:
+    """Whether two cells differ in the draw alone; as text, since a label may be NaN, which differs from itself."""
+    return str(sorted(_without_draw(a).items())) == str(sorted(_without_draw(b).items()))
 
 
 def _as_one(drawn: list[Matched]) -> list[Matched]:
